@@ -1,0 +1,66 @@
+"""Leave only the files that the answers ask for, begin a repository, say what comes next."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
+
+ANALYTICS = [
+    "app/migrations/analytics",
+    "app/models/event.py",
+    "app/repositories/event.py",
+    "app/routers/events.py",
+    "app/routers/reports.py",
+    "app/schemas/event.py",
+    "app/schemas/report.py",
+    "app/services/event.py",
+    "app/services/report.py",
+    "tests/core/test_two_databases.py",
+    "tests/repositories/test_event.py",
+    "tests/routers/test_events.py",
+    "tests/routers/test_reports.py",
+    "tests/services/test_report.py",
+]
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def keep_what_was_asked_for() -> None:
+    if ANSWERS["databases"] == "primary":
+        for name in ANALYTICS:
+            remove(Path(name))
+    if ANSWERS["ci"] != "github":
+        remove(Path(".github"))
+    if ANSWERS["ci"] != "gitlab":
+        remove(Path(".gitlab-ci.yml"))
+    Path(f"LICENSE.{ANSWERS['license']}").replace("LICENSE")
+    for other in Path().glob("LICENSE.*"):
+        remove(other)
+    # What tests and tools leave in the template's own folder is copied like everything else.
+    for pattern in ("__pycache__", ".*_cache"):
+        for leftover in list(Path().rglob(pattern)):
+            remove(leftover)
+
+
+def begin_repository() -> None:
+    """Run `git init`, unless there is no git or this is inside a repository already."""
+    if shutil.which("git") is None:
+        return
+    inside = subprocess.run(["git", "rev-parse"], capture_output=True, check=False)
+    if inside.returncode != 0:
+        subprocess.run(["git", "init", "--quiet"], check=True)
+
+
+keep_what_was_asked_for()
+begin_repository()
+print(f"""
+cd {Path.cwd().name}
+make run    # http://127.0.0.1:8000/docs, on SQLite
+make test""")

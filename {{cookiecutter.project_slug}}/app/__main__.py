@@ -1,0 +1,87 @@
+"""The command line: python -m app serve | migrate | check."""
+
+import sys
+from typing import Annotated
+
+import typer
+import uvicorn
+from alembic.util import CommandError
+from sqlalchemy.exc import OperationalError
+
+from app import DESCRIPTION, migrations
+from app.core.config import get_settings
+from app.core.errors import ConfigurationError, DatabaseNotFoundError
+
+# Typer's own tracebacks would show local variables, and among them secrets.
+cli = typer.Typer(help=DESCRIPTION, no_args_is_help=True, pretty_exceptions_enable=False)
+
+Database = Annotated[str | None, typer.Option(help="Only this one; otherwise all of them.")]
+
+
+@cli.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, help="How many processes answer.")] = 1,
+    reload: Annotated[bool, typer.Option(help="Start anew when a file changes.")] = False,
+) -> None:
+    """Answer requests until told to stop."""
+    get_settings()
+    uvicorn.run("app.main:app", host=host, port=port, workers=workers, reload=reload)
+
+
+@cli.command()
+def migrate(database: Database = None) -> None:
+    """Bring databases to their newest revision."""
+    for name in _names(database):
+        revisions = _pending(name)
+        if revisions:
+            migrations.upgrade(name)
+        typer.echo(f"{name}: {_count(revisions, 'applied') or 'nothing to do'}")
+
+
+@cli.command()
+def check(database: Database = None) -> None:
+    """Say which databases lack revisions; exit with 1 if one does."""
+    behind = False
+    for name in _names(database):
+        revisions = _pending(name)
+        behind = behind or bool(revisions)
+        typer.echo(f"{name}: {_count(revisions, 'pending') or 'up to date'}")
+    raise typer.Exit(code=1 if behind else 0)
+
+
+def main() -> None:
+    """Run the command line; what the user can put right is one sentence, not a traceback."""
+    try:
+        cli()
+    except (ConfigurationError, CommandError) as error:
+        sys.exit(f"error: {error}")
+    except DatabaseNotFoundError as error:
+        sys.exit(f"error: {error.args[0]}")
+
+
+def _names(database: str | None) -> list[str]:
+    names = migrations.databases()
+    if database is None:
+        return names
+    if database not in names:
+        raise DatabaseNotFoundError(
+            f"no database {database!r} has migrations; these have: {', '.join(names)}"
+        )
+    return [database]
+
+
+def _pending(database: str) -> list[str]:
+    try:
+        return migrations.pending(database)
+    except OperationalError as error:
+        sys.exit(f"error: the database {database!r} cannot be used: {error.orig}")
+
+
+def _count(revisions: list[str], what: str) -> str:
+    return f"{len(revisions)} {what}: {', '.join(revisions)}" if revisions else ""
+
+
+if __name__ == "__main__":
+    main()

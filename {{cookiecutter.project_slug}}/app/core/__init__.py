@@ -1,0 +1,1 @@
+"""What every other room uses; this room imports none of them."""

@@ -1,0 +1,206 @@
+"""The settings: the only reader of the environment. Each variable is explained in .env.example."""
+
+from functools import lru_cache
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from sqlalchemy import URL
+
+from app.core.errors import ConfigurationError, DatabaseNotFoundError
+from app.core.urls import resolve_async_url
+
+DEFAULT_DATABASE = "primary"
+
+DATABASES = [
+    DEFAULT_DATABASE,
+    # {% if cookiecutter.__analytics %}
+    "analytics",
+    # {% endif %}
+]
+
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class DatabaseSettings(BaseModel):
+    """One database: `DATABASES__<NAME>__<FIELD>`. Times are in seconds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    database_url: SecretStr | None = None
+    dev_database_url: SecretStr | None = None
+    read_database_url: SecretStr | None = None
+    migration_database_url: SecretStr | None = None
+
+    host: str | None = None
+    port: int = Field(5432, ge=1, le=65535)
+    username: str | None = None
+    password: SecretStr | None = None
+    dbname: str | None = None
+
+    pool_size: int = Field(20, ge=1)
+    max_overflow: int = Field(0, ge=0)
+    pool_timeout: Seconds = 5
+    pool_recycle: Seconds = 1800
+    statement_timeout: Seconds = 30
+    lock_timeout: Seconds = 10
+    idle_in_transaction_timeout: Seconds = 60
+    pgbouncer: bool = False
+
+    _name: str = PrivateAttr("")
+    _urls: dict[str, URL] = PrivateAttr(default_factory=dict)
+
+    @field_validator(
+        "database_url", "dev_database_url", "read_database_url", "migration_database_url"
+    )
+    @classmethod
+    def _is_usable(cls, url: SecretStr | None) -> SecretStr | None:
+        if url is not None:
+            resolve_async_url(url.get_secret_value())
+        return url
+
+    @model_validator(mode="after")
+    def _url_or_parts(self) -> "DatabaseSettings":
+        parts = {"host", "username", "password", "dbname"} & self.model_fields_set
+        if parts and self.database_url:
+            raise ValueError(f"set DATABASE_URL or {'/'.join(sorted(parts)).upper()}, not both")
+        if parts and not (self.host and self.dbname):
+            raise ValueError("HOST and DBNAME are both needed where there is no DATABASE_URL")
+        return self
+
+    @property
+    def is_configured(self) -> bool:
+        return self.database_url is not None or self.host is not None
+
+    def url(self, *, dev: bool = False, read_only: bool = False) -> URL:
+        """Return the resolved URL, the same object at every call.
+
+        Raises:
+            ConfigurationError: `dev` is asked for and there is no DEV_DATABASE_URL.
+        """
+        if dev:
+            return self._resolved("dev_database_url")
+        if read_only and self.read_database_url:
+            return self._resolved("read_database_url")
+        return self._resolved("database_url")
+
+    def migration_url(self) -> URL:
+        """Return the URL for DDL: a direct one where requests go through a pooler."""
+        return self._resolved(
+            "migration_database_url" if self.migration_database_url else "database_url"
+        )
+
+    def _resolved(self, field: str) -> URL:
+        if field not in self._urls:
+            self._urls[field] = resolve_async_url(self._configured(field))
+        return self._urls[field]
+
+    def _configured(self, field: str) -> str | URL:
+        secret: SecretStr | None = getattr(self, field)
+        if secret is not None:
+            return secret.get_secret_value()
+        if field == "database_url" and self.host is not None:
+            password = self.password.get_secret_value() if self.password else None
+            return URL.create(
+                "postgresql", self.username, password, self.host, self.port, self.dbname
+            )
+        raise ConfigurationError(f"{variable(self._name, field)} is not set")
+
+
+class Settings(BaseSettings):
+    """What the service reads from the environment and from `.env`, in this order."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_file_encoding="utf-8",
+        env_ignore_empty=True,
+        env_nested_delimiter="__",
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    environment: Literal["local", "test", "production"] = "local"
+    database_url: SecretStr | None = None
+    dev_database_url: SecretStr | None = None
+    databases: dict[str, DatabaseSettings] = {}
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Settings":
+        for name in {**dict.fromkeys(DATABASES), **self.databases}:
+            self.databases[name] = self._completed(name)
+        return self
+
+    def _completed(self, name: str) -> DatabaseSettings:
+        """Fill in the short variables and, outside production, the SQLite file."""
+        given = self.databases.get(name, DatabaseSettings())
+        values = {field: getattr(given, field) for field in given.model_fields_set}
+        if name == DEFAULT_DATABASE:
+            if self.database_url and not given.is_configured:
+                values["database_url"] = self.database_url
+            if self.dev_database_url:
+                values.setdefault("dev_database_url", self.dev_database_url)
+        if not given.is_configured and "database_url" not in values:
+            if self.environment == "production":
+                raise ValueError(
+                    f"ENVIRONMENT=production needs a database URL: set {variable(name)}"
+                )
+            prefix = "test-" if self.environment == "test" else ""
+            values["database_url"] = SecretStr(f"sqlite:///var/{prefix}{name}.db")
+        completed = DatabaseSettings(**values)
+        completed._name = name
+        return completed
+
+
+def variable(database: str, field: str = "database_url") -> str:
+    """Return the name of the environment variable of a database's setting."""
+    return f"DATABASES__{database}__{field}".upper()
+
+
+@lru_cache
+def get_settings() -> Settings:
+    """Return the settings, read on the first call; `get_settings.cache_clear()` reads them anew.
+
+    Raises:
+        ConfigurationError: a variable is missing or wrong. Values are not shown: one may be a
+            secret.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(map(_sentence, error.errors()))) from None
+    except SettingsError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def get_database(name: str | None = None) -> DatabaseSettings:
+    """Return the settings of a database, of the default one without a name.
+
+    Raises:
+        DatabaseNotFoundError: no database has this name.
+    """
+    databases = get_settings().databases
+    if name is None:
+        name = DEFAULT_DATABASE
+    if name not in databases:
+        known = ", ".join(sorted(databases))
+        raise DatabaseNotFoundError(f"there is no database {name!r}; there are: {known}")
+    return databases[name]
+
+
+def _sentence(error: object) -> str:
+    assert isinstance(error, dict)
+    path = "__".join(str(part) for part in error["loc"]).upper()
+    message = str(error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "there is no such setting"
+    return f"{path}: {message}" if path else message

@@ -1,0 +1,87 @@
+"""How an engine is made: what all databases share. What one needs is in postgresql.py, sqlite.py."""
+
+from typing import Any
+
+from sqlalchemy import URL, event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, NullPool
+
+from app.core import postgresql, sqlite
+from app.core.config import DatabaseSettings
+from app.core.transactions import watch_transactions
+
+DRIVERS = {"asyncpg": postgresql, "aiosqlite": sqlite}
+
+
+def make_engine(url: URL, settings: DatabaseSettings, *, read_only: bool = False) -> AsyncEngine:
+    """Return a new engine for sessions. It connects when a session needs it to."""
+    pool: dict[str, Any] = {
+        "poolclass": AsyncAdaptedQueuePool,
+        "pool_size": settings.pool_size,
+        "max_overflow": settings.max_overflow,
+        "pool_timeout": settings.pool_timeout,
+        "pool_recycle": settings.pool_recycle or -1,
+    }
+    if sqlite.is_in_memory(url):  # such a database is its connection: there can be only one
+        pool |= {"pool_size": 1, "max_overflow": 0, "pool_recycle": -1}
+    return _make(url, settings, read_only=read_only, **pool)
+
+
+def make_migration_engine(settings: DatabaseSettings) -> AsyncEngine:
+    """Return an engine for DDL: it goes past a pooler, and its statements may take their time."""
+    patient = {"statement_timeout": 0, "idle_in_transaction_timeout": 0}
+    if settings.migration_database_url is not None:
+        patient["pgbouncer"] = False
+    return _make(
+        settings.migration_url(),
+        settings.model_copy(update=patient),
+        read_only=False,
+        poolclass=NullPool,
+    )
+
+
+async def dispose(engine: AsyncEngine, *, close: bool = True) -> None:
+    """Close the engine's connections: the idle ones now, those in use when they come back.
+
+    `close=False` only forgets them, as must be where their event loop is closed.
+    """
+    pool = engine.pool
+
+    def close_on_return(_: Any, record: ConnectionPoolEntry) -> None:
+        if engine.pool is not pool:
+            record.invalidate()
+
+    if close:
+        event.listen(pool, "checkin", close_on_return)
+        await engine.dispose()
+    else:
+        engine.sync_engine.dispose(close=False)
+
+
+def _make(url: URL, settings: DatabaseSettings, *, read_only: bool, **pool: Any) -> AsyncEngine:
+    options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if read_only else {}
+    driver = DRIVERS.get(url.get_driver_name())
+    if driver:
+        options["connect_args"] = driver.connect_args(settings, read_only=read_only)
+    else:  # a driver that we know nothing about
+        options["pool_pre_ping"] = True
+    # Parameters are somebody's data: they do not belong into error messages.
+    engine = create_async_engine(url, hide_parameters=True, **options, **pool)
+    if driver:
+        driver.add_listeners(engine.sync_engine, read_only=read_only)
+    event.listen(engine.sync_engine, "handle_error", _translate_loss)
+    watch_transactions(engine.sync_engine)
+    return engine
+
+
+def _translate_loss(context: ExceptionContext) -> Exception | None:
+    """Let the loss of a connection be an `OperationalError`, whatever the driver calls it."""
+    error = context.original_exception
+    lost = isinstance(error, OSError) or (context.is_disconnect and isinstance(error, Exception))
+    if not lost or isinstance(context.sqlalchemy_exception, OperationalError):
+        return None
+    return OperationalError(
+        context.statement, None, error, hide_parameters=True, connection_invalidated=True
+    )

@@ -1,0 +1,122 @@
+"""What can go wrong, and the status each answers with."""
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import exc
+
+RETRY_AFTER = {"Retry-After": "1"}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What an answer says about an error: never SQL, a parameter, a URL or a traceback."""
+
+    status: int
+    title: str
+    detail: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+class ConfigurationError(ValueError):
+    """A setting is missing or wrong; the message names the variable to set."""
+
+
+class DatabaseNotFoundError(LookupError):
+    """No database has this name; the message lists those that exist."""
+
+
+class TransactionFailedError(Exception):
+    """The database has given up a transaction that was about to be committed.
+
+    A statement failed, its error was swallowed, and what the transaction wrote is lost. Let the
+    error through, or put the statement that may fail into `async with session.begin_nested()`.
+    """
+
+
+class ServiceError(Exception):
+    """An error that a client can understand; its message is shown to them."""
+
+    status = 500
+    title = "Internal server error"
+
+    def problem(self) -> Problem:
+        return Problem(self.status, self.title, str(self))
+
+
+class NotFoundError(ServiceError):
+    status = 404
+    title = "Not found"
+
+
+class ConflictError(ServiceError):
+    status = 409
+    title = "Conflict"
+
+
+class InvalidCursorError(ServiceError):
+    status = 422
+    title = "Invalid cursor"
+
+
+INTERNAL = Problem(500, "Internal server error")
+DUPLICATE = Problem(409, "Conflict", "Another record already has this value.")
+REFERENCED = Problem(409, "Conflict", "A record that this one refers to, or that refers to it.")
+REJECTED = Problem(422, "Unprocessable content", "The database does not accept this value.")
+RETRY = Problem(
+    503, "Try again", "Another request was in the way; nothing was stored.", RETRY_AFTER
+)
+UNAVAILABLE = Problem(503, "Service unavailable", "The database cannot be reached.", RETRY_AFTER)
+OVERLOADED = Problem(503, "Service unavailable", "The database is busy.", RETRY_AFTER)
+
+# By SQLSTATE, or by its first two characters, which are its class.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+# By SQLite's result code. https://www.sqlite.org/rescode.html
+DATABASE_PROBLEMS = {
+    "08": UNAVAILABLE,  # connection exception
+    "22": REJECTED,  # data exception: out of range, not representable
+    "23502": REJECTED,  # not-null violation
+    "23503": REFERENCED,  # foreign key violation
+    "23505": DUPLICATE,  # unique violation
+    "23514": REJECTED,  # check violation
+    "23P01": DUPLICATE,  # exclusion violation
+    "28": UNAVAILABLE,  # invalid authorization
+    "3D": UNAVAILABLE,  # no such database
+    "40001": RETRY,  # serialization failure
+    "40P01": RETRY,  # deadlock
+    "53": OVERLOADED,  # insufficient resources, among them too many connections
+    "55P03": RETRY,  # lock timeout
+    "57014": OVERLOADED,  # statement timeout
+    "57P": UNAVAILABLE,  # shut down, crashed, starting up
+    "SQLITE_BUSY": RETRY,
+    "SQLITE_BUSY_SNAPSHOT": RETRY,
+    "SQLITE_CANTOPEN": UNAVAILABLE,
+    "SQLITE_CONSTRAINT_CHECK": REJECTED,
+    "SQLITE_CONSTRAINT_FOREIGNKEY": REFERENCED,
+    "SQLITE_CONSTRAINT_NOTNULL": REJECTED,
+    "SQLITE_CONSTRAINT_PRIMARYKEY": DUPLICATE,
+    "SQLITE_CONSTRAINT_UNIQUE": DUPLICATE,
+    "SQLITE_LOCKED": RETRY,
+}
+
+
+def problem_of(error: Exception) -> Problem:
+    """Return what to answer for an error, which is `INTERNAL` for one that nobody foresaw."""
+    match error:
+        case ServiceError():
+            return error.problem()
+        case exc.TimeoutError():  # no connection of the pool was free in time
+            return OVERLOADED
+        case exc.DBAPIError():
+            return _database_problem(error)
+    return INTERNAL
+
+
+def _database_problem(error: exc.DBAPIError) -> Problem:
+    if error.connection_invalidated:
+        return UNAVAILABLE
+    sqlite = getattr(error.orig, "sqlite_errorname", None)
+    code = sqlite or getattr(error.orig, "sqlstate", None)
+    if code is None:
+        return UNAVAILABLE if isinstance(error, exc.OperationalError) else INTERNAL
+    prefixes = (code,) if sqlite else (code, code[:3], code[:2])
+    return next((DATABASE_PROBLEMS[p] for p in prefixes if p in DATABASE_PROBLEMS), INTERNAL)

@@ -1,0 +1,45 @@
+"""What a route asks for: the only file that joins rooms.
+
+`scope="function"` is what makes FastAPI commit before the answer leaves. It is part of FastAPI's
+cache key, so there is one alias for a database, used everywhere.
+"""
+
+from typing import Annotated
+
+from fastapi import Depends
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.db import get_session  # {%- if cookiecutter.__analytics +%}
+from app.services.event import EventService
+from app.services.report import ReportService  # {%- endif +%}
+from app.services.user import UserService
+
+SessionDep = Annotated[AsyncSession, Depends(get_session(), scope="function")]
+PrimarySessionDep = SessionDep
+DevSessionDep = Annotated[AsyncSession, Depends(get_session(dev=True), scope="function")]
+# {% if cookiecutter.__analytics %}
+AnalyticsSessionDep = Annotated[AsyncSession, Depends(get_session("analytics"), scope="function")]
+# {% endif %}
+
+
+async def get_user_service(session: SessionDep) -> UserService:
+    return UserService(session)
+
+
+UserServiceDep = Annotated[UserService, Depends(get_user_service)]
+# {% if cookiecutter.__analytics %}
+
+
+async def get_event_service(session: AnalyticsSessionDep) -> EventService:
+    return EventService(session)
+
+
+async def get_report_service(
+    session: SessionDep, analytics_session: AnalyticsSessionDep
+) -> ReportService:
+    return ReportService(session, analytics_session)
+
+
+EventServiceDep = Annotated[EventService, Depends(get_event_service)]
+ReportServiceDep = Annotated[ReportService, Depends(get_report_service)]
+# {% endif %}

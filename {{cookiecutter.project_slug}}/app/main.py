@@ -1,0 +1,38 @@
+"""The application: what starts, what is mounted, what stops."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from app import DESCRIPTION, TITLE, __version__
+from app.core.config import get_settings
+from app.core.db import dispose_engines
+from app.core.problems import add_problem_handlers  # {%- if cookiecutter.__analytics +%}
+from app.routers.events import router as events
+from app.routers.reports import router as reports  # {%- endif +%}
+from app.routers.users import router as users
+
+
+@asynccontextmanager
+async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
+    get_settings()  # a setting that is missing or wrong stops the start, not the first request
+    try:
+        yield
+    finally:
+        await dispose_engines()
+
+
+def create_app() -> FastAPI:
+    """Return a new application; nothing is read or opened before it starts."""
+    app = FastAPI(title=TITLE, description=DESCRIPTION, version=__version__, lifespan=lifespan)
+    add_problem_handlers(app)
+    app.include_router(users)
+    # {% if cookiecutter.__analytics %}
+    app.include_router(events)
+    app.include_router(reports)
+    # {% endif %}
+    return app
+
+
+app = create_app()

@@ -1,0 +1,48 @@
+"""How Alembic reaches a database: one file for all of them.
+
+The section of alembic.ini (`alembic -n primary …`) is the database's name; its URL comes from the
+settings and never passes through the ini file, where a `%` in a password would be an error.
+"""
+
+from typing import Any, Literal
+
+from alembic import context
+from alembic.autogenerate.api import AutogenContext
+from sqlalchemy import Connection
+
+from app.core.config import DEFAULT_DATABASE, get_database
+from app.migrations import run
+from app.models import METADATA
+from app.models.base import UtcDateTime
+
+section = context.config.config_ini_section
+database = DEFAULT_DATABASE if section == "alembic" else section
+
+
+def render_item(type_: str, item: Any, _: AutogenContext) -> str | Literal[False]:
+    """Keep revisions free of the service's own types, which may change after them."""
+    if type_ == "type" and isinstance(item, UtcDateTime):
+        return "sa.DateTime(timezone=True)"
+    return False
+
+
+def migrate(connection: Connection | None = None) -> None:
+    context.configure(
+        connection=connection,
+        url=get_database(database).migration_url(),
+        target_metadata=METADATA[database],
+        compare_server_default=True,
+        compare_type=True,
+        literal_binds=connection is None,
+        render_as_batch=True,  # SQLite changes a table by copying it
+        render_item=render_item,
+        transaction_per_migration=True,
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+if context.is_offline_mode():
+    migrate()
+else:
+    run(database, migrate)

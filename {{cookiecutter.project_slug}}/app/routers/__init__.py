@@ -1,0 +1,1 @@
+"""Routes: a table of contents, one line each."""

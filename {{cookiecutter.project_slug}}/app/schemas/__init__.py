@@ -1,0 +1,1 @@
+"""What crosses the wire: checked on the way in, chosen on the way out."""

@@ -1,0 +1,44 @@
+"""A page of a listing, and the cursor that leads to the next one."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from typing import Annotated, Generic, Self, TypeVar
+
+from fastapi import Query
+from pydantic import BaseModel, ConfigDict
+
+from app.core.errors import InvalidCursorError
+
+Item = TypeVar("Item")
+
+Limit = Annotated[int, Query(ge=1, le=1000, description="how many items at most")]
+After = Annotated[str | None, Query(max_length=500, description="`next` of the page before")]
+
+
+class Page(BaseModel, Generic[Item]):
+    items: list[Item]
+    next: str | None = None
+
+
+class Cursor(BaseModel):
+    """The key of a page's last item, in a form that nobody is tempted to build by hand."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    def encode(self) -> str:
+        return urlsafe_b64encode(self.model_dump_json().encode()).decode().rstrip("=")
+
+    @classmethod
+    def decode(cls, text: str | None) -> Self | None:
+        """Return the cursor in `text`, None for None.
+
+        Raises:
+            InvalidCursorError: the text is not a `next` of this listing.
+        """
+        if text is None:
+            return None
+        try:
+            return cls.model_validate_json(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+        except ValueError:
+            raise InvalidCursorError(
+                "`after` must be the `next` of a page of this listing."
+            ) from None

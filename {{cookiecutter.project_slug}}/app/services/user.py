@@ -1,0 +1,49 @@
+"""What can be done with users."""
+
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.errors import ConflictError, NotFoundError
+from app.models.user import User
+from app.repositories.user import UserRepository
+from app.schemas.page import Page
+from app.schemas.user import UserCreate, UserCursor, UserRead, UserUpdate
+
+
+class UserService:
+    def __init__(self, session: AsyncSession) -> None:
+        self.users = UserRepository(session)
+
+    async def create(self, new: UserCreate) -> UserRead:
+        user = await self.users.add(User(**new.model_dump()))
+        return UserRead.model_validate(user)
+
+    async def get(self, user_id: UUID) -> UserRead:
+        user = await self.users.get(user_id)
+        if user is None:
+            raise NotFoundError(f"There is no user {user_id}.")
+        return UserRead.model_validate(user)
+
+    async def page(self, limit: int, after: str | None) -> Page[UserRead]:
+        cursor = UserCursor.decode(after)
+        key = (cursor.created_at, cursor.id) if cursor else None
+        users = await self.users.page(limit + 1, key)
+        page = [UserRead.model_validate(user) for user in users[:limit]]
+        if len(users) == len(page):
+            return Page(items=page)
+        return Page(items=page, next=UserCursor.model_validate(users[limit - 1]).encode())
+
+    async def update(self, user_id: UUID, change: UserUpdate) -> UserRead:
+        values = change.model_dump(exclude={"version"}, exclude_none=True)
+        changed = await self.users.update(user_id, change.version, values)
+        if changed is None:
+            current = await self.get(user_id)
+            raise ConflictError(
+                f"The user has version {current.version}, not {change.version}: read it again."
+            )
+        return UserRead.model_validate(changed)
+
+    async def delete(self, user_id: UUID) -> None:
+        if not await self.users.delete(user_id):
+            raise NotFoundError(f"There is no user {user_id}.")

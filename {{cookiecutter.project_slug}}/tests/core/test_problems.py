@@ -1,0 +1,153 @@
+"""The document that answers each error."""
+
+from typing import Any
+
+import pytest
+from fastapi import FastAPI, Request
+from fastapi.responses import PlainTextResponse
+from httpx2 import AsyncClient, Response
+from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
+
+from app.core.config import get_settings
+from app.core.db import session_scope
+from app.dependencies import SessionDep
+
+
+def problem(answer: Response) -> Any:
+    assert answer.headers["content-type"] == "application/problem+json"
+    document = answer.json()
+    assert document["status"] == answer.status_code
+    return document
+
+
+async def test_unknown_route(client: AsyncClient) -> None:
+    answer = await client.get("/nowhere")
+
+    assert problem(answer) == {"type": "about:blank", "title": "Not Found", "status": 404}
+
+
+async def test_wrong_method(client: AsyncClient) -> None:
+    answer = await client.put("/users")
+
+    assert problem(answer)["title"] == "Method Not Allowed"
+    assert "POST" in answer.headers["allow"]
+
+
+async def test_wrong_form_names_the_fields_and_not_their_values(client: AsyncClient) -> None:
+    answer = await client.post("/users", json={"name": "", "email": "hidden"})
+
+    document = problem(answer)
+    assert document["status"] == 422
+    assert [["body", "name"], ["body", "email"]] == [e["loc"] for e in document["errors"]]
+    assert "hidden" not in answer.text
+
+
+async def test_unforeseen_error_tells_nothing(app: FastAPI, client: AsyncClient) -> None:
+    @app.get("/error")
+    async def error() -> None:
+        raise RuntimeError("hidden")
+
+    assert problem(await client.get("/error")) == {
+        "type": "about:blank",
+        "title": "Internal server error",
+        "status": 500,
+    }
+
+
+VIOLATIONS = {
+    "INSERT INTO things (id, n) VALUES (1, 1), (1, 1)": 409,  # primary key
+    "INSERT INTO things (id, n) VALUES (1, 7), (2, 7)": 409,  # unique
+    "INSERT INTO things (id, n, parent) VALUES (1, 1, 9)": 409,  # foreign key
+    "INSERT INTO things (id) VALUES (1)": 422,  # not null
+    "INSERT INTO things (id, n) VALUES (1, -1)": 422,  # check
+    "INSERT INTO nowhere VALUES (1)": 500,
+}
+
+
+@pytest.mark.parametrize(("statement", "status"), VIOLATIONS.items())
+async def test_error_of_the_database_has_its_status_and_shows_no_sql(
+    app: FastAPI, client: AsyncClient, statement: str, status: int
+) -> None:
+    @app.get("/violate")
+    async def violate(session: SessionDep) -> None:
+        await session.execute(
+            text(
+                "CREATE TABLE things (id INTEGER PRIMARY KEY, n INTEGER NOT NULL UNIQUE "
+                "CHECK (n > 0), parent INTEGER REFERENCES things (id))"
+            )
+        )
+        await session.execute(text(statement))
+
+    answer = await client.get("/violate")
+
+    assert problem(answer)["status"] == status
+    assert "things" not in answer.text
+    assert "INSERT" not in answer.text
+
+
+async def test_lock_that_another_holds_too_long_may_be_tried_again(
+    app: FastAPI, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.core.sqlite.BUSY_TIMEOUT", 0.1)
+
+    @app.get("/write")
+    async def write(session: SessionDep) -> None:
+        await session.execute(text("UPDATE users SET version = 2"))
+
+    async with session_scope() as holder:
+        await holder.execute(text("UPDATE users SET version = 2"))
+        answer = await client.get("/write")
+
+    assert problem(answer)["status"] == 503
+    assert answer.headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/d"},  # nobody listens
+        {"DATABASE_URL": "postgresql://u:hidden@nowhere.invalid/d"},  # cannot be resolved
+        {"DATABASE_URL": "sqlite:////dev/null/x.db"},  # cannot be opened
+    ],
+)
+async def test_database_that_cannot_be_reached(
+    client: AsyncClient, environment: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    environment.delenv("DATABASES__PRIMARY__DATABASE_URL")
+    for name, value in variables.items():
+        environment.setenv(name, value)
+    get_settings.cache_clear()
+
+    answer = await client.get("/users")
+
+    assert problem(answer)["status"] == 503
+    assert answer.headers["retry-after"] == "1"
+    assert "hidden" not in answer.text
+
+
+async def test_pool_that_is_exhausted(client: AsyncClient, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DATABASES__PRIMARY__POOL_SIZE", "1")
+    environment.setenv("DATABASES__PRIMARY__POOL_TIMEOUT", "0.1")
+    get_settings.cache_clear()
+
+    async with session_scope() as holder:
+        await holder.execute(text("SELECT 1"))
+        answer = await client.get("/users")
+
+    assert problem(answer)["status"] == 503
+    assert answer.headers["retry-after"] == "1"
+    assert (await client.get("/users")).status_code == 200
+
+
+async def test_handler_of_the_apps_own_sees_an_operational_error(
+    app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch
+) -> None:
+    @app.exception_handler(OperationalError)
+    async def unavailable(_: Request, error: OperationalError) -> PlainTextResponse:
+        return PlainTextResponse("ours", status_code=599)
+
+    environment.setenv("DATABASES__PRIMARY__DATABASE_URL", "postgresql://u:p@127.0.0.1:1/d")
+    get_settings.cache_clear()
+
+    assert (await client.get("/users")).text == "ours"

@@ -1,0 +1,17 @@
+import pytest
+from sqlalchemy import text
+
+from app.core.db import session_scope
+
+PRAGMAS = {"foreign_keys": 1, "journal_mode": "wal", "busy_timeout": 5000, "query_only": 0}
+
+
+@pytest.mark.parametrize(("pragma", "expected"), PRAGMAS.items())
+async def test_connection_behaves(databases: None, pragma: str, expected: object) -> None:
+    async with session_scope() as session:
+        assert expected == await session.scalar(text(f"PRAGMA {pragma}"))
+
+
+async def test_read_only_connection_refuses_writes(databases: None) -> None:
+    async with session_scope(read_only=True) as session:
+        assert await session.scalar(text("PRAGMA query_only")) == 1

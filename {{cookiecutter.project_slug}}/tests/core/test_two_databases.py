@@ -1,0 +1,60 @@
+"""What one request with two databases promises: two sessions, two transactions, nothing atomic."""
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+
+from app.core.db import get_engine, get_session, session_scope
+from app.dependencies import AnalyticsSessionDep, SessionDep
+from app.models import Event, User
+from tests.support import violate_at_commit
+
+
+async def stored() -> tuple[int, int]:
+    async with session_scope() as primary, session_scope("analytics") as analytics:
+        return (
+            await primary.scalar(select(func.count(User.id))) or 0,
+            await analytics.scalar(select(func.count(Event.id))) or 0,
+        )
+
+
+def test_each_database_has_a_dependency_of_its_own() -> None:
+    assert get_session() is not get_session("analytics")
+
+
+async def test_each_database_has_an_engine_of_its_own(databases: None) -> None:
+    assert get_engine() is not get_engine("analytics")
+
+
+async def test_request_commits_both(app: FastAPI, server: AsyncClient) -> None:
+    @app.post("/both")
+    async def both(primary: SessionDep, analytics: AnalyticsSessionDep) -> None:
+        primary.add(User(name="Ada", email="ada@example.com"))
+        analytics.add(Event(name="seen"))
+
+    assert (await server.post("/both")).status_code == 200
+    assert await stored() == (1, 1)
+
+
+async def test_exception_rolls_both_back(app: FastAPI, server: AsyncClient) -> None:
+    @app.post("/both")
+    async def both(primary: SessionDep, analytics: AnalyticsSessionDep) -> None:
+        primary.add(User(name="Ada", email="ada@example.com"))
+        analytics.add(Event(name="seen"))
+        await primary.flush()
+        await analytics.flush()
+        raise RuntimeError
+
+    assert (await server.post("/both")).status_code == 500
+    assert await stored() == (0, 0)
+
+
+async def test_commit_that_fails_does_not_take_back_the_other_ones(databases: None) -> None:
+    with pytest.raises(IntegrityError):
+        async with session_scope() as primary, session_scope("analytics") as analytics:
+            analytics.add(Event(name="seen"))
+            await violate_at_commit(primary)
+
+    assert await stored() == (0, 1)

@@ -1,0 +1,55 @@
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+from sqlalchemy import ForeignKey, MetaData
+from sqlalchemy.exc import StatementError
+from sqlalchemy.orm import DeclarativeBase, Mapped, configure_mappers, mapped_column, relationship
+
+from app.core.db import session_scope
+from app.models import METADATA, User
+
+
+@pytest.mark.parametrize("metadata", METADATA.values(), ids=METADATA)
+def test_every_constraint_has_a_name(metadata: MetaData) -> None:
+    for table in metadata.tables.values():
+        assert all(constraint.name for constraint in table.constraints)
+        assert all(index.name for index in table.indexes)
+
+
+@pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=5, minutes=30))])
+async def test_time_comes_back_as_the_same_instant_in_utc(databases: None, zone: timezone) -> None:
+    time = datetime(2026, 2, 28, 23, 59, 59, 999_999, zone)
+    async with session_scope() as session:
+        session.add(User(name="Ada", email="ada@example.com", created_at=time))
+
+    async with session_scope() as session:
+        ada = (await session.scalars(User.__table__.select())).one()
+        stored = (await session.get_one(User, ada)).created_at
+
+    assert time == stored
+    assert stored.tzinfo is UTC
+
+
+async def test_time_without_a_zone_is_refused(databases: None) -> None:
+    with pytest.raises(StatementError, match="has no time zone"):
+        async with session_scope() as session:
+            naive = datetime(2026, 1, 1)  # noqa: DTZ001
+            session.add(User(name="Ada", email="ada@example.com", created_at=naive))
+
+
+def test_relationship_that_loads_itself_is_refused() -> None:
+    class Base(DeclarativeBase):
+        pass
+
+    class Child(Base):
+        __tablename__ = "children"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        parent_id: Mapped[int] = mapped_column(ForeignKey("children.id"))
+        parent: Mapped[Any] = relationship("Child")
+
+    try:
+        with pytest.raises(TypeError, match=r'Child.parent .* relationship\(lazy="raise"\)'):
+            configure_mappers()
+    finally:
+        Base.registry.dispose()

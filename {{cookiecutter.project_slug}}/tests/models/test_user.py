@@ -1,0 +1,18 @@
+import pytest
+from sqlalchemy.orm.exc import StaleDataError
+
+from app.core.db import session_scope
+from app.models import User
+
+
+async def test_flush_refuses_a_version_that_is_no_longer_the_stored_one(databases: None) -> None:
+    async with session_scope() as session:
+        ada = User(name="Ada", email="ada@example.com")
+        session.add(ada)
+
+    async with session_scope() as session:
+        (await session.get_one(User, ada.id)).name = "Countess"
+
+    with pytest.raises(StaleDataError):
+        async with session_scope() as session:
+            (await session.merge(ada, load=False)).name = "Lady"

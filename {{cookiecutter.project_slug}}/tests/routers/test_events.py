@@ -1,0 +1,78 @@
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from httpx2 import AsyncClient
+
+EVENTS = "/analytics/events"
+
+
+async def test_batch_is_stored_and_read_in_order(client: AsyncClient) -> None:
+    user_id = str(uuid4())
+    batch: list[dict[str, Any]] = [
+        {"name": "opened", "user_id": user_id, "properties": {"page": ["/", 1, None, 0.5]}},
+        {"name": "closed", "occurred_at": "2026-01-01T12:00:00+02:00"},
+    ]
+
+    answer = await client.post(EVENTS, json=batch)
+    opened, closed = (await client.get(EVENTS)).json()["items"]
+
+    assert (201, {"created": 2}) == (answer.status_code, answer.json())
+    assert (user_id, batch[0]["properties"]) == (opened["user_id"], opened["properties"])
+    assert datetime.fromisoformat(opened["occurred_at"]).utcoffset() is not None
+    assert (None, {}, "2026-01-01T10:00:00Z") == (
+        closed["user_id"],
+        closed["properties"],
+        closed["occurred_at"],
+    )
+
+
+async def test_pages_show_every_event_once(client: AsyncClient) -> None:
+    await client.post(EVENTS, json=[{"name": str(n)} for n in range(5)])
+
+    seen: list[str] = []
+    after: dict[str, str] = {}
+    while True:
+        page = (await client.get(EVENTS, params={"limit": "2"} | after)).json()
+        seen += [event["name"] for event in page["items"]]
+        if page["next"] is None:
+            break
+        after = {"after": page["next"]}
+
+    assert seen == list("01234")
+
+
+async def test_ten_thousand_events_fit_into_a_batch_and_no_more(client: AsyncClient) -> None:
+    batch = [{"name": "seen"}] * 10_000
+
+    assert (await client.post(EVENTS, json=batch)).json() == {"created": 10_000}
+    assert (await client.post(EVENTS, json=[*batch, batch[0]])).status_code == 422
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        {},
+        {"name": "x", "user_id": "ada"},
+        {"name": "x", "properties": []},
+        {"name": "x", "occurred_at": "2026-01-01T12:00:00"},  # no zone
+        {"name": "x", "occurred_at": "0001-01-01T00:00:00+14:00"},  # before the year 1 in UTC
+    ],
+)
+async def test_event_that_makes_no_sense_stops_its_batch(client: AsyncClient, event: Any) -> None:
+    answer = await client.post(EVENTS, json=[{"name": "good"}, event])
+
+    assert answer.status_code == 422
+    assert (await client.get(EVENTS)).json() == {"items": [], "next": None}
+
+
+async def test_number_that_json_does_not_know_is_refused(client: AsyncClient) -> None:
+    content = b'[{"name": "x", "properties": {"n": NaN}}]'
+    headers = {"content-type": "application/json"}
+
+    assert (await client.post(EVENTS, content=content, headers=headers)).status_code == 422
+
+
+async def test_empty_batch_is_refused(client: AsyncClient) -> None:
+    assert (await client.post(EVENTS, json=[])).status_code == 422

@@ -1,0 +1,45 @@
+import pytest
+
+from app.core.db import session_scope
+from app.core.errors import ConflictError, InvalidCursorError, NotFoundError
+from app.schemas.user import UserCreate, UserUpdate
+from app.services.user import UserService
+
+ADA = UserCreate(name="Ada", email="ada@example.com")
+
+
+async def test_update_says_which_version_is_the_current_one(databases: None) -> None:
+    async with session_scope() as session:
+        users = UserService(session)
+        ada = await users.create(ADA)
+        await users.update(ada.id, UserUpdate(version=1, name="Countess"))
+
+        with pytest.raises(ConflictError, match="has version 2, not 1: read it again"):
+            await users.update(ada.id, UserUpdate(version=1, name="Lady"))
+
+
+async def test_update_of_a_user_that_is_gone_is_no_conflict(databases: None) -> None:
+    async with session_scope() as session:
+        users = UserService(session)
+        ada = await users.create(ADA)
+        await users.delete(ada.id)
+
+        with pytest.raises(NotFoundError, match=f"There is no user {ada.id}"):
+            await users.update(ada.id, UserUpdate(version=1))
+
+
+async def test_last_page_has_no_next_even_when_it_is_full(databases: None) -> None:
+    async with session_scope() as session:
+        users = UserService(session)
+        await users.create(ADA)
+
+        page = await users.page(1, None)
+
+    assert (len(page.items), page.next) == (1, None)
+
+
+@pytest.mark.parametrize("after", ["", "x", "é", "bnVsbA", "eyJpZCI6IDF9", "=" * 9, "\x00"])
+async def test_cursor_that_is_none_of_ours_is_refused(databases: None, after: str) -> None:
+    async with session_scope() as session:
+        with pytest.raises(InvalidCursorError, match="`after` must be the `next`"):
+            await UserService(session).page(1, after)

@@ -1,0 +1,120 @@
+"""python -m app, as people type it."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from app import migrations
+
+ROOT = Path(__file__).parents[1]
+DATABASES = migrations.databases()
+
+
+@pytest.fixture
+def variables(tmp_path: Path) -> dict[str, str]:
+    """An empty environment, in which SQLite files lie in the test's own folder."""
+    return {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+
+
+def run(
+    *arguments: str, variables: dict[str, str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        capture_output=True,
+        check=False,
+        cwd=folder,
+        env=variables,
+        text=True,
+    )
+
+
+def test_check_says_what_is_pending_until_migrate_has_run(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    before = run("check", variables=variables, folder=tmp_path)
+    migrated = run("migrate", variables=variables, folder=tmp_path)
+    again = run("migrate", variables=variables, folder=tmp_path)
+    after = run("check", variables=variables, folder=tmp_path)
+
+    assert (1, 0, 0, 0) == tuple(r.returncode for r in (before, migrated, again, after))
+    for line, name in zip(before.stdout.splitlines(), DATABASES, strict=True):
+        assert line.startswith(f"{name}: 1 pending: ")
+    for line, name in zip(migrated.stdout.splitlines(), DATABASES, strict=True):
+        assert line.startswith(f"{name}: 1 applied: ")
+    assert again.stdout.splitlines() == [f"{name}: nothing to do" for name in DATABASES]
+    assert after.stdout.splitlines() == [f"{name}: up to date" for name in DATABASES]
+
+
+def test_one_database_can_be_migrated_alone(variables: dict[str, str], tmp_path: Path) -> None:
+    migrated = run("migrate", "--database", "primary", variables=variables, folder=tmp_path)
+
+    assert migrated.stdout.startswith("primary: 1 applied: ")
+    assert [f"{tmp_path}/var/primary.db"] == [str(path) for path in tmp_path.glob("var/*.db")]
+
+
+MISTAKES = [
+    (["migrate", "--database", "nope"], {}, "error: no database 'nope' has migrations; these"),
+    (["check"], {"ENVIRONMENT": "prod"}, "error: ENVIRONMENT: Input should be 'local', "),
+    (["serve"], {"ENVIRONMENT": "production"}, "error: ENVIRONMENT=production needs a database"),
+    (
+        ["migrate", "--database", "primary"],
+        {"DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/d"},
+        "error: the database 'primary' cannot be used: ",
+    ),
+    (["check"], {"DATABASE_URL": "mysql://u:hidden@h/d"}, "error: DATABASE_URL: the database"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "wrong", "message"), MISTAKES)
+def test_mistake_is_answered_with_one_sentence(
+    variables: dict[str, str],
+    tmp_path: Path,
+    arguments: list[str],
+    wrong: dict[str, str],
+    message: str,
+) -> None:
+    ended = run(*arguments, variables=variables | wrong, folder=tmp_path)
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(message)
+    assert len(ended.stderr.splitlines()) == 1
+    assert "hidden" not in ended.stderr
+
+
+def test_serve_answers_and_keeps_what_it_stored_over_a_restart(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    run("migrate", variables=variables, folder=tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/users"
+
+    for expected in (1, 2):
+        command = [sys.executable, "-m", "app", "serve", "--port", str(port)]
+        serving = subprocess.Popen(command, cwd=tmp_path, env=variables)
+        try:
+            wait_until_answered(url)
+            email = f"{expected}@example.com"
+            httpx2.post(url, json={"name": "Ada", "email": email}).raise_for_status()
+            assert len(httpx2.get(url).json()["items"]) == expected
+        finally:
+            serving.terminate()
+            assert serving.wait(timeout=30) in {0, -15}
+
+
+def wait_until_answered(url: str, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            httpx2.get(url)
+        except httpx2.ConnectError:
+            assert time.monotonic() < deadline, f"{url} does not answer"
+        else:
+            return
