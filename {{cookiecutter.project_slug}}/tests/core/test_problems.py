@@ -103,6 +103,22 @@ async def test_lock_that_another_holds_too_long_may_be_tried_again(
     assert answer.headers["retry-after"] == "1"
 
 
+async def test_write_on_a_snapshot_that_is_no_longer_the_newest_may_be_tried_again(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    @app.get("/write")
+    async def write(session: SessionDep) -> None:
+        await session.execute(text("SELECT * FROM users"))
+        async with session_scope() as other:
+            await other.execute(text("CREATE TABLE newer (id INTEGER)"))
+        await session.execute(text("UPDATE users SET version = 2"))
+
+    answer = await client.get("/write")
+
+    assert problem(answer)["status"] == 503
+    assert answer.headers["retry-after"] == "1"
+
+
 @pytest.mark.parametrize(
     "variables",
     [

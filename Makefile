@@ -1,0 +1,37 @@
+# With uv on the PATH it is used, without it (or with UV=) Python's own venv and pip.
+PYTHON ?= python3
+UV := $(shell command -v uv)
+BIN := .venv/bin
+READY := .venv/ready
+# As pip does: trust whom the machine trusts.
+export UV_SYSTEM_CERTS ?= true
+
+.PHONY: demo test check format
+
+demo: $(READY) ## render the template with its defaults into build/ and serve it at http://127.0.0.1:8000
+	$(BIN)/cookiecutter . --no-input --overwrite-if-exists --output-dir build
+	$(MAKE) -C build/example-service run
+
+test: $(READY) ## render the template in every way, and run what it renders; ARGS="-k name" for some of it
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(READY) ## format, lint and types, of the template and of the service inside, as it stands
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_unrendered.py
+
+format: $(READY) ## format the code, also the service's, and mend what the linter can mend
+	$(BIN)/ruff check --fix --exit-zero . '{{cookiecutter.project_slug}}'
+	$(BIN)/ruff format . '{{cookiecutter.project_slug}}'
+
+$(READY): pyproject.toml
+	@if [ -n "$(UV)" ]; then \
+		$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv && \
+		$(UV) pip install --quiet --python .venv --group dev; \
+	else \
+		$(PYTHON) -m venv .venv && \
+		$(BIN)/python -m pip install --quiet --upgrade pip && \
+		$(BIN)/python -m pip install --quiet --group dev; \
+	fi
+	@touch $(READY)

@@ -1,0 +1,106 @@
+"""The ladder: bake → project → a project in an environment of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from cookiecutter.main import cookiecutter
+from uv import find_uv_bin
+
+ROOT = Path(__file__).parents[1]
+SERVICE = "{{cookiecutter.project_slug}}"
+QUESTIONS: dict[str, Any] = {
+    name: default
+    for name, default in json.loads((ROOT / "cookiecutter.json").read_text()).items()
+    if not name.startswith("_")
+}
+
+UV = find_uv_bin()
+
+Bake = Callable[..., Path]
+
+
+def tracked_files(folder: Path = ROOT) -> list[Path]:
+    """Return what git knows of the folder, or would if it were added: no caches, no databases."""
+    names = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        check=True,
+        cwd=folder,
+        text=True,
+    ).stdout.split("\0")
+    return [folder / name for name in names if name and (folder / name).exists()]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the template, as somebody who clones it gets it."""
+    copy = tmp_path_factory.mktemp("template")
+    for path in tracked_files():
+        target = copy / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def cookiecutter_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A configuration that keeps Cookiecutter's own files out of the home folder."""
+    folder = tmp_path_factory.mktemp("cookiecutter")
+    config = folder / "config.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {"cookiecutters_dir": str(folder / "templates"), "replay_dir": str(folder / "replay")}
+        )
+    )
+    return config
+
+
+@pytest.fixture(scope="session")
+def bake(
+    template: Path, cookiecutter_config: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Bake:
+    """Render the template; answers that are not given are the defaults."""
+
+    def bake(**answers: str) -> Path:
+        unknown = answers.keys() - QUESTIONS.keys()
+        assert not unknown, f"no such question: {unknown}"
+        folder = cookiecutter(
+            str(template),
+            config_file=str(cookiecutter_config),
+            extra_context=answers,
+            no_input=True,
+            output_dir=str(tmp_path_factory.mktemp("baked")),
+        )
+        return Path(folder)
+
+    return bake
+
+
+@pytest.fixture(scope="session")
+def project(bake: Bake) -> Path:
+    """The service that the default answers give, in an environment made by its own Makefile."""
+    project = bake()
+    make(project, ".venv/ready")
+    return project
+
+
+def make(project: Path, *arguments: str, uv: bool = True) -> None:
+    """Run make with an environment that knows nothing of this one, with uv or without it."""
+    subprocess.run(
+        ["make", "--no-print-directory", f"UV={UV if uv else ''}", *arguments],
+        check=True,
+        cwd=project,
+        env=clean_environment(),
+    )
+
+
+def clean_environment() -> dict[str, str]:
+    kept = ("HOME", "LANG", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR")
+    return {name: os.environ[name] for name in kept if name in os.environ}

@@ -1,0 +1,43 @@
+"""The rendered service passes its own checks and tests, by its own two commands."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import UV, Bake, make
+
+
+def interpreter(version: str) -> str | None:
+    """Return the path of this Python, None where the machine has none."""
+    candidates = []
+    if found := shutil.which(f"python{version}"):
+        # pyenv puts a shim on the PATH that refuses to work where its version is not the chosen one.
+        shimmed = Path(found).parents[1].glob(f"versions/{version}.*/bin/python")
+        candidates = [found, *map(str, shimmed)]
+    find = [UV, "python", "find", "--no-python-downloads", version]
+    candidates += subprocess.run(
+        find, capture_output=True, check=False, text=True
+    ).stdout.splitlines()
+    for candidate in candidates:
+        if subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return candidate
+    return None
+
+
+def test_two_databases_with_uv(project: Path) -> None:
+    make(project, "check", "test")
+
+
+def test_one_database_without_uv(bake: Bake) -> None:
+    make(bake(databases="primary"), "check", "test", uv=False)
+
+
+@pytest.mark.parametrize("version", ["3.12", "3.13", "3.14"])
+def test_on_another_python(bake: Bake, version: str) -> None:
+    python = interpreter(version)
+    if python is None:
+        pytest.skip(f"there is no Python {version} on this machine")
+
+    make(bake(python_version=version), "test", f"PYTHON={python}")

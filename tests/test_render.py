@@ -1,0 +1,130 @@
+"""What is rendered is complete and tidy, whatever the answers."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+import tomllib
+from configparser import ConfigParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import QUESTIONS, Bake
+
+EVERY_ANSWER = [
+    (question, answer)
+    for question, answers in QUESTIONS.items()
+    if isinstance(answers, list)
+    for answer in answers
+]
+PARSERS: dict[str, Any] = {
+    ".ini": lambda text: ConfigParser().read_string(text),
+    ".json": json.loads,
+    ".py": ast.parse,
+    ".toml": tomllib.loads,
+    ".yaml": yaml.safe_load,
+    ".yml": yaml.safe_load,
+}
+
+
+def files(project: Path) -> list[Path]:
+    return [p for p in project.rglob("*") if p.is_file() and ".git" not in p.parts]
+
+
+@pytest.fixture(scope="session", params=EVERY_ANSWER, ids="=".join)
+def rendered(bake: Bake, request: pytest.FixtureRequest) -> Path:
+    question, answer = request.param
+    return bake(**{question: answer})
+
+
+def test_nothing_is_left_unrendered(rendered: Path) -> None:
+    for path in files(rendered):
+        text = path.read_text()
+        assert not re.search(r"cookiecutter|\{%|%\}|\{\{", text), path
+        assert text.endswith("\n"), path
+        assert not text.endswith("\n\n"), path
+        assert not re.search(r"\n\n\n\n|[ \t]\n", text), path
+
+
+def test_no_folder_is_empty_and_no_cache_is_left(rendered: Path) -> None:
+    folders = [p for p in rendered.rglob("*") if p.is_dir() and ".git" not in p.parts]
+
+    assert all(any(folder.iterdir()) for folder in folders)
+    assert not [p for p in folders if p.name == "__pycache__" or p.name.endswith("_cache")]
+
+
+def test_every_file_parses(rendered: Path) -> None:
+    for path in files(rendered):
+        PARSERS.get(path.suffix, str)(path.read_text())
+
+
+def test_code_is_formatted_and_linted_already(rendered: Path) -> None:
+    for arguments in (["format", "--check"], ["check"]):
+        subprocess.run(
+            [sys.executable, "-m", "ruff", *arguments, "--no-cache"], check=True, cwd=rendered
+        )
+
+
+def test_first_commit_may_hold_everything_but_what_is_ignored(bake: Bake) -> None:
+    project = bake()
+    status = ["git", "status", "--porcelain", "--untracked-files=all"]
+    untracked = subprocess.run(status, capture_output=True, check=True, cwd=project, text=True)
+
+    assert {line[3:] for line in untracked.stdout.splitlines()} == {
+        str(path.relative_to(project)) for path in files(project)
+    }
+
+
+def test_service_with_one_database_does_not_mention_another(bake: Bake) -> None:
+    for path in files(bake(databases="primary")):
+        assert "analytics" not in (path.name + path.read_text()).lower(), path
+
+
+CI_FILES = {"github": {".github"}, "gitlab": {".gitlab-ci.yml"}, "none": set()}
+
+
+def test_files_of_ci_are_those_that_were_asked_for(bake: Bake) -> None:
+    for answer in QUESTIONS["ci"]:
+        names = {path.name for path in bake(ci=answer).iterdir()}
+
+        assert CI_FILES[answer] == names & {".github", ".gitlab-ci.yml"}
+
+
+def test_license_is_the_one_that_was_asked_for(bake: Bake) -> None:
+    texts = {
+        "MIT": "MIT License",
+        "Apache-2.0": "Apache License",
+        "BSD-3-Clause": "BSD 3-Clause License",
+        "Proprietary": "All rights reserved",
+    }
+    for answer in QUESTIONS["license"]:
+        project = bake(license=answer)
+
+        assert texts[answer] in (project / "LICENSE").read_text()
+        assert not list(project.glob("LICENSE.*"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['Ada\'s "Orders"', r"C:\new", "Zoë 🦄 & <co>", "مرحبا", "50 % of {all} #1", "${x} $(y)"],
+)
+def test_answers_are_shown_as_they_were_typed(bake: Bake, text: str) -> None:
+    project = bake(project_name=text, project_slug="orders", description=text, author_name=text)
+
+    metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
+    strings = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse((project / "app/__init__.py").read_text()).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+
+    assert metadata["description"] == text
+    assert metadata["authors"][0]["name"] == text
+    assert (strings["TITLE"], strings["DESCRIPTION"]) == (text, text)
+    assert text in (project / "README.md").read_text()
+    for path in files(project):
+        PARSERS.get(path.suffix, str)(path.read_text())

@@ -1,0 +1,77 @@
+"""The commands of the rendered README, against the service that `make run` serves."""
+
+import json
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import UV, clean_environment
+
+
+def commands(project: Path, name: str) -> list[str]:
+    """Return the commands with this name that the README shows, with what continues them."""
+    readme = (project / "README.md").read_text().replace("\\\n", "")
+    return re.findall(rf"^\s*({name} .+)$", readme, flags=re.MULTILINE)
+
+
+@contextmanager
+def served(project: Path) -> Iterator[str]:
+    """Run `make run` on a free port; yield the service's address."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    running = subprocess.Popen(
+        ["make", f"UV={UV}", "run", f"ARGS=--port {port}"],
+        cwd=project,
+        env=clean_environment(),
+        start_new_session=True,
+    )
+    try:
+        wait_for(port, running)
+        yield f"localhost:{port}"
+    finally:
+        subprocess.run(["pkill", "-TERM", "-s", str(running.pid)], check=False)
+        running.wait(timeout=30)
+
+
+def wait_for(port: int, running: subprocess.Popen[bytes], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            assert running.poll() is None, "make run has ended"
+            assert time.monotonic() < deadline, f"nobody listens on {port}"
+            time.sleep(0.05)
+        else:
+            return
+
+
+def curl(command: str, address: str) -> Any:
+    output = subprocess.run(
+        command.replace("localhost:8000", address),
+        capture_output=True,
+        check=True,
+        shell=True,
+        text=True,
+    ).stdout
+    return json.loads(output)
+
+
+def test_readme_is_true_and_what_is_stored_survives_a_restart(project: Path) -> None:
+    create_user, create_events, report = commands(project, "curl")
+
+    with served(project) as address:
+        ada = curl(create_user, address)
+        assert ada["email"] == "ada@example.com"
+        assert curl(f"curl -fsS localhost:8000/users/{ada['id']}", address) == ada
+        assert curl(create_events, address) == {"created": 2}
+        before = curl(report, address)
+        assert before == {"items": [ada | {"events": 0}], "next": None}
+
+    with served(project) as address:
+        assert curl(report, address) == before

@@ -1,0 +1,25 @@
+"""The template's own folder is a working service before anything is rendered."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SERVICE, clean_environment
+
+CHECKS = [
+    "ruff format --check",
+    "ruff check",
+    "mypy",
+    "lint-imports",
+    "pytest --quiet",
+]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_folder_passes_as_it_stands(project: Path, template: Path, check: str) -> None:
+    tools = project / ".venv" / "bin"
+    environment = clean_environment() | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+
+    subprocess.run(check.split(), check=True, cwd=template / SERVICE, env=environment)

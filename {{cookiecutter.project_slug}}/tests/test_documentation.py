@@ -1,0 +1,61 @@
+"""What the README shows works, and .env.example is complete."""
+
+import asyncio
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient
+from sqlalchemy import select
+
+from app.core.config import DatabaseSettings, Settings, get_settings
+from app.core.db import session_scope
+from app.models import User
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+ROUTE, SCRIPT = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
+async def test_route_of_the_readme(app: FastAPI, client: AsyncClient) -> None:
+    namespace: dict[str, object] = {}
+    exec(compile(ROUTE, "README.md", "exec"), namespace)  # noqa: S102, it is our own
+    count_users = namespace["count_users"]
+    app.add_api_route("/count", count_users)  # type: ignore[arg-type]
+    await client.post("/users", json={"name": "Ada", "email": "ada@example.com"})
+
+    assert (await client.get("/count")).json() == 1
+
+
+def test_script_of_the_readme(databases: None) -> None:
+    subprocess.run([sys.executable, "-c", SCRIPT], check=True, cwd=ROOT)
+
+    async def names() -> list[str]:
+        async with session_scope() as session:
+            return list(await session.scalars(select(User.name)))
+
+    assert asyncio.run(names()) == ["Grace"]
+
+
+def test_links_of_the_readme_lead_somewhere() -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", README):
+        assert (ROOT / link).exists(), link
+
+
+def test_example_of_the_environment_holds_every_setting_with_its_default(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.delenv("ENVIRONMENT")
+    defaults = get_settings()
+    example = (ROOT / ".env.example").read_text()
+    names = re.findall(r"^([A-Z_]+)=", example, flags=re.MULTILINE)
+    settings = [name.upper() for name in Settings.model_fields if name != "databases"]
+    settings += [f"DATABASES__PRIMARY__{name.upper()}" for name in DatabaseSettings.model_fields]
+    environment.setitem(Settings.model_config, "env_file", ROOT / ".env.example")
+    get_settings.cache_clear()
+
+    assert sorted(settings) == sorted(names)
+    assert defaults == get_settings()
