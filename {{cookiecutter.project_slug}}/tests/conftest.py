@@ -17,7 +17,7 @@ from app import migrations
 from app.core.config import Settings, get_settings
 from app.core.db import dispose_engines, get_engine
 from app.main import create_app
-from tests.support import serve, set_databases
+from tests.support import serve, set_databases, sqlite_connections, until
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +56,7 @@ async def databases(
     leaks = {name: get_engine(name).pool.checkedout() for name in migrations.databases()}  # type: ignore[attr-defined]
     await dispose_engines()
     assert not any(leaks.values()), f"connections still checked out: {leaks}"
+    await until(lambda: sqlite_connections() == 0)
 
 
 @pytest.fixture

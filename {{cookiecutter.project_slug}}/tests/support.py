@@ -1,6 +1,7 @@
 """What several tests need and no fixture gives."""
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,11 @@ def set_databases(patch: pytest.MonkeyPatch, folder: Path) -> None:
     for name in migrations.databases():
         patch.setenv(variable(name), f"sqlite:///{folder / name}.db")
     get_settings.cache_clear()
+
+
+def sqlite_connections() -> int:
+    """Count the open SQLite connections: aiosqlite has a thread for each."""
+    return sum("_connection_worker_thread" in thread.name for thread in threading.enumerate())
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10) -> None:

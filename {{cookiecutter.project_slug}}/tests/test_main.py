@@ -1,7 +1,5 @@
 """The application as it starts, is described and stops."""
 
-import threading
-
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
@@ -10,7 +8,7 @@ from app import DESCRIPTION, TITLE, __version__
 from app.core.db import get_engine
 from app.core.errors import ConfigurationError
 from app.main import create_app
-from tests.support import until
+from tests.support import sqlite_connections, until
 
 
 def test_description_of_the_api_names_the_project() -> None:
@@ -37,13 +35,12 @@ async def test_setting_that_is_missing_stops_the_start(environment: pytest.Monke
 
 
 async def test_stop_closes_every_connection(app: FastAPI, databases: None) -> None:
-    threads = threading.active_count()
     async with app.router.lifespan_context(app):
         async with get_engine().connect():
             pass
-        assert threads < threading.active_count()  # each SQLite connection has a thread
+        assert sqlite_connections() == 1
 
-    await until(lambda: threading.active_count() <= threads)
+    await until(lambda: sqlite_connections() == 0)
 
 
 async def test_documentation_is_served(client: AsyncClient) -> None:

@@ -19,7 +19,7 @@ from app.core.config import get_settings
 from app.core.db import dispose_engines, get_engine, get_session, session_scope
 from app.core.errors import ConfigurationError, DatabaseNotFoundError, TransactionFailedError
 from app.models import User
-from tests.support import until, violate_at_commit
+from tests.support import sqlite_connections, until, violate_at_commit
 
 Scope = Callable[[], AsyncGenerator[AsyncSession, None]]
 
@@ -389,13 +389,14 @@ async def test_dispose_closes_the_engine_and_the_next_session_makes_another(
 
 
 async def test_session_that_outlives_its_engine_ends_well(databases: None) -> None:
-    threads = threading.active_count()
     async with session_scope() as session:
         session.add(user())
         await session.flush()
         await dispose_engines()
 
-    await until(lambda: threading.active_count() <= threads)  # each connection has a thread
+        assert sqlite_connections() == 1
+
+    await until(lambda: sqlite_connections() == 0)
     assert await count_users() == 1
 
 
@@ -452,6 +453,28 @@ async def test_database_in_memory_lasts_as_long_as_its_engine(
         await session.execute(text("SELECT * FROM notes"))
 
     assert get_engine().pool.checkedout() == 0  # type: ignore[attr-defined]
+    await dispose_engines()
+
+
+async def test_sessions_on_a_database_in_memory_wait_for_each_other(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.setenv("DATABASE_URL", "sqlite://")
+    async with session_scope() as session:
+        await session.execute(text("CREATE TABLE notes (id INTEGER)"))
+
+    async def write(number: int) -> None:
+        async with session_scope() as session:
+            await session.execute(text("INSERT INTO notes VALUES (:n)"), {"n": number})
+            if number % 2:
+                await session.rollback()
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(10):
+            tasks.create_task(write(number))
+
+    async with session_scope() as session:
+        assert await session.scalar(text("SELECT count(*) FROM notes")) == 5
     await dispose_engines()
 
 
