@@ -43,8 +43,8 @@ def keep_what_was_asked_for() -> None:
     Path(f"LICENSE.{ANSWERS['license']}").replace("LICENSE")
     for other in Path().glob("LICENSE.*"):
         remove(other)
-    # What tests and tools leave in the template's own folder is copied like everything else.
-    for pattern in ("__pycache__", ".*_cache"):
+    # What somebody who worked in the template's own folder left there is copied like all else.
+    for pattern in ("__pycache__", ".*_cache", ".env", ".venv", "var"):
         for leftover in list(Path().rglob(pattern)):
             remove(leftover)
 

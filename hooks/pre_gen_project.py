@@ -9,6 +9,30 @@ ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
+TAKEN = {
+    "aiosqlite",
+    "alembic",
+    "app",
+    "asyncpg",
+    "email-validator",
+    "fastapi",
+    "hatchling",
+    "httpx2",
+    "import-linter",
+    "mypy",
+    "pip",
+    "pydantic-settings",
+    "pytest",
+    "pytest-asyncio",
+    "python",
+    "ruff",
+    "sqlalchemy",
+    "test",
+    "tests",
+    "typer",
+    "uv",
+    "uvicorn",
+}
 EMAIL = re.compile(r"[^@\s\"\\]+@[^@\s\"\\]+\.[^@\s\"\\]+")
 
 
@@ -23,8 +47,10 @@ def complaint(answers: dict[str, str]) -> str | None:
             f"project_slug={slug!r} must be lower-case letters, digits and single hyphens, begin "
             "with a letter and have 63 characters at most, such as 'order-service'."
         )
-    if slug == "app":
-        return "project_slug='app' is the name of the package inside: take 'order-service', say."
+    if slug in TAKEN:
+        return (
+            f"project_slug={slug!r} is taken by a package or a command: take 'order-service', say."
+        )
     if not EMAIL.fullmatch(email):
         return f"author_email={email!r} must be an e-mail address, such as 'ada@example.com'."
     return None

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -12,8 +13,9 @@ from typing import Any
 
 import pytest
 import yaml
+from cookiecutter.main import cookiecutter
 
-from tests.conftest import QUESTIONS, Bake
+from tests.conftest import QUESTIONS, SERVICE, Bake
 
 EVERY_ANSWER = [
     (question, answer)
@@ -57,16 +59,20 @@ def test_no_folder_is_empty_and_no_cache_is_left(rendered: Path) -> None:
     assert not [p for p in folders if p.name == "__pycache__" or p.name.endswith("_cache")]
 
 
-def test_every_file_parses(rendered: Path) -> None:
-    for path in files(rendered):
+def assert_every_file_parses(project: Path) -> None:
+    for path in files(project):
         PARSERS.get(path.suffix, str)(path.read_text())
 
 
-def test_code_is_formatted_and_linted_already(rendered: Path) -> None:
+def assert_code_is_formatted_and_linted(project: Path) -> None:
     for arguments in (["format", "--check"], ["check"]):
-        subprocess.run(
-            [sys.executable, "-m", "ruff", *arguments, "--no-cache"], check=True, cwd=rendered
-        )
+        command = [sys.executable, "-m", "ruff", *arguments, "--no-cache"]
+        subprocess.run(command, check=True, cwd=project)
+
+
+def test_code_parses_and_is_formatted_and_linted_already(rendered: Path) -> None:
+    assert_every_file_parses(rendered)
+    assert_code_is_formatted_and_linted(rendered)
 
 
 def test_first_commit_may_hold_everything_but_what_is_ignored(bake: Bake) -> None:
@@ -77,6 +83,23 @@ def test_first_commit_may_hold_everything_but_what_is_ignored(bake: Bake) -> Non
     assert {line[3:] for line in untracked.stdout.splitlines()} == {
         str(path.relative_to(project)) for path in files(project)
     }
+
+
+def test_what_was_left_in_the_templates_folder_is_not_rendered(
+    template: Path, cookiecutter_config: Path, tmp_path: Path
+) -> None:
+    dirty = shutil.copytree(template, tmp_path / "template")
+    for name in (".env", ".venv/lib/x.py", "var/primary.db", ".ruff_cache/x", "app/__pycache__/x"):
+        leftover = dirty / SERVICE / name
+        leftover.parent.mkdir(parents=True, exist_ok=True)
+        leftover.write_text("# {% leftover {{")
+
+    project = cookiecutter(
+        str(dirty), config_file=str(cookiecutter_config), no_input=True, output_dir=str(tmp_path)
+    )
+
+    for path in files(Path(project)):
+        assert "leftover" not in path.read_text(), path
 
 
 def test_service_with_one_database_does_not_mention_another(bake: Bake) -> None:
@@ -126,5 +149,5 @@ def test_answers_are_shown_as_they_were_typed(bake: Bake, text: str) -> None:
     assert metadata["authors"][0]["name"] == text
     assert (strings["TITLE"], strings["DESCRIPTION"]) == (text, text)
     assert text in (project / "README.md").read_text()
-    for path in files(project):
-        PARSERS.get(path.suffix, str)(path.read_text())
+    assert_every_file_parses(project)
+    assert_code_is_formatted_and_linted(project)

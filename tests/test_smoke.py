@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import UV, clean_environment
+from tests.conftest import UV, Bake, clean_environment, make
 
 
 def commands(project: Path, name: str) -> list[str]:
     """Return the commands with this name that the README shows, with what continues them."""
     readme = (project / "README.md").read_text().replace("\\\n", "")
-    return re.findall(rf"^\s*({name} .+)$", readme, flags=re.MULTILINE)
+    return re.findall(rf"^ {{4}}({name} .+)$", readme, flags=re.MULTILINE)
 
 
 @contextmanager
@@ -75,3 +75,20 @@ def test_readme_is_true_and_what_is_stored_survives_a_restart(project: Path) -> 
 
     with served(project) as address:
         assert curl(report, address) == before
+
+
+def test_readme_leads_from_a_changed_model_to_a_revision(bake: Bake) -> None:
+    project = bake()
+    make(project, "migrate")
+    model = project / "app/models/user.py"
+    column = "    nickname: Mapped[str | None] = mapped_column(String(50))\n"
+    model.write_text(model.read_text().replace("    version:", f"{column}    version:"))
+
+    activate, *typed = commands(project, r"(?:\.|python -m app|alembic)")
+    migrate, check, revise_primary, revise_analytics = typed
+    script = [activate, "set -e", migrate, check, revise_primary, revise_analytics]
+    script += [f"! {check}", migrate, check]
+    subprocess.run(
+        ["bash", "-c", "\n".join(script)], check=True, cwd=project, env=clean_environment()
+    )
+    make(project, "check", "test")

@@ -6,11 +6,11 @@ from typing import Annotated
 import typer
 import uvicorn
 from alembic.util import CommandError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from app import DESCRIPTION, migrations
 from app.core.config import get_settings
-from app.core.errors import ConfigurationError, DatabaseNotFoundError
+from app.core.errors import ConfigurationError
 
 # Typer's own tracebacks would show local variables, and among them secrets.
 cli = typer.Typer(help=DESCRIPTION, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -34,10 +34,10 @@ def serve(
 def migrate(database: Database = None) -> None:
     """Bring databases to their newest revision."""
     for name in _names(database):
-        revisions = _pending(name)
+        revisions = migrations.pending(name)
         if revisions:
             migrations.upgrade(name)
-        typer.echo(f"{name}: {_count(revisions, 'applied') or 'nothing to do'}")
+        typer.echo(f"{_where(name)}: {_count(revisions, 'applied') or 'nothing to do'}")
 
 
 @cli.command()
@@ -45,9 +45,9 @@ def check(database: Database = None) -> None:
     """Say which databases lack revisions; exit with 1 if one does."""
     behind = False
     for name in _names(database):
-        revisions = _pending(name)
+        revisions = migrations.pending(name)
         behind = behind or bool(revisions)
-        typer.echo(f"{name}: {_count(revisions, 'pending') or 'up to date'}")
+        typer.echo(f"{_where(name)}: {_count(revisions, 'pending') or 'up to date'}")
     raise typer.Exit(code=1 if behind else 0)
 
 
@@ -55,10 +55,10 @@ def main() -> None:
     """Run the command line; what the user can put right is one sentence, not a traceback."""
     try:
         cli()
-    except (ConfigurationError, CommandError) as error:
+    except (CommandError, ConfigurationError) as error:
         sys.exit(f"error: {error}")
-    except DatabaseNotFoundError as error:
-        sys.exit(f"error: {error.args[0]}")
+    except DBAPIError as error:
+        sys.exit(f"error: a statement of a migration has failed: {error.orig} [{error.statement}]")
 
 
 def _names(database: str | None) -> list[str]:
@@ -66,17 +66,17 @@ def _names(database: str | None) -> list[str]:
     if database is None:
         return names
     if database not in names:
-        raise DatabaseNotFoundError(
+        raise CommandError(
             f"no database {database!r} has migrations; these have: {', '.join(names)}"
         )
     return [database]
 
 
-def _pending(database: str) -> list[str]:
-    try:
-        return migrations.pending(database)
-    except OperationalError as error:
-        sys.exit(f"error: the database {database!r} cannot be used: {error.orig}")
+def _where(database: str) -> str:
+    """Return the name of a database and its address, without its password."""
+    url = migrations.settings_of(database).migration_url()
+    address = url.set(drivername=url.get_backend_name(), query={})
+    return f"{database} ({address.render_as_string(hide_password=True)})"
 
 
 def _count(revisions: list[str], what: str) -> str:

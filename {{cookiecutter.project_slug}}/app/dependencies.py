@@ -1,7 +1,7 @@
 """What a route asks for: the only file that joins rooms.
 
-`scope="function"` is what makes FastAPI commit before the answer leaves. It is part of FastAPI's
-cache key, so there is one alias for a database, used everywhere.
+`scope="function"` is what makes FastAPI commit before the answer leaves. It is part of the key by
+which FastAPI shares a session within a request, so it stands in aliases, and in aliases only.
 """
 
 from typing import Annotated

@@ -5,7 +5,6 @@ import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from socket import socket
 
 import pytest
 import uvicorn
@@ -49,28 +48,17 @@ async def violate_at_commit(session: AsyncSession) -> None:
     await session.execute(text("INSERT INTO children VALUES (1)"))
 
 
-class Server(uvicorn.Server):
-    """A server that says when it has started."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.has_started = asyncio.Event()
-
-    async def startup(self, sockets: list[socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.has_started.set()
-
-
 @asynccontextmanager
 async def serve(app: FastAPI) -> AsyncGenerator[AsyncClient, None]:
     """Serve the app with uvicorn on a free port, and yield a client for it."""
     config = uvicorn.Config(app, port=0, log_config=None)
-    server = Server(config)
+    server = uvicorn.Server(config)
     with config.bind_socket() as bound:
         host, port = bound.getsockname()
         serving = asyncio.create_task(server.serve([bound]))
-        await server.has_started.wait()
+        await until(lambda: server.started or serving.done())
         try:
+            assert server.started, serving.result()
             async with AsyncClient(base_url=f"http://{host}:{port}") as client:
                 yield client
         finally:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx2
 import pytest
+from alembic.script import ScriptDirectory
 
 from app import migrations
 
@@ -35,6 +36,13 @@ def run(
     )
 
 
+def said(database: str, what: str) -> str:
+    """Return what is said of a database of which every revision is pending, or just applied."""
+    script = ScriptDirectory.from_config(migrations.config(database))
+    history = [step.revision for step in reversed(list(script.walk_revisions()))]
+    return f"{database} (sqlite:///var/{database}.db): {len(history)} {what}: {', '.join(history)}"
+
+
 def test_check_says_what_is_pending_until_migrate_has_run(
     variables: dict[str, str], tmp_path: Path
 ) -> None:
@@ -44,18 +52,16 @@ def test_check_says_what_is_pending_until_migrate_has_run(
     after = run("check", variables=variables, folder=tmp_path)
 
     assert (1, 0, 0, 0) == tuple(r.returncode for r in (before, migrated, again, after))
-    for line, name in zip(before.stdout.splitlines(), DATABASES, strict=True):
-        assert line.startswith(f"{name}: 1 pending: ")
-    for line, name in zip(migrated.stdout.splitlines(), DATABASES, strict=True):
-        assert line.startswith(f"{name}: 1 applied: ")
-    assert again.stdout.splitlines() == [f"{name}: nothing to do" for name in DATABASES]
-    assert after.stdout.splitlines() == [f"{name}: up to date" for name in DATABASES]
+    assert before.stdout == "".join(f"{said(name, 'pending')}\n" for name in DATABASES)
+    assert migrated.stdout == "".join(f"{said(name, 'applied')}\n" for name in DATABASES)
+    assert again.stdout.count(": nothing to do\n") == len(DATABASES)
+    assert after.stdout.count(": up to date\n") == len(DATABASES)
 
 
 def test_one_database_can_be_migrated_alone(variables: dict[str, str], tmp_path: Path) -> None:
     migrated = run("migrate", "--database", "primary", variables=variables, folder=tmp_path)
 
-    assert migrated.stdout.startswith("primary: 1 applied: ")
+    assert migrated.stdout.strip() == said("primary", "applied")
     assert [f"{tmp_path}/var/primary.db"] == [str(path) for path in tmp_path.glob("var/*.db")]
 
 

@@ -4,20 +4,20 @@ from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     PrivateAttr,
     SecretStr,
     ValidationError,
-    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from sqlalchemy import URL
 
 from app.core.errors import ConfigurationError, DatabaseNotFoundError
-from app.core.urls import resolve_async_url
+from app.core.urls import refuse_unusable_driver, resolve_async_url
 
 DEFAULT_DATABASE = "primary"
 
@@ -31,15 +31,23 @@ DATABASES = [
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
+def _is_usable(url: SecretStr) -> SecretStr:
+    refuse_unusable_driver(resolve_async_url(url.get_secret_value()))
+    return url
+
+
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_is_usable)]
+
+
 class DatabaseSettings(BaseModel):
     """One database: `DATABASES__<NAME>__<FIELD>`. Times are in seconds."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
-    database_url: SecretStr | None = None
-    dev_database_url: SecretStr | None = None
-    read_database_url: SecretStr | None = None
-    migration_database_url: SecretStr | None = None
+    database_url: DatabaseUrl | None = None
+    dev_database_url: DatabaseUrl | None = None
+    read_database_url: DatabaseUrl | None = None
+    migration_database_url: DatabaseUrl | None = None
 
     host: str | None = None
     port: int = Field(5432, ge=1, le=65535)
@@ -58,15 +66,6 @@ class DatabaseSettings(BaseModel):
 
     _name: str = PrivateAttr("")
     _urls: dict[str, URL] = PrivateAttr(default_factory=dict)
-
-    @field_validator(
-        "database_url", "dev_database_url", "read_database_url", "migration_database_url"
-    )
-    @classmethod
-    def _is_usable(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None:
-            resolve_async_url(url.get_secret_value())
-        return url
 
     @model_validator(mode="after")
     def _url_or_parts(self) -> "DatabaseSettings":
@@ -130,35 +129,33 @@ class Settings(BaseSettings):
     )
 
     environment: Literal["local", "test", "production"] = "local"
-    database_url: SecretStr | None = None
-    dev_database_url: SecretStr | None = None
+    database_url: DatabaseUrl | None = None
+    dev_database_url: DatabaseUrl | None = None
     databases: dict[str, DatabaseSettings] = {}
 
     @model_validator(mode="after")
     def _complete(self) -> "Settings":
+        """Let every database have a URL; what is set for it by name goes before the defaults."""
         for name in {**dict.fromkeys(DATABASES), **self.databases}:
-            self.databases[name] = self._completed(name)
+            settings = self.databases.get(name, DatabaseSettings())
+            defaults: dict[str, SecretStr | None] = {}
+            if not settings.is_configured:
+                defaults["database_url"] = self._default_url(name)
+            if name == DEFAULT_DATABASE and not settings.dev_database_url:
+                defaults["dev_database_url"] = self.dev_database_url
+            self.databases[name] = settings.model_copy(update=defaults)
+            self.databases[name]._name = name
         return self
 
-    def _completed(self, name: str) -> DatabaseSettings:
-        """Fill in the short variables and, outside production, the SQLite file."""
-        given = self.databases.get(name, DatabaseSettings())
-        values = {field: getattr(given, field) for field in given.model_fields_set}
-        if name == DEFAULT_DATABASE:
-            if self.database_url and not given.is_configured:
-                values["database_url"] = self.database_url
-            if self.dev_database_url:
-                values.setdefault("dev_database_url", self.dev_database_url)
-        if not given.is_configured and "database_url" not in values:
-            if self.environment == "production":
-                raise ValueError(
-                    f"ENVIRONMENT=production needs a database URL: set {variable(name)}"
-                )
-            prefix = "test-" if self.environment == "test" else ""
-            values["database_url"] = SecretStr(f"sqlite:///var/{prefix}{name}.db")
-        completed = DatabaseSettings(**values)
-        completed._name = name
-        return completed
+    def _default_url(self, database: str) -> SecretStr:
+        if database == DEFAULT_DATABASE and self.database_url:
+            return self.database_url
+        if self.environment == "production":
+            raise ValueError(
+                f"ENVIRONMENT=production needs a database URL: set {variable(database)}"
+            )
+        prefix = "test-" if self.environment == "test" else ""
+        return SecretStr(f"sqlite:///var/{prefix}{database}.db")
 
 
 def variable(database: str, field: str = "database_url") -> str:

@@ -10,7 +10,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, NullPool
 
 from app.core import postgresql, sqlite
 from app.core.config import DatabaseSettings
-from app.core.transactions import watch_transactions
+from app.core.transactions import note_failures
 
 DRIVERS = {"asyncpg": postgresql, "aiosqlite": sqlite}
 
@@ -34,12 +34,11 @@ def make_migration_engine(settings: DatabaseSettings) -> AsyncEngine:
     patient = {"statement_timeout": 0, "idle_in_transaction_timeout": 0}
     if settings.migration_database_url is not None:
         patient["pgbouncer"] = False
-    return _make(
-        settings.migration_url(),
-        settings.model_copy(update=patient),
-        read_only=False,
-        poolclass=NullPool,
-    )
+    url = settings.migration_url()
+    engine = _make(url, settings.model_copy(update=patient), read_only=False, poolclass=NullPool)
+    if url.get_backend_name() == "sqlite":
+        event.listen(engine.sync_engine, "connect", sqlite.ignore_foreign_keys)
+    return engine
 
 
 async def dispose(engine: AsyncEngine, *, close: bool = True) -> None:
@@ -72,7 +71,7 @@ def _make(url: URL, settings: DatabaseSettings, *, read_only: bool, **pool: Any)
     if driver:
         driver.add_listeners(engine.sync_engine, read_only=read_only)
     event.listen(engine.sync_engine, "handle_error", _translate_loss)
-    watch_transactions(engine.sync_engine)
+    note_failures(engine.sync_engine)
     return engine
 
 

@@ -60,7 +60,9 @@ class InvalidCursorError(ServiceError):
 
 INTERNAL = Problem(500, "Internal server error")
 DUPLICATE = Problem(409, "Conflict", "Another record already has this value.")
-REFERENCED = Problem(409, "Conflict", "A record that this one refers to, or that refers to it.")
+REFERENCED = Problem(
+    409, "Conflict", "A record that it refers to is missing, or another one refers to it."
+)
 REJECTED = Problem(422, "Unprocessable content", "The database does not accept this value.")
 RETRY = Problem(
     503, "Try again", "Another request was in the way; nothing was stored.", RETRY_AFTER

@@ -1,5 +1,6 @@
 """How an error becomes an answer: `application/problem+json`, RFC 9457."""
 
+import logging
 from http import HTTPStatus
 from typing import Any
 
@@ -7,21 +8,52 @@ from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from app.core.errors import Problem, ServiceError, problem_of
+from app.core.errors import INTERNAL, Problem, ServiceError, problem_of
+
+MEDIA_TYPE = "application/problem+json"
+
+
+logger = logging.getLogger(__name__)
+
+
+class ProblemDocument(BaseModel):
+    """What an error is answered with."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str | None = None
+    errors: list[dict[str, Any]] | None = None
+
+
+# For the description of the API: what every route may answer.
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": description,
+        "content": {MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}},
+    }
+    for status, description in {
+        "4XX": "The request cannot be fulfilled as it is.",
+        "5XX": "The service cannot fulfil it; 503 says when to try again.",
+    }.items()
+}
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Answer every error of the app as a problem document.
+    """Answer every error of the app as a problem document, and describe that in its API.
 
     An app's own handler for a narrower class (`OperationalError`, say) goes before these.
     """
+    app.router.responses = PROBLEM_RESPONSES
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, validation_error)
-    for error in (ServiceError, SQLAlchemyError, Exception):
-        app.add_exception_handler(error, any_error)
+    app.add_exception_handler(ServiceError, any_error)
+    app.add_exception_handler(SQLAlchemyError, database_error)
+    app.add_exception_handler(Exception, any_error)  # the server logs it
 
 
 def answer(problem: Problem, **members: Any) -> JSONResponse:
@@ -32,12 +64,23 @@ def answer(problem: Problem, **members: Any) -> JSONResponse:
         body | members,
         status_code=problem.status,
         headers=problem.headers,
-        media_type="application/problem+json",
+        media_type=MEDIA_TYPE,
     )
 
 
 async def any_error(_: Request, error: Exception) -> JSONResponse:
     return answer(problem_of(error))
+
+
+async def database_error(_: Request, error: Exception) -> JSONResponse:
+    """Answer, and log what the answer does not say; parameters are in neither."""
+    problem = problem_of(error)
+    if problem.status == INTERNAL.status:
+        logger.error("A statement has failed.", exc_info=error)
+    else:
+        cause = getattr(error, "orig", None) or error
+        logger.warning("%s (%s): %s", problem.title, problem.status, cause)
+    return answer(problem)
 
 
 async def http_error(_: Request, error: Exception) -> JSONResponse:

@@ -51,6 +51,14 @@ def _enforce_foreign_keys(connection: Any, _: ConnectionPoolEntry) -> None:
     _execute(connection, "PRAGMA foreign_keys = ON")
 
 
+def ignore_foreign_keys(connection: Any, _: ConnectionPoolEntry) -> None:
+    """Let a table be changed by copying it: to drop the old one must not touch what refers to it.
+
+    https://www.sqlite.org/lang_altertable.html#otheralter
+    """
+    _execute(connection, "PRAGMA foreign_keys = OFF")
+
+
 def _write_ahead(connection: Any, _: ConnectionPoolEntry) -> None:
     """Let readers not wait for a writer, nor a writer for readers."""
     _execute(connection, "PRAGMA journal_mode = WAL")

@@ -15,11 +15,11 @@ from app.core.errors import TransactionFailedError
 STATEMENT_FAILED = "statement_failed"
 
 
-class WatchedSession(Session):
+class CheckedSession(Session):
     """A session that raises `TransactionFailedError` rather than commit nothing."""
 
 
-def watch_transactions(engine: Engine) -> None:
+def note_failures(engine: Engine) -> None:
     """Note on each connection of the engine whether a statement of its transaction has failed."""
     event.listen(engine, "begin", _forget_failure)
     event.listen(engine, "handle_error", _note_failure)
@@ -34,12 +34,12 @@ def _note_failure(context: ExceptionContext) -> None:
         context.connection.info[STATEMENT_FAILED] = True
 
 
-@event.listens_for(WatchedSession, "after_begin")
+@event.listens_for(CheckedSession, "after_begin")
 def _remember_connection(session: Session, _: SessionTransaction, connection: Connection) -> None:
     session.info["connection"] = connection
 
 
-@event.listens_for(WatchedSession, "before_commit")
+@event.listens_for(CheckedSession, "before_commit")
 def _refuse_to_commit_nothing(session: Session) -> None:
     """Ask the database whether the transaction lives: only it knows, and only after a failure.
 

@@ -5,7 +5,7 @@ from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 ASYNC_DRIVERS = {
     "postgres": "postgresql+asyncpg",
@@ -75,9 +75,27 @@ def resolve_async_url(url: str | URL) -> URL:
                 "or sqlite:///..., or name an async driver, as in mysql+asyncmy://..."
             )
         parsed = parsed.set(drivername=ASYNC_DRIVERS[parsed.drivername])
+    if parsed.get_backend_name() == "sqlite" and parsed.host:
+        raise ValueError("a SQLite URL has three slashes: write sqlite:///path/to/file.db")
     if parsed.get_driver_name() == "asyncpg":
         parsed = parsed.set(query=_asyncpg_query(parsed))
     return parsed
+
+
+def refuse_unusable_driver(url: URL) -> None:
+    """Raise `ValueError` where the driver of a resolved URL is not async or not installed."""
+    try:
+        dialect = url.get_dialect().get_async_dialect_cls(url)
+        dialect.import_dbapi()
+    except (NoSuchModuleError, ImportError):
+        raise ValueError(
+            f"the driver of {url.drivername!r} is not installed: write postgresql://... or "
+            "sqlite:///..., or install it"
+        ) from None
+    if not dialect.is_async:
+        raise ValueError(
+            f"the driver of {url.drivername!r} is not async: write {url.get_backend_name()}://..."
+        )
 
 
 def typed_parameters(parameters: MutableMapping[str, Any]) -> None:

@@ -13,10 +13,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
 
-from app.core.config import get_database
+from app.core.config import DatabaseSettings, get_database
 from app.core.engines import make_migration_engine
+from app.core.errors import ConfigurationError, DatabaseNotFoundError
 
 Result = TypeVar("Result")
 
@@ -51,17 +54,38 @@ def pending(database: str) -> list[str]:
 
 
 def run(database: str, function: Callable[[Connection], Result]) -> Result:
-    """Call a function with a connection that is made for DDL, and commit."""
+    """Call a function with a connection that is made for DDL, and commit.
+
+    Raises:
+        CommandError: the settings or the server do not let us connect. Alembic shows it as a
+            sentence.
+    """
+    settings = settings_of(database)
 
     async def connected() -> Result:
-        engine = make_migration_engine(get_database(database))
+        engine = make_migration_engine(settings)
         try:
-            async with engine.begin() as connection:
-                return await connection.run_sync(function)
+            async with engine.connect() as connection:
+                result = await connection.run_sync(function)
+                await connection.commit()
+                return result
         finally:
             await engine.dispose()
 
-    return asyncio.run(connected())
+    try:
+        return asyncio.run(connected())
+    except OperationalError as error:
+        if error.statement is not None:  # it is not about the connection
+            raise
+        raise CommandError(f"the database {database!r} cannot be used: {error.orig}") from error
+
+
+def settings_of(database: str) -> DatabaseSettings:
+    """Return the settings of a database; what is wrong with them is a `CommandError`."""
+    try:
+        return get_database(database)
+    except (ConfigurationError, DatabaseNotFoundError) as error:
+        raise CommandError(str(error)) from error
 
 
 def _current_heads(connection: Connection) -> tuple[str, ...]:

@@ -8,15 +8,18 @@ from typing import Any, Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
+from alembic.util import CommandError
 from sqlalchemy import Connection
 
-from app.core.config import DEFAULT_DATABASE, get_database
-from app.migrations import run
+from app.core.config import DEFAULT_DATABASE
+from app.migrations import run, settings_of
 from app.models import METADATA
 from app.models.base import UtcDateTime
 
 section = context.config.config_ini_section
 database = DEFAULT_DATABASE if section == "alembic" else section
+if database not in METADATA:
+    raise CommandError(f"{database!r} has no tables: add it to METADATA in app/models/base.py")
 
 
 def render_item(type_: str, item: Any, _: AutogenContext) -> str | Literal[False]:
@@ -29,7 +32,7 @@ def render_item(type_: str, item: Any, _: AutogenContext) -> str | Literal[False
 def migrate(connection: Connection | None = None) -> None:
     context.configure(
         connection=connection,
-        url=get_database(database).migration_url(),
+        url=settings_of(database).migration_url(),
         target_metadata=METADATA[database],
         compare_server_default=True,
         compare_type=True,
@@ -37,6 +40,7 @@ def migrate(connection: Connection | None = None) -> None:
         render_as_batch=True,  # SQLite changes a table by copying it
         render_item=render_item,
         transaction_per_migration=True,
+        transactional_ddl=True,  # also on SQLite, where Alembic expects a driver that begins late
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -157,6 +157,18 @@ REFUSED = [
         {"DATABASES__PRIMARY__DATABASE_URL": "mysql://u:hidden@h/d"},
         "DATABASES__PRIMARY__DATABASE_URL: the database 'mysql' is not supported",
     ),
+    (
+        {"DATABASE_URL": "postgresql+psycopg2://u:hidden@h/d"},
+        r"DATABASE_URL: the driver of 'postgresql\+psycopg2' is not",
+    ),
+    (
+        {"DATABASE_URL": "sqlite+pysqlite:///x.db"},
+        r"DATABASE_URL: the driver of 'sqlite\+pysqlite' is not async: write sqlite://",
+    ),
+    (
+        {"DATABASE_URL": "postgresql+asyncgp://u:hidden@h/d"},
+        r"DATABASE_URL: the driver of 'postgresql\+asyncgp' is not installed",
+    ),
     ({"DATABASE_URL": "oracle://u:hidden@h/d"}, "DATABASE_URL: the database 'oracle' is not"),
 ]
 

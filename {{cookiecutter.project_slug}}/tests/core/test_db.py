@@ -255,9 +255,10 @@ def test_import_and_aliases_open_nothing_and_read_no_environment(tmp_path: Path)
     code = (
         "import app.main, app.dependencies\n"
         "from app.core.config import get_settings\n"
-        "from app.core.db import get_session, _factories\n"
+        "from app.core.db import get_session\n"
+        "from app.core.registry import _databases\n"
         "get_session('nowhere', dev=True)\n"
-        "assert not _factories\n"
+        "assert not _databases\n"
         "assert not get_settings.cache_info().currsize\n"
     )
     # No such environment exists: whoever reads it fails.

@@ -1,6 +1,7 @@
 """The document that answers each error."""
 
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI, Request
@@ -53,6 +54,44 @@ async def test_unforeseen_error_tells_nothing(app: FastAPI, client: AsyncClient)
         "title": "Internal server error",
         "status": 500,
     }
+
+
+async def test_error_of_the_database_is_logged_with_its_cause_and_without_its_parameters(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = str(uuid4())  # a traceback shows the line of code, so it must not stand there
+
+    @app.get("/error")
+    async def error(session: SessionDep) -> None:
+        await session.execute(text("SELECT * FROM nowhere WHERE 'x' = :x"), {"x": secret})
+
+    await client.get("/error")
+
+    [record] = [record for record in caplog.records if record.name == "app.core.problems"]
+    assert record.exc_info
+    assert "no such table: nowhere" in caplog.text
+    assert secret not in caplog.text
+
+
+async def test_outage_is_logged_in_one_line(
+    client: AsyncClient, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment.setenv("DATABASES__PRIMARY__DATABASE_URL", "postgresql://u:hidden@127.0.0.1:1/d")
+    get_settings.cache_clear()
+
+    await client.get("/users")
+
+    [message] = [r.getMessage() for r in caplog.records if r.name == "app.core.problems"]
+    assert message.startswith("Service unavailable (503): ")
+    assert "127.0.0.1" in message
+    assert "hidden" not in caplog.text
+
+
+def test_description_of_the_api_tells_what_an_error_is_answered_with(app: FastAPI) -> None:
+    responses = app.openapi()["paths"]["/users"]["post"]["responses"]
+
+    assert {"201", "4XX", "5XX"} == set(responses)
+    assert list(responses["4XX"]["content"]) == ["application/problem+json"]
 
 
 VIOLATIONS = {

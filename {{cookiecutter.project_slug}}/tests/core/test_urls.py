@@ -58,6 +58,7 @@ def test_password_survives() -> None:
 
 REFUSED = {
     "mysql://u:hidden@h/d": r"'mysql' is not supported: write postgresql://... or sqlite:///...",
+    "sqlite://var/x.db": r"a SQLite URL has three slashes: write sqlite:///path",
     "": r"not a database URL: write postgresql://user:password@host:5432/name",
     "hidden": r"not a database URL",
     "postgresql://u:hid@den:x@h:port/d": r"not a database URL",

@@ -1,18 +1,27 @@
 """Up, no drift, down and up again; one head each."""
 
+import shutil
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import inspect
+from alembic.util import CommandError
+from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import OperationalError
 
 from app import migrations
+from app.core import config
 from app.models import METADATA
 from tests.support import set_databases
 
+ROOT = Path(__file__).parents[2]
 DATABASES = migrations.databases()
 
 
@@ -25,20 +34,80 @@ def tables(database: str) -> set[str]:
     return set(migrations.run(database, lambda connection: inspect(connection).get_table_names()))
 
 
-def test_every_database_of_the_models_has_revisions() -> None:
+def test_every_database_has_settings_tables_revisions_and_a_section() -> None:
+    ini = ConfigParser(interpolation=None)
+    ini.read(ROOT / "alembic.ini")
+
+    assert sorted(config.DATABASES) == DATABASES
     assert sorted(METADATA) == DATABASES
+    assert sorted({*ini.sections()} - {"alembic", "post_write_hooks"}) == DATABASES
+
+
+def test_change_of_a_table_by_copying_leaves_alone_what_refers_to_it(empty: None) -> None:
+    def change(connection: Connection) -> tuple[Any, ...]:
+        for statement in (
+            "CREATE TABLE parents (id INTEGER PRIMARY KEY, name TEXT)",
+            "CREATE TABLE children (parent_id INTEGER REFERENCES parents ON DELETE CASCADE)",
+            "INSERT INTO parents VALUES (1, 'a')",
+            "INSERT INTO children VALUES (1)",
+        ):
+            connection.exec_driver_sql(statement)
+        operations = Operations(MigrationContext.configure(connection))
+        with operations.batch_alter_table("parents", recreate="always") as table:
+            table.alter_column("name", nullable=False)
+        return tuple(connection.exec_driver_sql("SELECT * FROM children").all())
+
+    assert migrations.run("primary", change) == ((1,),)
+
+
+def test_failing_revision_is_undone_and_those_before_it_stay(
+    empty: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    history = shutil.copytree(migrations.FOLDER / "primary", tmp_path / "primary")
+    [head] = ScriptDirectory.from_config(migrations.config("primary")).get_heads()
+    (history / "next.py").write_text(
+        f"from alembic import op\n"
+        f"revision, down_revision = 'next', {head!r}\n"
+        f"def upgrade():\n"
+        f"    op.execute('CREATE TABLE half (id INTEGER)')\n"
+        f"    op.execute('nonsense')\n"
+    )
+    alembic = migrations.config("primary")
+    alembic.set_section_option("primary", "version_locations", str(history))
+
+    with pytest.raises(OperationalError, match="nonsense"):
+        command.upgrade(alembic, "head")
+
+    assert migrations.pending("primary") == []
+    assert "half" not in tables("primary")
+
+
+def test_server_that_cannot_be_reached_is_a_sentence_of_alembic(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.setenv("DATABASE_URL", "postgresql://u:hidden@127.0.0.1:1/d")
+
+    with pytest.raises(CommandError, match="the database 'primary' cannot be used: "):
+        migrations.upgrade("primary")
+
+
+def test_setting_that_is_wrong_is_a_sentence_of_alembic(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DATABASE_URL", "mysql://u:hidden@h/d")
+
+    with pytest.raises(CommandError, match="DATABASE_URL: the database 'mysql' is not supported"):
+        migrations.upgrade("primary")
 
 
 @pytest.mark.parametrize("database", DATABASES)
 def test_up_makes_what_the_models_say_and_down_leaves_nothing(empty: None, database: str) -> None:
-    config = migrations.config(database)
+    alembic = migrations.config(database)
 
     for _ in range(2):
-        command.upgrade(config, "head")
-        command.check(config)
+        command.upgrade(alembic, "head")
+        command.check(alembic)
         assert tables(database) == {*METADATA[database].tables, "alembic_version"}
 
-        command.downgrade(config, "base")
+        command.downgrade(alembic, "base")
         assert tables(database) == {"alembic_version"}
 
 
@@ -61,20 +130,7 @@ def test_revisions_are_pending_until_they_are_applied(empty: None, database: str
 @pytest.mark.parametrize("database", DATABASES)
 def test_alembic_names_the_database_by_its_section(empty: None, database: str) -> None:
     alembic = [sys.executable, "-m", "alembic", "-n", database]
-    root = Path(__file__).parents[2]
-
-    subprocess.run([*alembic, "upgrade", "head"], check=True, cwd=root)
-    subprocess.run([*alembic, "check"], check=True, cwd=root)
+    subprocess.run([*alembic, "upgrade", "head"], check=True, cwd=ROOT)
+    subprocess.run([*alembic, "check"], check=True, cwd=ROOT)
 
     assert migrations.pending(database) == []
-
-
-def test_revision_that_fails_leaves_nothing_behind(empty: None) -> None:
-    def fail_half_way(connection: object) -> None:
-        METADATA["primary"].create_all(connection)  # type: ignore[arg-type]
-        raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        migrations.run("primary", fail_half_way)
-
-    assert tables("primary") == set()

@@ -1,0 +1,100 @@
+"""Which engines there are: one for each URL in each event loop, until they are disposed of."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+from threading import Lock
+from typing import NamedTuple
+
+from sqlalchemy import URL
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+
+from app.core.config import DatabaseSettings
+from app.core.engines import dispose, make_engine
+from app.core.transactions import CheckedSession
+
+
+class Database(NamedTuple):
+    """An engine and the one session factory on it."""
+
+    engine: AsyncEngine
+    sessions: async_sessionmaker[AsyncSession]
+
+
+class _NoLoop:
+    """Stands for the event loop where none runs: an engine may be looked at outside of any."""
+
+    def is_closed(self) -> bool:
+        return False
+
+
+NO_LOOP = _NoLoop()
+
+Loop = asyncio.AbstractEventLoop | _NoLoop
+
+# A connection works only in the event loop that opened it. The key is SQLAlchemy's URL and not a
+# string: it compares the password, and its repr hides it.
+_databases: dict[Loop, dict[tuple[URL, bool], Database]] = {}
+_closers: dict[Loop, AsyncGenerator[None, None]] = {}
+_lock = Lock()
+
+
+def find_database(url: URL, settings: DatabaseSettings, *, read_only: bool) -> Database:
+    """Return the database of this URL in the running event loop; the first call makes it."""
+    loop = _running_loop()
+    with _lock:
+        if loop not in _closers and isinstance(loop, asyncio.AbstractEventLoop):
+            _closers[loop] = _close_with(loop)
+        of_loop = _databases.setdefault(loop, {})
+        if (url, read_only) not in of_loop:
+            engine = make_engine(url, settings, read_only=read_only)
+            of_loop[url, read_only] = Database(
+                engine,
+                async_sessionmaker(
+                    engine,
+                    sync_session_class=CheckedSession,
+                    expire_on_commit=False,
+                    close_resets_only=False,
+                ),
+            )
+        return of_loop[url, read_only]
+
+
+async def dispose_databases() -> None:
+    """Dispose of the engines of the running event loop, and of those whose loop is no more."""
+    here = asyncio.get_running_loop()
+    with _lock:
+        mine = [_databases.pop(loop, {}) for loop in (here, NO_LOOP)]
+        closed = [_databases.pop(loop) for loop in list(_databases) if loop.is_closed()]
+    for database in (database for of_loop in mine for database in of_loop.values()):
+        await dispose(database.engine)
+    for database in (database for of_loop in closed for database in of_loop.values()):
+        await dispose(database.engine, close=False)
+
+
+def _running_loop() -> Loop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return NO_LOOP
+
+
+def _close_with(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
+    """Close the connections of a script that forgot to, when its loop ends.
+
+    The last thing that `asyncio.run` does in a loop is to close the asynchronous generators that were
+    begun there. So here one is begun, by hand as this is no coroutine, and what it does is to wait
+    for that.
+    """
+
+    async def wait() -> AsyncGenerator[None, None]:
+        try:
+            yield
+        finally:
+            await dispose_databases()
+            _closers.pop(loop, None)
+
+    generator = wait()
+    with suppress(StopIteration):  # with which a step ends that has nothing to wait for
+        generator.asend(None).send(None)
+    return generator
