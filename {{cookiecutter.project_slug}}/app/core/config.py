@@ -11,6 +11,7 @@ from pydantic import (
     PrivateAttr,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
@@ -28,7 +29,7 @@ DATABASES = [
     # {% endif %}
 ]
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, le=2_000_000)]  # PostgreSQL counts milliseconds in 32 bits
 
 
 def _is_usable(url: SecretStr) -> SecretStr:
@@ -73,7 +74,7 @@ class DatabaseSettings(BaseModel):
         if parts and self.database_url:
             raise ValueError(f"set DATABASE_URL or {'/'.join(sorted(parts)).upper()}, not both")
         if parts and not (self.host and self.dbname):
-            raise ValueError("HOST and DBNAME are both needed where there is no DATABASE_URL")
+            raise ValueError("HOST and DBNAME are both needed where the URL is given in parts")
         return self
 
     @property
@@ -133,19 +134,36 @@ class Settings(BaseSettings):
     dev_database_url: DatabaseUrl | None = None
     databases: dict[str, DatabaseSettings] = {}
 
+    @field_validator("databases", mode="before")
+    @classmethod
+    def _fold_case(cls, databases: object) -> object:
+        if not isinstance(databases, dict):
+            return databases
+        return {str(name).lower(): settings for name, settings in databases.items()}
+
     @model_validator(mode="after")
     def _complete(self) -> "Settings":
-        """Let every database have a URL; what is set for it by name goes before the defaults."""
+        """Let every database have a URL."""
         for name in {**dict.fromkeys(DATABASES), **self.databases}:
             settings = self.databases.get(name, DatabaseSettings())
             defaults: dict[str, SecretStr | None] = {}
+            if name == DEFAULT_DATABASE:
+                self._refuse_two_spellings(settings)
+                defaults["dev_database_url"] = self.dev_database_url or settings.dev_database_url
             if not settings.is_configured:
                 defaults["database_url"] = self._default_url(name)
-            if name == DEFAULT_DATABASE and not settings.dev_database_url:
-                defaults["dev_database_url"] = self.dev_database_url
             self.databases[name] = settings.model_copy(update=defaults)
             self.databases[name]._name = name
         return self
+
+    def _refuse_two_spellings(self, settings: DatabaseSettings) -> None:
+        """Refuse to guess which is meant, where both are set and say different things."""
+        urls = {self.database_url, settings.database_url} - {None}
+        if len(urls) > 1 or (self.database_url and settings.host):
+            raise ValueError(f"set DATABASE_URL or {variable(DEFAULT_DATABASE)}, not both")
+        if len({self.dev_database_url, settings.dev_database_url} - {None}) > 1:
+            long = variable(DEFAULT_DATABASE, "dev_database_url")
+            raise ValueError(f"set DEV_DATABASE_URL or {long}, not both")
 
     def _default_url(self, database: str) -> SecretStr:
         if database == DEFAULT_DATABASE and self.database_url:
@@ -177,6 +195,8 @@ def get_settings() -> Settings:
         raise ConfigurationError("; ".join(map(_sentence, error.errors()))) from None
     except SettingsError as error:
         raise ConfigurationError(str(error)) from None
+    except UnicodeDecodeError:  # whose message shows what it could not read
+        raise ConfigurationError("the .env file is not UTF-8: save it as such") from None
 
 
 def get_database(name: str | None = None) -> DatabaseSettings:

@@ -66,7 +66,10 @@ def session_scope(
 def get_engine(
     database: str | None = None, *, dev: bool = False, read_only: bool = False
 ) -> AsyncEngine:
-    """Return the engine that sessions of these arguments use in the running event loop."""
+    """Return the engine that sessions of these arguments use in the running event loop.
+
+    Outside of any loop it is one to look at: what it opens in a loop works in that loop only.
+    """
     return _database(_name(database), dev, read_only).engine
 
 
@@ -91,15 +94,19 @@ async def _session(database: str, dev: bool, read_only: bool) -> AsyncGenerator[
 async def _roll_back_and_close(session: AsyncSession) -> None:
     """Roll back what is not committed and give the connection back, come what may.
 
-    Leaving `async with` does both, in a task of its own which no cancellation interrupts. On a
-    connection that is dead the rollback fails: the pool drops it, and the error must not replace
-    the one that brought us here.
+    Leaving `async with` does both, in a task of its own which no cancellation interrupts. It fails
+    on a connection that is dead, or that some task still uses: then the connection is dropped, and
+    the error does not replace the one that brought us here.
     """
     try:
         async with session:
             pass
     except Exception:
         logger.warning("A session could not roll back; its connection is dropped.", exc_info=True)
+        connection = session.info.get("connection")
+        if connection is not None and not connection.closed:
+            connection.invalidate()
+            connection.close()
 
 
 def _name(database: str | None) -> str:

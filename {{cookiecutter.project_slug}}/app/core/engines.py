@@ -10,7 +10,6 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, NullPool
 
 from app.core import postgresql, sqlite
 from app.core.config import DatabaseSettings
-from app.core.transactions import note_failures
 
 DRIVERS = {"asyncpg": postgresql, "aiosqlite": sqlite}
 
@@ -41,37 +40,29 @@ def make_migration_engine(settings: DatabaseSettings) -> AsyncEngine:
     return engine
 
 
-async def dispose(engine: AsyncEngine, *, close: bool = True) -> None:
-    """Close the engine's connections: the idle ones now, those in use when they come back.
-
-    `close=False` only forgets them, as must be where their event loop is closed.
-    """
+async def dispose(engine: AsyncEngine) -> None:
+    """Close the engine's connections: the idle ones now, those in use when they come back."""
     pool = engine.pool
 
     def close_on_return(_: Any, record: ConnectionPoolEntry) -> None:
         if engine.pool is not pool:
             record.invalidate()
 
-    if close:
-        event.listen(pool, "checkin", close_on_return)
-        await engine.dispose()
-    else:
-        engine.sync_engine.dispose(close=False)
+    event.listen(pool, "checkin", close_on_return)
+    await engine.dispose()
 
 
 def _make(url: URL, settings: DatabaseSettings, *, read_only: bool, **pool: Any) -> AsyncEngine:
-    options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if read_only else {}
     driver = DRIVERS.get(url.get_driver_name())
     if driver:
-        options["connect_args"] = driver.connect_args(settings, read_only=read_only)
-    else:  # a driver that we know nothing about
-        options["pool_pre_ping"] = True
+        options = driver.engine_options(settings, read_only=read_only)
+    else:  # one that we know nothing about
+        options = {"pool_pre_ping": True}
     # Parameters are somebody's data: they do not belong into error messages.
     engine = create_async_engine(url, hide_parameters=True, **options, **pool)
     if driver:
         driver.add_listeners(engine.sync_engine, read_only=read_only)
     event.listen(engine.sync_engine, "handle_error", _translate_loss)
-    note_failures(engine.sync_engine)
     return engine
 
 

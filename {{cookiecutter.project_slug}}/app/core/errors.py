@@ -26,11 +26,17 @@ class DatabaseNotFoundError(LookupError):
 
 
 class TransactionFailedError(Exception):
-    """The database has given up a transaction that was about to be committed.
+    """The database has given up the transaction, and what it wrote, before it was committed.
 
-    A statement failed, its error was swallowed, and what the transaction wrote is lost. Let the
-    error through, or put the statement that may fail into `async with session.begin_nested()`.
+    A statement failed and its error was swallowed. Let the error through, or put the statement that
+    may fail into `async with session.begin_nested()`.
     """
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a statement failed, its error was swallowed, and the database has given up what the "
+            "transaction wrote: let the error through, or use session.begin_nested()"
+        )
 
 
 class ServiceError(Exception):
@@ -72,7 +78,7 @@ OVERLOADED = Problem(503, "Service unavailable", "The database is busy.", RETRY_
 
 # By SQLSTATE, or by its first two characters, which are its class.
 # https://www.postgresql.org/docs/current/errcodes-appendix.html
-# By SQLite's result code. https://www.sqlite.org/rescode.html
+# By SQLite's result code, or by the primary one of an extended code. https://www.sqlite.org/rescode.html
 DATABASE_PROBLEMS = {
     "08": UNAVAILABLE,  # connection exception
     "22": REJECTED,  # data exception: out of range, not representable
@@ -81,8 +87,6 @@ DATABASE_PROBLEMS = {
     "23505": DUPLICATE,  # unique violation
     "23514": REJECTED,  # check violation
     "23P01": DUPLICATE,  # exclusion violation
-    "28": UNAVAILABLE,  # invalid authorization
-    "3D": UNAVAILABLE,  # no such database
     "40001": RETRY,  # serialization failure
     "40P01": RETRY,  # deadlock
     "53": OVERLOADED,  # insufficient resources, among them too many connections
@@ -90,13 +94,14 @@ DATABASE_PROBLEMS = {
     "57014": OVERLOADED,  # statement timeout
     "57P": UNAVAILABLE,  # shut down, crashed, starting up
     "SQLITE_BUSY": RETRY,
-    "SQLITE_BUSY_SNAPSHOT": RETRY,
     "SQLITE_CANTOPEN": UNAVAILABLE,
     "SQLITE_CONSTRAINT_CHECK": REJECTED,
     "SQLITE_CONSTRAINT_FOREIGNKEY": REFERENCED,
     "SQLITE_CONSTRAINT_NOTNULL": REJECTED,
     "SQLITE_CONSTRAINT_PRIMARYKEY": DUPLICATE,
     "SQLITE_CONSTRAINT_UNIQUE": DUPLICATE,
+    "SQLITE_FULL": OVERLOADED,
+    "SQLITE_IOERR": OVERLOADED,
     "SQLITE_LOCKED": RETRY,
 }
 
@@ -116,9 +121,11 @@ def problem_of(error: Exception) -> Problem:
 def _database_problem(error: exc.DBAPIError) -> Problem:
     if error.connection_invalidated:
         return UNAVAILABLE
-    sqlite = getattr(error.orig, "sqlite_errorname", None)
-    code = sqlite or getattr(error.orig, "sqlstate", None)
-    if code is None:
+    codes: tuple[str, ...]
+    if sqlite := getattr(error.orig, "sqlite_errorname", None):
+        codes = (sqlite, "_".join(sqlite.split("_")[:2]))
+    elif sqlstate := getattr(error.orig, "sqlstate", None):
+        codes = (sqlstate, sqlstate[:3], sqlstate[:2])
+    else:  # neither database has said anything: there is no connection
         return UNAVAILABLE if isinstance(error, exc.OperationalError) else INTERNAL
-    prefixes = (code,) if sqlite else (code, code[:3], code[:2])
-    return next((DATABASE_PROBLEMS[p] for p in prefixes if p in DATABASE_PROBLEMS), INTERNAL)
+    return next((DATABASE_PROBLEMS[code] for code in codes if code in DATABASE_PROBLEMS), INTERNAL)

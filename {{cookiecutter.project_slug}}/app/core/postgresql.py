@@ -1,43 +1,70 @@
-"""What PostgreSQL needs, through asyncpg: limits on the server's side, and no stale connection."""
+"""What PostgreSQL needs, through asyncpg: an honest COMMIT, limits on the server, no stale connection."""
 
+import asyncio
+import math
 import selectors
 from time import monotonic
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 from sqlalchemy import Engine, event
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_only
 
 from app.core.config import DatabaseSettings
-from app.core.urls import typed_parameters
+from app.core.errors import TransactionFailedError
+from app.core.libpq import give_types
 
 IDLE_BEFORE_PING = 1.0  # seconds
+PING_TIMEOUT = 2.0  # seconds
 
 # Neither needs a descriptor of its own, as epoll does. Windows has no poll.
 Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
 
-def connect_args(settings: DatabaseSettings, *, read_only: bool) -> dict[str, Any]:
-    """Return what asyncpg is to be called with beside the URL."""
+class HonestConnection(asyncpg.Connection):  # type: ignore[misc]
+    """A connection whose COMMIT fails where the server answers it with ROLLBACK.
+
+    PostgreSQL does that when a statement of the transaction has failed, and asyncpg and SQLAlchemy
+    say nothing: what was written is lost, and looks committed.
+    """
+
+    async def execute(self, query: str, *args: Any, **options: Any) -> str:
+        status: str = await super().execute(query, *args, **options)
+        if status == "ROLLBACK" and query.upper().startswith("COMMIT"):
+            raise TransactionFailedError
+        return status
+
+
+def engine_options(settings: DatabaseSettings, *, read_only: bool) -> dict[str, Any]:
+    """Return what `create_async_engine` is to be called with beside the URL and the pool."""
+    arguments: dict[str, Any] = {"connection_class": HonestConnection}
+    options: dict[str, Any] = {"connect_args": arguments}
     if settings.pgbouncer:
         # A pooler hands each transaction another server connection: nothing that is prepared or
         # set on one can be relied on in the next.
-        return {
+        arguments |= {
             "statement_cache_size": 0,
             "prepared_statement_cache_size": 0,
             "prepared_statement_name_func": lambda: f"__asyncpg_{uuid4()}__",
         }
+        if read_only:
+            options["execution_options"] = {"postgresql_readonly": True}
+        return options
     timeouts = {
         "statement_timeout": settings.statement_timeout,
         "lock_timeout": settings.lock_timeout,
         "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout,
     }
-    server = {name: str(round(seconds * 1000)) for name, seconds in timeouts.items()}
+    server = {name: str(math.ceil(seconds * 1000)) for name, seconds in timeouts.items()}
     if read_only:
         server["default_transaction_read_only"] = "on"
-    return {"server_settings": server}
+        options["isolation_level"] = "AUTOCOMMIT"
+    arguments["server_settings"] = server
+    return options
 
 
 def add_listeners(engine: Engine, *, read_only: bool) -> None:
@@ -49,19 +76,20 @@ def add_listeners(engine: Engine, *, read_only: bool) -> None:
 def _connect(
     dialect: Dialect, _: ConnectionPoolEntry, args: list[Any], parameters: dict[str, Any]
 ) -> Any:
-    """Connect, and let whatever keeps us from it be an `OperationalError`.
+    """Connect, and let whatever keeps us from it be an `OperationalError` without a SQLSTATE.
 
     asyncpg raises a bare `OSError` where nobody listens, and SQLAlchemy 2.1 makes a wrong password
-    and a missing database a plain `DBAPIError`.
+    and a missing database a plain `DBAPIError`. No SQLSTATE: it is about us and not about what
+    somebody asked for, whatever the server calls it.
     """
-    typed_parameters(parameters)
+    give_types(parameters)
     dbapi: Any = dialect.loaded_dbapi
     try:
         return dialect.connect(*args, **parameters)
     except dbapi.InterfaceError:  # a parameter that makes no sense is nobody's outage
         raise
-    except (dbapi.Error, OSError) as error:
-        raise dbapi.OperationalError(str(error) or type(error).__name__, error) from error
+    except (dbapi.Error, OSError, UnicodeError) as error:
+        raise dbapi.OperationalError(str(error) or type(error).__name__) from error
 
 
 def _note_idle_since(connection: Any, record: ConnectionPoolEntry) -> None:
@@ -84,8 +112,9 @@ def _refuse_stale(connection: Any, record: ConnectionPoolEntry, _: object) -> No
     if monotonic() - idle_since < IDLE_BEFORE_PING and not _has_unread_input(driver):
         return
     try:
-        connection.ping()
-    except (connection.dbapi.Error, OSError) as error:
+        await_only(asyncio.wait_for(driver.execute(";"), PING_TIMEOUT))
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        driver.terminate()  # a polite good-bye would wait for an answer
         raise InvalidatePoolError from error
 
 

@@ -1,13 +1,14 @@
 """How an error becomes an answer: `application/problem+json`, RFC 9457."""
 
 import logging
-from http import HTTPStatus
+from http.client import responses
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
+from fastapi.utils import is_body_allowed_for_status_code
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
@@ -83,11 +84,14 @@ async def database_error(_: Request, error: Exception) -> JSONResponse:
     return answer(problem)
 
 
-async def http_error(_: Request, error: Exception) -> JSONResponse:
+async def http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    title = HTTPStatus(error.status_code).phrase
+    headers = dict(error.headers or {})
+    if not is_body_allowed_for_status_code(error.status_code):
+        return Response(status_code=error.status_code, headers=headers)
+    title = responses.get(error.status_code, "Error")
     detail = error.detail if error.detail != title else None
-    return answer(Problem(error.status_code, title, detail, dict(error.headers or {})))
+    return answer(Problem(error.status_code, title, detail, headers))
 
 
 async def validation_error(_: Request, error: Exception) -> JSONResponse:

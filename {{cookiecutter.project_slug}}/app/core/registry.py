@@ -6,12 +6,21 @@ from contextlib import suppress
 from threading import Lock
 from typing import NamedTuple
 
-from sqlalchemy import URL
+from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.orm import Session, SessionTransaction
 
 from app.core.config import DatabaseSettings
 from app.core.engines import dispose, make_engine
-from app.core.transactions import CheckedSession
+
+
+class TrackedSession(Session):
+    """A session that remembers its connection, for the case that it cannot give it back."""
+
+
+@event.listens_for(TrackedSession, "after_begin")
+def _remember(session: Session, _: SessionTransaction, connection: Connection) -> None:
+    session.info["connection"] = connection
 
 
 class Database(NamedTuple):
@@ -44,6 +53,7 @@ def find_database(url: URL, settings: DatabaseSettings, *, read_only: bool) -> D
     loop = _running_loop()
     with _lock:
         if loop not in _closers and isinstance(loop, asyncio.AbstractEventLoop):
+            _forget_closed_loops()
             _closers[loop] = _close_with(loop)
         of_loop = _databases.setdefault(loop, {})
         if (url, read_only) not in of_loop:
@@ -52,7 +62,7 @@ def find_database(url: URL, settings: DatabaseSettings, *, read_only: bool) -> D
                 engine,
                 async_sessionmaker(
                     engine,
-                    sync_session_class=CheckedSession,
+                    sync_session_class=TrackedSession,
                     expire_on_commit=False,
                     close_resets_only=False,
                 ),
@@ -64,12 +74,17 @@ async def dispose_databases() -> None:
     """Dispose of the engines of the running event loop, and of those whose loop is no more."""
     here = asyncio.get_running_loop()
     with _lock:
+        _forget_closed_loops()
         mine = [_databases.pop(loop, {}) for loop in (here, NO_LOOP)]
-        closed = [_databases.pop(loop) for loop in list(_databases) if loop.is_closed()]
     for database in (database for of_loop in mine for database in of_loop.values()):
         await dispose(database.engine)
-    for database in (database for of_loop in closed for database in of_loop.values()):
-        await dispose(database.engine, close=False)
+
+
+def _forget_closed_loops() -> None:
+    """Let the garbage collector close what nobody else can: a loop was closed by hand."""
+    for loop in [loop for loop in _closers if loop.is_closed()]:
+        _databases.pop(loop, None)
+        _closers.pop(loop)
 
 
 def _running_loop() -> Loop:

@@ -1,5 +1,6 @@
 """What SQLite needs, through aiosqlite, to keep the promises that PostgreSQL keeps by itself."""
 
+import asyncio
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,32 +10,40 @@ from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.core.config import DatabaseSettings
+from app.core.errors import TransactionFailedError
 
 BUSY_TIMEOUT = 5.0  # seconds
+BEGIN = "BEGIN"
+
+_abandoned: set[asyncio.Task[None]] = set()  # a loop keeps only weak references to its tasks
 
 
 def is_in_memory(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
 
 
-def connect_args(settings: DatabaseSettings, *, read_only: bool) -> dict[str, Any]:
-    """Return what the driver is to be called with beside the URL.
+def engine_options(settings: DatabaseSettings, *, read_only: bool) -> dict[str, Any]:
+    """Return what `create_async_engine` is to be called with beside the URL and the pool.
 
-    An isolation level of None: the driver begins no transaction of its own, `_begin` does.
+    An isolation level of None for the driver: it begins no transaction of its own, `_begin` does.
     """
-    return {"isolation_level": None, "timeout": BUSY_TIMEOUT}
+    options: dict[str, Any] = {"connect_args": {"isolation_level": None, "timeout": BUSY_TIMEOUT}}
+    return options | ({"isolation_level": "AUTOCOMMIT"} if read_only else {})
 
 
 def add_listeners(engine: Engine, *, read_only: bool) -> None:
     event.listen(engine, "do_connect", _make_folder)
     event.listen(engine, "connect", _enforce_foreign_keys)
-    event.listen(engine, "handle_error", _roll_back_failed_commit)
+    event.listen(engine, "invalidate", _abandon)
     if not is_in_memory(engine.url):
         event.listen(engine, "connect", _write_ahead)
     if read_only:
         event.listen(engine, "connect", _refuse_writes)
     else:
         event.listen(engine, "begin", _begin)
+        event.listen(engine, "before_cursor_execute", _refuse_after_the_end)
+        event.listen(engine, "commit", _refuse_to_commit_nothing)
+        event.listen(engine, "handle_error", _roll_back_failed_commit)
 
 
 def _make_folder(
@@ -79,7 +88,23 @@ def _begin(connection: Connection) -> None:
 
     https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#sqlite-transactions
     """
-    connection.exec_driver_sql("BEGIN")
+    connection.exec_driver_sql(BEGIN)
+
+
+def _refuse_after_the_end(connection: Connection, _: Any, statement: str, *others: object) -> None:
+    """Refuse a statement that would be stored at once and by itself.
+
+    SQLite gives up the whole transaction on `OR ROLLBACK`, a full disk and the like; what follows
+    runs outside of any. https://www.sqlite.org/lang_transaction.html
+    """
+    if statement != BEGIN:
+        _refuse_to_commit_nothing(connection)
+
+
+def _refuse_to_commit_nothing(connection: Connection) -> None:
+    driver = connection.connection.driver_connection
+    if driver is not None and not driver.in_transaction:
+        raise TransactionFailedError
 
 
 def _roll_back_failed_commit(context: ExceptionContext) -> None:
@@ -90,3 +115,21 @@ def _roll_back_failed_commit(context: ExceptionContext) -> None:
     if context.connection is None or context.is_disconnect or context.statement is not None:
         return
     context.connection.connection.rollback()
+
+
+def _abandon(connection: Any, _: ConnectionPoolEntry, error: BaseException | None) -> None:
+    """End what a connection is doing before it is closed, as after a cancelled statement.
+
+    A cursor that somebody still holds, a traceback among them, keeps a closed connection alive in
+    SQLite, with its transaction and its lock. https://www.sqlite.org/c3ref/close.html
+    """
+
+    async def interrupt_and_roll_back() -> None:
+        with suppress(Exception):
+            await connection.driver_connection.interrupt()
+            await connection.driver_connection.rollback()
+
+    with suppress(RuntimeError):  # no loop runs: it is the garbage collector that closes
+        task = asyncio.get_running_loop().create_task(interrupt_and_roll_back())
+        _abandoned.add(task)
+        task.add_done_callback(_abandoned.discard)

@@ -40,7 +40,6 @@ def migrate(connection: Connection | None = None) -> None:
         render_as_batch=True,  # SQLite changes a table by copying it
         render_item=render_item,
         transaction_per_migration=True,
-        transactional_ddl=True,  # also on SQLite, where Alembic expects a driver that begins late
     )
     with context.begin_transaction():
         context.run_migrations()

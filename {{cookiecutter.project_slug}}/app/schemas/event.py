@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.models.base import utc_now
-from app.schemas.fields import Name, UtcTime
+from app.schemas.fields import JsonObject, Name, UtcTime
 from app.schemas.page import Cursor
 
 
@@ -16,7 +16,7 @@ class EventCreate(BaseModel):
 
     name: Name
     user_id: UUID | None = None
-    properties: dict[str, JsonValue] = {}
+    properties: JsonObject = {}
     occurred_at: UtcTime = Field(default_factory=utc_now)
 
 

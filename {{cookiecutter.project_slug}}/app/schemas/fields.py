@@ -1,9 +1,10 @@
 """Kinds of fields that several schemas share."""
 
+import json
 from datetime import UTC, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, StringConstraints
+from pydantic import AfterValidator, AwareDatetime, JsonValue, StringConstraints
 
 
 def _to_utc(value: datetime) -> datetime:
@@ -12,6 +13,16 @@ def _to_utc(value: datetime) -> datetime:
     except OverflowError:
         raise ValueError("this point in time is outside the years 1 to 9999 in UTC") from None
 
+
+def _is_unicode(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ValueError("half of a surrogate pair is no character") from None
+    return value
+
+
+JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_is_unicode)]
 
 # PostgreSQL cannot store the character NUL in a text.
 Name = Annotated[

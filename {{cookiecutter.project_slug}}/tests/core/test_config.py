@@ -31,11 +31,30 @@ def test_default_database_has_a_name_and_a_short_variable(environment: pytest.Mo
     assert get_database().url(dev=True).host == "dev"
 
 
-def test_long_variable_goes_before_the_short_one(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("DATABASE_URL", "postgres://short/d")
-    environment.setenv("DATABASES__PRIMARY__DATABASE_URL", "postgres://long/d")
+def test_name_of_a_database_has_no_case(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DATABASES", '{"PRIMARY": {"database_url": "sqlite:///p.db"}}')
 
-    assert get_database().url().host == "long"
+    assert get_database().url().database == "p.db"
+
+
+def test_both_spellings_may_say_the_same(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DATABASE_URL", "postgres://same/d")
+    environment.setenv("DATABASES__PRIMARY__DATABASE_URL", "postgres://same/d")
+
+    assert get_database().url().host == "same"
+
+
+def test_dotenv_file_that_is_no_text_is_refused_without_its_bytes(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_bytes(b"DATABASE_URL=postgres://u:hidden\xff@h/d")
+    environment.setitem(Settings.model_config, "env_file", dotenv)
+
+    with pytest.raises(ConfigurationError, match="not UTF-8") as error:
+        get_settings()
+
+    assert "hidden" not in repr(error.value)
 
 
 def test_any_name_can_be_a_database(environment: pytest.MonkeyPatch) -> None:
@@ -149,6 +168,29 @@ REFUSED = [
     ({"DATABASES__PRIMARY__POOL_TIMEOUT": "-1"}, "DATABASES__PRIMARY__POOL_TIMEOUT: .* greater"),
     ({"DATABASES__PRIMARY__URL": "x"}, "DATABASES__PRIMARY__URL: there is no such setting"),
     ({"DATABASES__PRIMARY__HOST": "h"}, "DATABASES__PRIMARY: HOST and DBNAME are both needed"),
+    ({"DATABASES__PRIMARY__LOCK_TIMEOUT": "inf"}, "DATABASES__PRIMARY__LOCK_TIMEOUT: .* less"),
+    (
+        {
+            "DATABASE_URL": "postgresql://u:hidden@a/d",
+            "DATABASES__PRIMARY__DATABASE_URL": "postgresql://u:hidden@b/d",
+        },
+        "set DATABASE_URL or DATABASES__PRIMARY__DATABASE_URL, not both",
+    ),
+    (
+        {
+            "DATABASE_URL": "postgresql://u:hidden@a/d",
+            "DATABASES__PRIMARY__HOST": "b",
+            "DATABASES__PRIMARY__DBNAME": "d",
+        },
+        "set DATABASE_URL or DATABASES__PRIMARY__DATABASE_URL, not both",
+    ),
+    (
+        {
+            "DEV_DATABASE_URL": "postgresql://u:hidden@a/d",
+            "DATABASES__PRIMARY__DEV_DATABASE_URL": "postgresql://u:hidden@b/d",
+        },
+        "set DEV_DATABASE_URL or DATABASES__PRIMARY__DEV_DATABASE_URL, not both",
+    ),
     (
         {"DATABASES__PRIMARY__DATABASE_URL": "sqlite://", "DATABASES__PRIMARY__HOST": "h"},
         "DATABASES__PRIMARY: set DATABASE_URL or HOST, not both",

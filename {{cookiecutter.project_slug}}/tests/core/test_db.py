@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from app.core.config import get_settings
 from app.core.db import dispose_engines, get_engine, get_session, session_scope
 from app.core.errors import ConfigurationError, DatabaseNotFoundError, TransactionFailedError
+from app.core.registry import _closers, _databases
 from app.models import User
 from tests.support import sqlite_connections, until, violate_at_commit
 
@@ -104,6 +105,43 @@ async def test_scope_rolls_back_when_its_task_is_cancelled(databases: None) -> N
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+    assert await count_users() == 0
+
+
+async def test_statement_that_is_cancelled_leaves_no_lock(databases: None) -> None:
+    """It did, for as long as somebody held the traceback: it kept the cursor, and that the lock."""
+    long = text(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 60000000) "
+        "SELECT count(*) FROM n"
+    )
+
+    async def write_and_count() -> None:
+        async with session_scope() as session:
+            session.add(user())
+            await session.flush()
+            await session.execute(long)
+
+    with pytest.raises(TimeoutError) as held:
+        await asyncio.wait_for(write_and_count(), timeout=0.2)
+    async with session_scope() as session:
+        session.add(user())
+
+    assert held.value.__cause__ is not None
+    assert await count_users() == 1
+
+
+async def test_session_that_a_task_still_uses_gives_its_connection_back(
+    databases: None,
+) -> None:
+    async def fail() -> None:
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        async with session_scope() as session:
+            session.add(user())
+            await session.flush()
+            await asyncio.gather(session.execute(text("SELECT 1")), fail())
 
     assert await count_users() == 0
 
@@ -218,6 +256,24 @@ async def test_transaction_that_the_database_has_given_up_is_not_committed(
                 await session.execute(text("INSERT OR ROLLBACK INTO users SELECT * FROM users"))
 
     assert await count_users() == 0
+
+
+async def test_statement_after_the_end_of_a_transaction_is_refused(databases: None) -> None:
+    async with session_scope() as session:
+        ada = user()
+        session.add(ada)
+        await session.flush()
+        with pytest.raises(IntegrityError):
+            await session.execute(text("INSERT OR ROLLBACK INTO users SELECT * FROM users"))
+        with pytest.raises(TransactionFailedError):
+            await session.execute(text("CREATE TABLE stray (id INTEGER)"))
+        await session.rollback()
+        session.add(user())
+
+    assert await count_users() == 1
+    with pytest.raises(OperationalError, match="no such table"):
+        async with session_scope() as session:
+            await session.execute(text("SELECT * FROM stray"))
 
 
 async def test_error_that_harms_no_transaction_may_be_swallowed(databases: None) -> None:
@@ -345,6 +401,20 @@ def test_every_event_loop_gets_an_engine_of_its_own_and_works(databases: None) -
 
     assert first is not second
     assert (one, two) == (1, 2)
+
+
+def test_loop_that_was_closed_by_hand_is_forgotten(databases: None) -> None:
+    loops = [asyncio.new_event_loop() for _ in range(3)]
+    for loop in loops:
+        loop.run_until_complete(count_users())
+        loop.run_until_complete(dispose_engines())
+        loop.close()
+
+    async def known_loops() -> set[object]:
+        await count_users()
+        return {*_databases, *_closers}
+
+    assert not {*loops} & asyncio.run(known_loops())
 
 
 def test_script_that_disposes_of_nothing_leaves_no_connection_and_ends(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import PlainTextResponse
 from httpx2 import AsyncClient, Response
 from sqlalchemy import text
@@ -33,6 +33,33 @@ async def test_wrong_method(client: AsyncClient) -> None:
 
     assert problem(answer)["title"] == "Method Not Allowed"
     assert "POST" in answer.headers["allow"]
+
+
+@pytest.mark.parametrize(
+    ("status", "title"), [(418, "I'm a Teapot"), (499, "Error"), (599, "Error")]
+)
+async def test_http_exception_keeps_its_status_its_detail_and_its_headers(
+    app: FastAPI, client: AsyncClient, status: int, title: str
+) -> None:
+    @app.get("/error")
+    async def error() -> None:
+        raise HTTPException(status, "why", {"x-header": "yes"})
+
+    answer = await client.get("/error")
+
+    assert answer.status_code == status
+    assert (title, "why") == (problem(answer)["title"], problem(answer)["detail"])
+    assert answer.headers["x-header"] == "yes"
+
+
+async def test_status_that_forbids_a_body_gets_none(app: FastAPI, server: AsyncClient) -> None:
+    @app.get("/error")
+    async def error() -> None:
+        raise HTTPException(304)
+
+    answer = await server.get("/error")
+
+    assert (answer.status_code, answer.content) == (304, b"")
 
 
 async def test_wrong_form_names_the_fields_and_not_their_values(client: AsyncClient) -> None:

@@ -2,7 +2,8 @@ import pytest
 from sqlalchemy import URL, make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.core.urls import resolve_async_url, typed_parameters
+from app.core.libpq import give_types
+from app.core.urls import resolve_async_url
 
 RESOLVED = {
     "postgresql://u:p@h/d": "postgresql+asyncpg://u:p@h/d",
@@ -63,6 +64,9 @@ REFUSED = {
     "hidden": r"not a database URL",
     "postgresql://u:hid@den:x@h:port/d": r"not a database URL",
     "postgresql://u:hidden@h/d?sslmode=on": r"sslmode='on' is not known: write one of disable, ",
+    "postgresql://h/d?ssl=bogus": r"ssl='bogus' is not known: write one of disable, allow",
+    "postgresql://h/d?target_session_attrs=x": r"target_session_attrs='x' is not known",
+    "postgresql://h:99999/d": r"99999 is no port: write one from 1 to 65535",
     "postgresql://h/d?sslmode=require&ssl=disable": r"'ssl' and 'sslmode': write one of the two",
     "postgresql://h/d?sslmode=require&sslmode=disable": r"has the parameter 'sslmode' twice",
     "postgresql://h/d?channel_binding=require": r"channel_binding='require' cannot be kept",
@@ -91,7 +95,7 @@ def test_parameters_get_the_types_that_asyncpg_expects() -> None:
     )
     _, parameters = engine.dialect.create_connect_args(engine.url)
 
-    typed_parameters(parameters)
+    give_types(parameters)
 
     assert {"timeout": 2.0, "statement_cache_size": 0, "direct_tls": True}.items() <= (
         parameters.items()

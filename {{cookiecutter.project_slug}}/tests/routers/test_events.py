@@ -74,5 +74,13 @@ async def test_number_that_json_does_not_know_is_refused(client: AsyncClient) ->
     assert (await client.post(EVENTS, content=content, headers=headers)).status_code == 422
 
 
+@pytest.mark.parametrize("half", [r'{"\ud800": 1}', r'{"n": ["\udfff"]}'])
+async def test_half_of_a_surrogate_pair_is_refused(client: AsyncClient, half: str) -> None:
+    content = '[{"name": "x", "properties": ' + half + "}]"
+    headers = {"content-type": "application/json"}
+
+    assert (await client.post(EVENTS, content=content, headers=headers)).status_code == 422
+
+
 async def test_empty_batch_is_refused(client: AsyncClient) -> None:
     assert (await client.post(EVENTS, json=[])).status_code == 422
