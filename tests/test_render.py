@@ -151,3 +151,10 @@ def test_answers_are_shown_as_they_were_typed(bake: Bake, text: str) -> None:
     assert text in (project / "README.md").read_text()
     assert_every_file_parses(project)
     assert_code_is_formatted_and_linted(project)
+
+
+def test_bake_refuses_a_question_and_a_choice_that_do_not_exist(bake: Bake) -> None:
+    with pytest.raises(AssertionError, match="no such question"):
+        bake(database="primary")
+    with pytest.raises(ValueError, match="secondary"):
+        bake(databases="secondary")

@@ -87,7 +87,7 @@ def test_readme_leads_from_a_changed_model_to_a_revision(bake: Bake) -> None:
     activate, *typed = commands(project, r"(?:\.|python -m app|alembic)")
     migrate, check, revise_primary, revise_analytics = typed
     script = [activate, "set -e", migrate, check, revise_primary, revise_analytics]
-    script += [f"! {check}", migrate, check]
+    script += [f"! {check}", migrate, check, "example-service check"]
     subprocess.run(
         ["bash", "-c", "\n".join(script)], check=True, cwd=project, env=clean_environment()
     )

@@ -11,10 +11,12 @@ import uvicorn
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import migrations
 from app.core.config import get_settings, variable
+from app.models import User
 
 
 def set_databases(patch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -34,6 +36,14 @@ async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110, nobody signals what is waited for here
             await asyncio.sleep(0.01)
+
+
+async def lose_transaction(session: AsyncSession) -> None:
+    """Write a row, and let the database give up the transaction in a statement that is forgiven."""
+    session.add(User(name="Ada", email="ada@example.com"))
+    await session.flush()
+    with pytest.raises(IntegrityError):
+        await session.execute(text("INSERT OR ROLLBACK INTO users SELECT * FROM users"))
 
 
 async def violate_at_commit(session: AsyncSession) -> None:

@@ -20,7 +20,7 @@ from app.core.db import dispose_engines, get_engine, get_session, session_scope
 from app.core.errors import ConfigurationError, DatabaseNotFoundError, TransactionFailedError
 from app.core.registry import _closers, _databases
 from app.models import User
-from tests.support import sqlite_connections, until, violate_at_commit
+from tests.support import lose_transaction, sqlite_connections, until, violate_at_commit
 
 Scope = Callable[[], AsyncGenerator[AsyncSession, None]]
 
@@ -249,22 +249,14 @@ async def test_transaction_that_the_database_has_given_up_is_not_committed(
 ) -> None:
     with pytest.raises(TransactionFailedError, match="swallowed"):
         async with session_scope() as session:
-            ada = user()
-            session.add(ada)
-            await session.flush()
-            with pytest.raises(IntegrityError):
-                await session.execute(text("INSERT OR ROLLBACK INTO users SELECT * FROM users"))
+            await lose_transaction(session)
 
     assert await count_users() == 0
 
 
 async def test_statement_after_the_end_of_a_transaction_is_refused(databases: None) -> None:
     async with session_scope() as session:
-        ada = user()
-        session.add(ada)
-        await session.flush()
-        with pytest.raises(IntegrityError):
-            await session.execute(text("INSERT OR ROLLBACK INTO users SELECT * FROM users"))
+        await lose_transaction(session)
         with pytest.raises(TransactionFailedError):
             await session.execute(text("CREATE TABLE stray (id INTEGER)"))
         await session.rollback()
