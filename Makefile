@@ -1,6 +1,6 @@
 # With uv on the PATH it is used, without it (or with UV=) Python's own venv and pip.
 PYTHON ?= python3
-UV := $(shell command -v uv)
+UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 READY := .venv/ready
 # As pip does: trust whom the machine trusts.
@@ -26,6 +26,8 @@ format: $(READY) ## format the code, also the service's, and mend what the linte
 	$(BIN)/ruff format . '{{cookiecutter.project_slug}}'
 
 $(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("$(PYTHON) is \
+	Python %d.%d: name one that is 3.11 or newer, as in PYTHON=python3.13" % sys.version_info[:2])'
 	@if [ -n "$(UV)" ]; then \
 		$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv && \
 		$(UV) pip install --quiet --python .venv --group dev; \

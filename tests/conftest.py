@@ -91,14 +91,21 @@ def project(bake: Bake) -> Path:
     return project
 
 
-def make(project: Path, *arguments: str, uv: bool = True) -> None:
+def make(
+    project: Path, *arguments: str, uv: bool = True, check: bool = True
+) -> subprocess.CompletedProcess[str]:
     """Run make with an environment that knows nothing of this one, with uv or without it."""
-    subprocess.run(
+    made = subprocess.run(
         ["make", "--no-print-directory", f"UV={UV if uv else ''}", *arguments],
-        check=True,
+        capture_output=True,
+        check=False,
         cwd=project,
         env=clean_environment(),
+        text=True,
     )
+    print(made.stdout, made.stderr, sep="\n")
+    assert not check or made.returncode == 0, f"make {' '.join(arguments)} has failed"
+    return made
 
 
 def clean_environment() -> dict[str, str]:

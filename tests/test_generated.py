@@ -34,6 +34,19 @@ def test_one_database_without_uv(bake: Bake) -> None:
     make(bake(databases="primary"), "check", "test", uv=False)
 
 
+def test_python_that_is_too_old_is_refused_in_one_sentence(bake: Bake) -> None:
+    python = interpreter("3.10")
+    if python is None:
+        pytest.skip("there is no Python 3.10 on this machine")
+    project = bake()
+
+    refused = make(project, "migrate", f"PYTHON={python}", check=False)
+
+    assert f"{python} is Python 3.10: name one that is 3.11 or newer" in refused.stderr
+    assert refused.returncode != 0
+    assert not (project / ".venv").exists()
+
+
 @pytest.mark.parametrize("version", ["3.12", "3.13", "3.14"])
 def test_on_another_python(bake: Bake, version: str) -> None:
     python = interpreter(version)
