@@ -139,7 +139,10 @@ class Settings(BaseSettings):
     def _fold_case(cls, databases: object) -> object:
         if not isinstance(databases, dict):
             return databases
-        return {str(name).lower(): settings for name, settings in databases.items()}
+        folded = {str(name).lower(): settings for name, settings in databases.items()}
+        if len(folded) < len(databases):
+            raise ValueError(f"two names differ in case only: {', '.join(sorted(databases))}")
+        return folded
 
     @model_validator(mode="after")
     def _complete(self) -> "Settings":

@@ -13,11 +13,12 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
+from typing import cast
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.core.config import DEFAULT_DATABASE, get_database
-from app.core.registry import Database, dispose_databases, find_database
+from app.core.registry import Database, TrackedSession, dispose_databases, find_database
 from app.core.urls import resolve_async_url
 
 __all__ = ["dispose_engines", "get_engine", "get_session", "resolve_async_url", "session_scope"]
@@ -103,10 +104,7 @@ async def _roll_back_and_close(session: AsyncSession) -> None:
             pass
     except Exception:
         logger.warning("A session could not roll back; its connection is dropped.", exc_info=True)
-        connection = session.info.get("connection")
-        if connection is not None and not connection.closed:
-            connection.invalidate()
-            connection.close()
+        cast("TrackedSession", session.sync_session).abandon()
 
 
 def _name(database: str | None) -> str:

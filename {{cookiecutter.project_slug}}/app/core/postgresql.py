@@ -69,6 +69,7 @@ def engine_options(settings: DatabaseSettings, *, read_only: bool) -> dict[str, 
 
 def add_listeners(engine: Engine, *, read_only: bool) -> None:
     event.listen(engine, "do_connect", _connect)
+    event.listen(engine, "checkin", _drop_busy)
     event.listen(engine, "checkin", _note_idle_since)
     event.listen(engine, "checkout", _refuse_stale)
 
@@ -90,6 +91,18 @@ def _connect(
         raise
     except (dbapi.Error, OSError, UnicodeError) as error:
         raise dbapi.OperationalError(str(error) or type(error).__name__) from error
+
+
+def _drop_busy(connection: Any, record: ConnectionPoolEntry) -> None:
+    """Drop a connection that comes back within a transaction: some task uses it still.
+
+    COMMIT and ROLLBACK have been refused to it by then, and SQLAlchemy takes it for clean.
+    """
+    if connection is None:  # it is dropped already
+        return
+    driver = connection.driver_connection
+    if not driver.is_closed() and driver.is_in_transaction():
+        record.invalidate()
 
 
 def _note_idle_since(connection: Any, record: ConnectionPoolEntry) -> None:

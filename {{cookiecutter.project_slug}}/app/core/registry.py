@@ -7,6 +7,7 @@ from threading import Lock
 from typing import NamedTuple
 
 from sqlalchemy import URL, Connection, event
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -15,12 +16,26 @@ from app.core.engines import dispose, make_engine
 
 
 class TrackedSession(Session):
-    """A session that remembers its connection, for the case that it cannot give it back."""
+    """A session that can be made to give its connection back while a task still uses it."""
+
+    connection_in_use: Connection | None = None
+    is_abandoned = False
+
+    def abandon(self) -> None:
+        """Drop the connection, or the one that a task is about to open."""
+        self.is_abandoned = True
+        connection = self.connection_in_use
+        if connection is not None and not connection.closed:
+            connection.invalidate()
+            connection.close()
 
 
 @event.listens_for(TrackedSession, "after_begin")
-def _remember(session: Session, _: SessionTransaction, connection: Connection) -> None:
-    session.info["connection"] = connection
+def _track(session: TrackedSession, _: SessionTransaction, connection: Connection) -> None:
+    session.connection_in_use = connection
+    if session.is_abandoned:
+        session.abandon()
+        raise InvalidRequestError("the session has ended before this task could use it")
 
 
 class Database(NamedTuple):
@@ -84,7 +99,7 @@ def _forget_closed_loops() -> None:
     """Let the garbage collector close what nobody else can: a loop was closed by hand."""
     for loop in [loop for loop in _closers if loop.is_closed()]:
         _databases.pop(loop, None)
-        _closers.pop(loop)
+        _closers.pop(loop, None)
 
 
 def _running_loop() -> Loop:
@@ -106,8 +121,9 @@ def _close_with(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
+            with _lock:
+                _closers.pop(loop, None)
             await dispose_databases()
-            _closers.pop(loop, None)
 
     generator = wait()
     with suppress(StopIteration):  # with which a step ends that has nothing to wait for

@@ -88,7 +88,8 @@ def _begin(connection: Connection) -> None:
 
     https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#sqlite-transactions
     """
-    connection.exec_driver_sql(BEGIN)
+    if not _is_autocommit(connection):
+        connection.exec_driver_sql(BEGIN)
 
 
 def _refuse_after_the_end(connection: Connection, _: Any, statement: str, *others: object) -> None:
@@ -103,8 +104,13 @@ def _refuse_after_the_end(connection: Connection, _: Any, statement: str, *other
 
 def _refuse_to_commit_nothing(connection: Connection) -> None:
     driver = connection.connection.driver_connection
-    if driver is not None and not driver.in_transaction:
+    if driver is not None and not driver.in_transaction and not _is_autocommit(connection):
         raise TransactionFailedError
+
+
+def _is_autocommit(connection: Connection) -> bool:
+    """Say whether somebody asked for no transaction, as VACUUM needs it."""
+    return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
 
 
 def _roll_back_failed_commit(context: ExceptionContext) -> None:

@@ -162,6 +162,10 @@ def test_empty_variable_counts_as_not_set(environment: pytest.MonkeyPatch) -> No
 
 
 REFUSED = [
+    (
+        {"DATABASES": '{"Primary": {}}', "DATABASES__PRIMARY__POOL_SIZE": "4"},
+        "DATABASES: two names differ in case only: Primary, primary",
+    ),
     ({"ENVIRONMENT": "prod"}, "ENVIRONMENT: Input should be 'local', 'test' or 'production'"),
     ({"DATABASES": "{"}, 'error parsing value for field "databases"'),
     ({"DATABASES__PRIMARY__POOL_SIZE": "0"}, "DATABASES__PRIMARY__POOL_SIZE: .* greater than"),

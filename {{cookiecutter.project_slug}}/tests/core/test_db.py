@@ -146,6 +146,26 @@ async def test_session_that_a_task_still_uses_gives_its_connection_back(
     assert await count_users() == 0
 
 
+@pytest.mark.parametrize("steps", range(6))
+async def test_session_that_a_task_is_opening_leaks_no_connection(
+    databases: None, steps: int
+) -> None:
+    async def write(session: AsyncSession) -> None:
+        session.add(user())
+        await session.flush()
+
+    with pytest.raises(LookupError):
+        async with session_scope() as session:
+            task = asyncio.create_task(write(session))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            raise LookupError
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert get_engine().pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert await count_users() == 0
+
+
 async def test_scope_rolls_back_when_anyio_cancels_it(databases: None) -> None:
     with anyio.CancelScope() as scope:
         async with session_scope() as session:

@@ -82,6 +82,25 @@ def test_failing_revision_is_undone_and_those_before_it_stay(
     assert "half" not in tables("primary")
 
 
+def test_revision_may_step_out_of_the_transaction(empty: None, tmp_path: Path) -> None:
+    history = shutil.copytree(migrations.FOLDER / "primary", tmp_path / "primary")
+    [head] = ScriptDirectory.from_config(migrations.config("primary")).get_heads()
+    (history / "next.py").write_text(
+        f"from alembic import op\n"
+        f"revision, down_revision = 'next', {head!r}\n"
+        f"def upgrade():\n"
+        f"    with op.get_context().autocommit_block():\n"
+        f"        op.execute('VACUUM')\n"
+        f"    op.execute('CREATE TABLE later (id INTEGER)')\n"
+    )
+    alembic = migrations.config("primary")
+    alembic.set_section_option("primary", "version_locations", str(history))
+
+    command.upgrade(alembic, "head")
+
+    assert "later" in tables("primary")
+
+
 def test_server_that_cannot_be_reached_is_a_sentence_of_alembic(
     environment: pytest.MonkeyPatch,
 ) -> None:
