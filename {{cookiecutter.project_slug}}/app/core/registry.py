@@ -45,21 +45,12 @@ class Database(NamedTuple):
     sessions: async_sessionmaker[AsyncSession]
 
 
-class _NoLoop:
-    """Stands for the event loop where none runs: an engine may be looked at outside of any."""
-
-    def is_closed(self) -> bool:
-        return False
-
-
-NO_LOOP = _NoLoop()
-
-Loop = asyncio.AbstractEventLoop | _NoLoop
+Loop = asyncio.AbstractEventLoop | None  # None: outside of any, where an engine may be looked at
 
 # A connection works only in the event loop that opened it. The key is SQLAlchemy's URL and not a
 # string: it compares the password, and its repr hides it.
 _databases: dict[Loop, dict[tuple[URL, bool], Database]] = {}
-_closers: dict[Loop, AsyncGenerator[None, None]] = {}
+_closers: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
 _lock = Lock()
 
 
@@ -67,7 +58,7 @@ def find_database(url: URL, settings: DatabaseSettings, *, read_only: bool) -> D
     """Return the database of this URL in the running event loop; the first call makes it."""
     loop = _running_loop()
     with _lock:
-        if loop not in _closers and isinstance(loop, asyncio.AbstractEventLoop):
+        if loop is not None and loop not in _closers:
             _forget_closed_loops()
             _closers[loop] = _close_with(loop)
         of_loop = _databases.setdefault(loop, {})
@@ -90,7 +81,7 @@ async def dispose_databases() -> None:
     here = asyncio.get_running_loop()
     with _lock:
         _forget_closed_loops()
-        mine = [_databases.pop(loop, {}) for loop in (here, NO_LOOP)]
+        mine = [_databases.pop(loop, {}) for loop in (here, None)]
     for database in (database for of_loop in mine for database in of_loop.values()):
         await dispose(database.engine)
 
@@ -106,7 +97,7 @@ def _running_loop() -> Loop:
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
-        return NO_LOOP
+        return None
 
 
 def _close_with(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:

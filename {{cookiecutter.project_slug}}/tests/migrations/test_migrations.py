@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from alembic import command
+from alembic.config import Config
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -60,20 +61,22 @@ def test_change_of_a_table_by_copying_leaves_alone_what_refers_to_it(empty: None
     assert migrations.run("primary", change) == ((1,),)
 
 
-def test_failing_revision_is_undone_and_those_before_it_stay(
-    empty: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def history_with(tmp_path: Path, *operations: str) -> Config:
+    """Return the configuration of the primary database with one more revision, of these lines."""
     history = shutil.copytree(migrations.FOLDER / "primary", tmp_path / "primary")
-    [head] = ScriptDirectory.from_config(migrations.config("primary")).get_heads()
-    (history / "next.py").write_text(
-        f"from alembic import op\n"
-        f"revision, down_revision = 'next', {head!r}\n"
-        f"def upgrade():\n"
-        f"    op.execute('CREATE TABLE half (id INTEGER)')\n"
-        f"    op.execute('nonsense')\n"
-    )
     alembic = migrations.config("primary")
+    [head] = ScriptDirectory.from_config(alembic).get_heads()
+    lines = ["from alembic import op", f"revision, down_revision = 'next', {head!r}"]
+    lines += ["def upgrade():", *(f"    {operation}" for operation in operations)]
+    (history / "next.py").write_text("\n".join(lines))
     alembic.set_section_option("primary", "version_locations", str(history))
+    return alembic
+
+
+def test_failing_revision_is_undone_and_those_before_it_stay(empty: None, tmp_path: Path) -> None:
+    alembic = history_with(
+        tmp_path, "op.execute('CREATE TABLE half (id INTEGER)')", "op.execute('nonsense')"
+    )
 
     with pytest.raises(OperationalError, match="nonsense"):
         command.upgrade(alembic, "head")
@@ -83,18 +86,11 @@ def test_failing_revision_is_undone_and_those_before_it_stay(
 
 
 def test_revision_may_step_out_of_the_transaction(empty: None, tmp_path: Path) -> None:
-    history = shutil.copytree(migrations.FOLDER / "primary", tmp_path / "primary")
-    [head] = ScriptDirectory.from_config(migrations.config("primary")).get_heads()
-    (history / "next.py").write_text(
-        f"from alembic import op\n"
-        f"revision, down_revision = 'next', {head!r}\n"
-        f"def upgrade():\n"
-        f"    with op.get_context().autocommit_block():\n"
-        f"        op.execute('VACUUM')\n"
-        f"    op.execute('CREATE TABLE later (id INTEGER)')\n"
+    alembic = history_with(
+        tmp_path,
+        "with op.get_context().autocommit_block(): op.execute('VACUUM')",
+        "op.execute('CREATE TABLE later (id INTEGER)')",
     )
-    alembic = migrations.config("primary")
-    alembic.set_section_option("primary", "version_locations", str(history))
 
     command.upgrade(alembic, "head")
 
