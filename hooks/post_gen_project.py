@@ -43,7 +43,17 @@ def keep_what_was_asked_for() -> None:
     Path(f"LICENSE.{ANSWERS['license']}").replace("LICENSE")
     for other in Path().glob("LICENSE.*"):
         remove(other)
-    # What somebody who worked in the template's own folder left there is copied like all else.
+
+
+def remove_leftovers() -> None:
+    """Remove what somebody who worked in the template's own folder left there: it is copied too.
+
+    Only from a new project: in one that is rendered again, these are its owner's.
+    """
+    new_project = Path(".new-project")
+    if not new_project.exists():
+        return
+    new_project.unlink()
     for pattern in ("__pycache__", ".*_cache", ".env", ".venv", "var"):
         for leftover in list(Path().rglob(pattern)):
             remove(leftover)
@@ -59,6 +69,7 @@ def begin_repository() -> None:
 
 
 keep_what_was_asked_for()
+remove_leftovers()
 begin_repository()
 print(f"""
 cd {Path.cwd().name}

@@ -3,6 +3,7 @@
 import json
 import re
 import sys
+from pathlib import Path
 
 # The filter escapes every quote but the ones that JSON needs, so that no answer can end the string.
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
@@ -56,4 +57,7 @@ def complaint(answers: dict[str, str]) -> str | None:
     return None
 
 
-sys.exit(complaint(ANSWERS))
+if refusal := complaint(ANSWERS):
+    sys.exit(refusal)
+if not any(Path().iterdir()):
+    Path(".new-project").touch()  # tells the other hook that nothing here is somebody's work

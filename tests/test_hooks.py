@@ -19,11 +19,12 @@ Render = Callable[..., Rendered]
 def render(template: Path, cookiecutter_config: Path, tmp_path: Path) -> Render:
     """Render into the test's own folder as a person does, on the command line."""
 
-    def render(path: str = os.environ["PATH"], **answers: str) -> Rendered:
+    def render(*options: str, path: str = os.environ["PATH"], **answers: str) -> Rendered:
         return subprocess.run(
             [
                 *(sys.executable, "-m", "cookiecutter", str(template), "--no-input"),
                 *("--config-file", str(cookiecutter_config), "--output-dir", str(tmp_path)),
+                *options,
                 *(f"{name}={value}" for name, value in answers.items()),
             ],
             capture_output=True,
@@ -69,6 +70,21 @@ def test_next_steps_are_three_lines_with_the_real_folder(render: Render) -> None
         "make run    # http://127.0.0.1:8000/docs, on SQLite",
         "make test",
     ]
+
+
+def test_rendering_again_keeps_what_the_owner_has_made(render: Render, tmp_path: Path) -> None:
+    render("--overwrite-if-exists")
+    made = [".env", ".venv/bin/python", "var/primary.db", ".mypy_cache/x", "app/__pycache__/x.pyc"]
+    for name in made:
+        path = tmp_path / "example-service" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("the owner's")
+
+    rendered = render("--overwrite-if-exists")
+
+    assert rendered.returncode == 0, rendered.stderr
+    for name in made:
+        assert (tmp_path / "example-service" / name).read_text() == "the owner's"
 
 
 def test_repository_is_begun(bake: Bake) -> None:

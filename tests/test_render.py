@@ -98,6 +98,7 @@ def test_what_was_left_in_the_templates_folder_is_not_rendered(
         str(dirty), config_file=str(cookiecutter_config), no_input=True, output_dir=str(tmp_path)
     )
 
+    assert not (Path(project) / ".new-project").exists()
     for path in files(Path(project)):
         assert "leftover" not in path.read_text(), path
 

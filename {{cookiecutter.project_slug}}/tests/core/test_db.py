@@ -525,27 +525,25 @@ async def test_pool_that_is_exhausted_says_so_within_its_timeout(
     assert await count_users() == 0
 
 
-async def test_database_in_memory_lasts_as_long_as_its_engine(
-    environment: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+async def notes_in_memory(environment: pytest.MonkeyPatch) -> AsyncGenerator[None, None]:
+    """A database in memory with one table."""
     environment.setenv("DATABASE_URL", "sqlite://")
-
     async with session_scope() as session:
         await session.execute(text("CREATE TABLE notes (id INTEGER)"))
-    async with session_scope() as session:
-        await session.execute(text("SELECT * FROM notes"))
-
+    yield
     assert get_engine().pool.checkedout() == 0  # type: ignore[attr-defined]
     await dispose_engines()
 
 
-async def test_sessions_on_a_database_in_memory_wait_for_each_other(
-    environment: pytest.MonkeyPatch,
-) -> None:
-    environment.setenv("DATABASE_URL", "sqlite://")
+async def test_database_in_memory_lasts_as_long_as_its_engine(notes_in_memory: None) -> None:
     async with session_scope() as session:
-        await session.execute(text("CREATE TABLE notes (id INTEGER)"))
+        await session.execute(text("SELECT * FROM notes"))
 
+
+async def test_sessions_on_a_database_in_memory_wait_for_each_other(
+    notes_in_memory: None,
+) -> None:
     async def write(number: int) -> None:
         async with session_scope() as session:
             await session.execute(text("INSERT INTO notes VALUES (:n)"), {"n": number})
@@ -558,7 +556,6 @@ async def test_sessions_on_a_database_in_memory_wait_for_each_other(
 
     async with session_scope() as session:
         assert await session.scalar(text("SELECT count(*) FROM notes")) == 5
-    await dispose_engines()
 
 
 @pytest.mark.parametrize(
