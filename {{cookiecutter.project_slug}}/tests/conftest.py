@@ -1,11 +1,10 @@
-"""The ladder: migrated databases → environment → app → client (in process), server (real socket).
+"""The ladder: backend → databases → app → client (in process), server (real socket).
 
-A test asks for the highest rung that it needs. The service's own sessions run under all of them:
-what a test changes is the URL.
+A test asks for the highest rung that it needs, and runs on PostgreSQL and on SQLite. The service's
+own sessions run under all of them, with real commits: what a test changes is the URL.
 """
 
-import os
-import shutil
+import gc
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
@@ -13,50 +12,71 @@ import pytest
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 
-from app import migrations
-from app.core.config import Settings, get_settings
-from app.core.db import dispose_engines, get_engine
+from app.core.config import get_settings
+from app.core.db import dispose_engines
 from app.main import create_app
-from tests.support import serve, set_databases, sqlite_connections, until
+from tests.harness.backends import Backend, PostgreSQL, SQLite
+from tests.support import (
+    checked_out,
+    forget_environment,
+    serve,
+    set_databases,
+    sqlite_connections,
+    until,
+)
+
+pytest_plugins = ["tests.harness.plugin"]
 
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """An environment that knows nothing of the developer's own databases, nor of their .env."""
-    for name in os.environ:
-        if name.upper().startswith(("DATABASE", "DEV_DATABASE")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("ENVIRONMENT", "test")
-    monkeypatch.setitem(Settings.model_config, "env_file", None)
-    get_settings.cache_clear()
+    forget_environment(monkeypatch)
     yield monkeypatch
     get_settings.cache_clear()
 
 
 @pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with one migrated, empty file for each database."""
-    folder = tmp_path_factory.mktemp("migrated")
-    with pytest.MonkeyPatch.context() as patch:
-        set_databases(patch, folder)
-        for name in migrations.databases():
-            migrations.upgrade(name)
-    get_settings.cache_clear()
-    return folder
+def sqlite_templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for one migrated file of each database."""
+    return tmp_path_factory.mktemp("templates")
 
 
 @pytest.fixture
-async def databases(
-    migrated: Path, tmp_path: Path, environment: pytest.MonkeyPatch
-) -> AsyncGenerator[None, None]:
-    """Databases of the test's own. Whoever leaves a connection checked out fails here."""
-    shutil.copytree(migrated, tmp_path, dirs_exist_ok=True)
-    set_databases(environment, tmp_path)
+def backend(
+    request: pytest.FixtureRequest, tmp_path: Path, environment: pytest.MonkeyPatch
+) -> Iterator[Backend]:
+    """The kind of database that the test runs on: PostgreSQL and SQLite, one after the other."""
+    backend: Backend
+    if request.param == PostgreSQL.kind:
+        backend = PostgreSQL(request.getfixturevalue("postgresql"))
+    else:
+        backend = SQLite(tmp_path, request.getfixturevalue("sqlite_templates"))
+    yield backend
+    gc.collect()  # who has left something open hears of it now, and nobody else later
+    backend.end()
+
+
+@pytest.fixture
+def migrated(backend: Backend, environment: pytest.MonkeyPatch) -> None:
+    """Migrated databases without rows."""
+    set_databases(environment, backend.migrated())
+
+
+@pytest.fixture
+async def databases(migrated: None) -> AsyncGenerator[None, None]:
+    """The same, and whoever leaves a connection checked out fails here."""
     yield
-    leaks = {name: get_engine(name).pool.checkedout() for name in migrations.databases()}  # type: ignore[attr-defined]
+    leaks = checked_out()
     await dispose_engines()
-    assert not any(leaks.values()), f"connections still checked out: {leaks}"
+    assert not leaks, f"connections still checked out: {leaks}"
     await until(lambda: sqlite_connections() == 0)
+
+
+@pytest.fixture
+def new_database(backend: Backend) -> str:
+    """The URL of one more database, an empty one."""
+    return backend.new()
 
 
 @pytest.fixture

@@ -1,29 +1,61 @@
 """What several tests need and no fixture gives."""
 
 import asyncio
+import os
 import threading
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from pathlib import Path
+from inspect import isawaitable
+from typing import Any
+from uuid import uuid4
 
 import pytest
 import uvicorn
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import text
+from sqlalchemy import Row, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import migrations
-from app.core.config import get_settings, variable
+from app.core.config import Settings, get_database, get_settings, variable
+from app.core.engines import make_migration_engine
+from app.core.registry import _databases
 from app.models import User
+from tests.harness.connections import OWN
 
 
-def set_databases(patch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Let every database be a file in this folder."""
-    for name in migrations.databases():
-        patch.setenv(variable(name), f"sqlite:///{folder / name}.db")
+def forget_environment(patch: pytest.MonkeyPatch) -> None:
+    """Let the service know nothing of the developer's own databases, nor of their .env."""
+    for name in os.environ:
+        if name.upper().startswith(("DATABASE", "DEV_DATABASE")):
+            patch.delenv(name)
+    patch.setenv("ENVIRONMENT", "test")
+    patch.setitem(Settings.model_config, "env_file", None)
     get_settings.cache_clear()
+
+
+def set_databases(patch: pytest.MonkeyPatch, urls: dict[str, str]) -> None:
+    """Let the databases of these names be at these URLs."""
+    for name, url in urls.items():
+        patch.setenv(variable(name), url)
+    get_settings.cache_clear()
+
+
+def migrate(database: str, url: str) -> None:
+    """Bring the database at this URL to the newest revision, as the one of this name."""
+    with pytest.MonkeyPatch.context() as patch:
+        forget_environment(patch)
+        set_databases(patch, {database: url})
+        migrations.upgrade(database)
+    get_settings.cache_clear()
+
+
+def checked_out() -> dict[str, int]:
+    """Count the connections that sessions have taken from a pool and not given back."""
+    engines = [database.engine for of_loop in _databases.values() for database in of_loop.values()]
+    counts = {str(engine.url): engine.pool.checkedout() for engine in engines}  # type: ignore[attr-defined]
+    return {url: count for url, count in counts.items() if count}
 
 
 def sqlite_connections() -> int:
@@ -31,19 +63,58 @@ def sqlite_connections() -> int:
     return sum("_connection_worker_thread" in thread.name for thread in threading.enumerate())
 
 
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 10) -> None:
     """Wait until the condition holds; fail if it does not within this time."""
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110, nobody signals what is waited for here
+        while True:
+            holds = condition()
+            if await holds if isawaitable(holds) else holds:
+                return
             await asyncio.sleep(0.01)
+
+
+def new_user(name: str = "Ada") -> User:
+    return User(name=name, email=f"{uuid4()}@example.com")
+
+
+async def fetch(statement: str) -> Sequence[Row[Any]]:
+    """Ask the primary database on a connection that is none of the sessions'."""
+    engine = make_migration_engine(get_database())
+    try:
+        async with engine.connect() as connection:
+            return (await connection.execute(text(statement))).all()
+    finally:
+        await engine.dispose()
+
+
+async def stored_users() -> int:
+    """Count the users that are committed."""
+    [(count,)] = await fetch("SELECT count(*) FROM users")
+    return int(count)
+
+
+async def connections() -> int:
+    """Count the connections that the service holds to the primary database, as the server does."""
+    if get_database().url().get_backend_name() == "sqlite":
+        return sqlite_connections()
+    [(count,)] = await fetch(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+        f"AND pid <> pg_backend_pid() AND application_name <> '{OWN}'"
+    )
+    return int(count)
+
+
+async def nobody_is_connected() -> bool:
+    return await connections() == 0
 
 
 async def lose_transaction(session: AsyncSession) -> None:
     """Write a row, and let the database give up the transaction in a statement that is forgiven."""
-    session.add(User(name="Ada", email="ada@example.com"))
+    session.add(new_user())
     await session.flush()
+    escape = " OR ROLLBACK" if session.get_bind().dialect.name == "sqlite" else ""
     with pytest.raises(IntegrityError):
-        await session.execute(text("INSERT OR ROLLBACK INTO users SELECT * FROM users"))
+        await session.execute(text(f"INSERT{escape} INTO users SELECT * FROM users"))
 
 
 async def violate_at_commit(session: AsyncSession) -> None:

@@ -10,17 +10,25 @@ from pathlib import Path
 import httpx2
 import pytest
 from alembic.script import ScriptDirectory
+from sqlalchemy import make_url
 
 from app import migrations
+from app.core.config import variable
+from tests.harness.backends import Backend
 
 ROOT = Path(__file__).parents[1]
 DATABASES = migrations.databases()
 
 
+VARIABLES = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+
+
 @pytest.fixture
-def variables(tmp_path: Path) -> dict[str, str]:
-    """An empty environment, in which SQLite files lie in the test's own folder."""
-    return {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+def variables(backend: Backend) -> dict[str, str]:
+    """An environment with empty databases: on SQLite those that need no setting, below the folder."""
+    if backend.kind == "sqlite":
+        return VARIABLES
+    return VARIABLES | {variable(name): backend.new() for name in DATABASES}
 
 
 def run(
@@ -36,11 +44,12 @@ def run(
     )
 
 
-def said(database: str, what: str) -> str:
+def said(database: str, what: str, variables: dict[str, str]) -> str:
     """Return what is said of a database of which every revision is pending, or just applied."""
+    url = make_url(variables.get(variable(database), f"sqlite:///var/{database}.db"))
     script = ScriptDirectory.from_config(migrations.config(database))
     history = [step.revision for step in reversed(list(script.walk_revisions()))]
-    return f"{database} (sqlite:///var/{database}.db): {len(history)} {what}: {', '.join(history)}"
+    return f"{database} ({url.set(query={})}): {len(history)} {what}: {', '.join(history)}"
 
 
 def test_check_says_what_is_pending_until_migrate_has_run(
@@ -52,8 +61,8 @@ def test_check_says_what_is_pending_until_migrate_has_run(
     after = run("check", variables=variables, folder=tmp_path)
 
     assert (1, 0, 0, 0) == tuple(r.returncode for r in (before, migrated, again, after))
-    assert before.stdout == "".join(f"{said(name, 'pending')}\n" for name in DATABASES)
-    assert migrated.stdout == "".join(f"{said(name, 'applied')}\n" for name in DATABASES)
+    assert before.stdout == "".join(f"{said(name, 'pending', variables)}\n" for name in DATABASES)
+    assert migrated.stdout == "".join(f"{said(name, 'applied', variables)}\n" for name in DATABASES)
     assert again.stdout.count(": nothing to do\n") == len(DATABASES)
     assert after.stdout.count(": up to date\n") == len(DATABASES)
 
@@ -61,8 +70,9 @@ def test_check_says_what_is_pending_until_migrate_has_run(
 def test_one_database_can_be_migrated_alone(variables: dict[str, str], tmp_path: Path) -> None:
     migrated = run("migrate", "--database", "primary", variables=variables, folder=tmp_path)
 
-    assert migrated.stdout.strip() == said("primary", "applied")
-    assert [f"{tmp_path}/var/primary.db"] == [str(path) for path in tmp_path.glob("var/*.db")]
+    assert migrated.stdout.strip() == said("primary", "applied", variables)
+    after = run("check", variables=variables, folder=tmp_path)
+    assert len(DATABASES) - 1 == after.stdout.count(" pending: ")
 
 
 MISTAKES = [
@@ -80,13 +90,12 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("arguments", "wrong", "message"), MISTAKES)
 def test_mistake_is_answered_with_one_sentence(
-    variables: dict[str, str],
     tmp_path: Path,
     arguments: list[str],
     wrong: dict[str, str],
     message: str,
 ) -> None:
-    ended = run(*arguments, variables=variables | wrong, folder=tmp_path)
+    ended = run(*arguments, variables=VARIABLES | wrong, folder=tmp_path)
 
     assert ended.returncode == 1
     assert ended.stderr.startswith(message)

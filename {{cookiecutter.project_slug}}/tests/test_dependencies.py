@@ -1,9 +1,8 @@
 """What the aliases promise to a request, through a real uvicorn where commit and answer have an order."""
 
-import sqlite3
+import asyncio
 from collections.abc import AsyncGenerator
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from fastapi import BackgroundTasks, FastAPI, HTTPException, WebSocket
@@ -11,29 +10,16 @@ from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 from httpx2 import AsyncClient
 from pydantic import BaseModel
-from sqlalchemy import text
+from sqlalchemy import inspect, text
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import get_settings
-from app.core.db import get_engine, get_session, session_scope
+from app.core.db import get_session, session_scope
 from app.dependencies import DevSessionDep, PrimarySessionDep, SessionDep
-from app.models import User
-from tests.support import lose_transaction, violate_at_commit
+from tests.support import lose_transaction, new_user, stored_users, violate_at_commit
 
 PROBLEM = "application/problem+json"
-
-
-def user() -> User:
-    return User(name="Ada", email=f"{uuid4()}@example.com")
-
-
-def stored_users() -> int:
-    """Count the users that are committed, on a connection that is not the service's."""
-    with sqlite3.connect(str(get_engine().url.database)) as connection:
-        rows: int = connection.execute("SELECT count(*) FROM users").fetchone()[0]
-    connection.close()
-    return rows
 
 
 def test_primary_alias_is_the_default_one() -> None:
@@ -45,12 +31,12 @@ async def test_every_answered_write_is_stored_when_its_answer_arrives(
 ) -> None:
     @app.post("/write")
     async def write(session: SessionDep) -> None:
-        session.add(user())
+        session.add(new_user())
 
     for written in range(1, 51):
         await server.post("/write")
 
-        assert written == stored_users()
+        assert written == await stored_users()
 
 
 async def test_commit_that_fails_is_an_error_answer_and_no_row(
@@ -58,13 +44,13 @@ async def test_commit_that_fails_is_an_error_answer_and_no_row(
 ) -> None:
     @app.post("/write", status_code=201)
     async def write(session: SessionDep) -> None:
-        session.add(user())
+        session.add(new_user())
         await violate_at_commit(session)
 
     answer = await server.post("/write")
 
     assert (409, PROBLEM) == (answer.status_code, answer.headers["content-type"])
-    assert stored_users() == 0
+    assert await stored_users() == 0
 
 
 async def test_commit_that_would_store_nothing_is_an_error_answer(
@@ -77,7 +63,7 @@ async def test_commit_that_would_store_nothing_is_an_error_answer(
     answer = await server.post("/write")
 
     assert (500, PROBLEM) == (answer.status_code, answer.headers["content-type"])
-    assert stored_users() == 0
+    assert await stored_users() == 0
 
 
 @pytest.mark.parametrize(
@@ -88,7 +74,7 @@ async def test_route_that_raises_leaves_no_row(
 ) -> None:
     @app.post("/write")
     async def write(session: SessionDep) -> None:
-        session.add(user())
+        session.add(new_user())
         await session.flush()
         raise error
 
@@ -96,7 +82,7 @@ async def test_route_that_raises_leaves_no_row(
 
     assert (status, PROBLEM) == (answer.status_code, answer.headers["content-type"])
     assert "secret" not in answer.text
-    assert stored_users() == 0
+    assert await stored_users() == 0
 
 
 async def test_answer_that_cannot_be_serialized_leaves_no_row(
@@ -107,13 +93,13 @@ async def test_answer_that_cannot_be_serialized_leaves_no_row(
 
     @app.post("/write", response_model=Answer)
     async def write(session: SessionDep) -> Any:
-        session.add(user())
+        session.add(new_user())
         return {"number": "none"}
 
     answer = await server.post("/write")
 
     assert answer.status_code == 500
-    assert stored_users() == 0
+    assert await stored_users() == 0
 
 
 async def test_aliases_of_a_database_share_a_session(app: FastAPI, client: AsyncClient) -> None:
@@ -140,16 +126,17 @@ async def test_dependency_can_be_overridden(app: FastAPI, client: AsyncClient) -
 
 
 async def test_dev_alias_uses_the_dev_database(
-    app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch, tmp_path: Any
+    app: FastAPI, client: AsyncClient, new_database: str, environment: pytest.MonkeyPatch
 ) -> None:
-    environment.setenv("DEV_DATABASE_URL", f"sqlite:///{tmp_path}/dev.db")
+    environment.setenv("DEV_DATABASE_URL", new_database)
     get_settings.cache_clear()
 
-    @app.get("/file")
-    async def file(session: DevSessionDep) -> Any:
-        return (await session.execute(text("PRAGMA database_list"))).one().file
+    @app.get("/tables")
+    async def tables(session: DevSessionDep) -> list[str]:
+        connection = await session.connection()
+        return await connection.run_sync(lambda sync: inspect(sync).get_table_names())
 
-    assert (await client.get("/file")).json() == f"{tmp_path}/dev.db"
+    assert (await client.get("/tables")).json() == []
 
 
 async def test_stream_opens_a_session_of_its_own(app: FastAPI, server: AsyncClient) -> None:
@@ -160,7 +147,7 @@ async def test_stream_opens_a_session_of_its_own(app: FastAPI, server: AsyncClie
 
     @app.get("/names")
     async def names(session: SessionDep) -> StreamingResponse:
-        session.add(user())
+        session.add(new_user())
         return StreamingResponse(lines())
 
     assert (await server.get("/names")).text == "Ada\n"
@@ -191,7 +178,7 @@ async def test_background_task_opens_a_session_of_its_own(
 ) -> None:
     async def write() -> None:
         async with session_scope() as session:
-            session.add(user())
+            session.add(new_user())
 
     @app.post("/later")
     async def later(tasks: BackgroundTasks) -> None:
@@ -200,17 +187,17 @@ async def test_background_task_opens_a_session_of_its_own(
     await server.post("/later")
     await server.get("/users")  # on the same connection: it is answered after the task
 
-    assert stored_users() == 1
+    assert await stored_users() == 1
 
 
 def test_websocket_commits_when_it_ends(app: FastAPI) -> None:
     @app.websocket("/ws")
     async def socket(websocket: WebSocket, session: SessionDep) -> None:
         await websocket.accept()
-        session.add(user())
+        session.add(new_user())
         await websocket.close()
 
     with TestClient(app) as client, client.websocket_connect("/ws") as websocket:
         websocket.receive()
 
-    assert stored_users() == 1
+    assert asyncio.run(stored_users()) == 1

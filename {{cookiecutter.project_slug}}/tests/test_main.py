@@ -8,7 +8,7 @@ from app import DESCRIPTION, TITLE, __version__
 from app.core.db import get_engine
 from app.core.errors import ConfigurationError
 from app.main import create_app
-from tests.support import sqlite_connections, until
+from tests.support import connections, nobody_is_connected, until
 
 
 def test_description_of_the_api_names_the_project() -> None:
@@ -38,9 +38,9 @@ async def test_stop_closes_every_connection(app: FastAPI, databases: None) -> No
     async with app.router.lifespan_context(app):
         async with get_engine().connect():
             pass
-        assert sqlite_connections() == 1
+        assert await connections() == 1
 
-    await until(lambda: sqlite_connections() == 0)
+    await until(nobody_is_connected)
 
 
 async def test_documentation_is_served(client: AsyncClient) -> None:

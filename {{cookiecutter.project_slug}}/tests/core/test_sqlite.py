@@ -1,7 +1,11 @@
+"""What core/sqlite.py adds to a connection."""
+
 import pytest
 from sqlalchemy import text
 
 from app.core.db import get_engine, session_scope
+
+pytestmark = pytest.mark.sqlite
 
 PRAGMAS = {"foreign_keys": 1, "journal_mode": "wal", "busy_timeout": 5000, "query_only": 0}
 

@@ -3,7 +3,7 @@
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 
 from app.core.db import get_engine, get_session, session_scope
@@ -26,6 +26,13 @@ def test_each_database_has_a_dependency_of_its_own() -> None:
 
 async def test_each_database_has_an_engine_of_its_own(databases: None) -> None:
     assert get_engine() is not get_engine("analytics")
+
+
+@pytest.mark.postgresql
+async def test_each_is_another_one_on_the_server(databases: None) -> None:
+    this = text("SELECT current_database()")
+    async with session_scope() as primary, session_scope("analytics") as analytics:
+        assert await primary.scalar(this) != await analytics.scalar(this)
 
 
 async def test_request_commits_both(app: FastAPI, server: AsyncClient) -> None:

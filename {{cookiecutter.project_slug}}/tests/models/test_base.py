@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, MetaData
+from sqlalchemy import ForeignKey, MetaData, text
 from sqlalchemy.exc import StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, configure_mappers, mapped_column, relationship
 
@@ -29,6 +29,22 @@ async def test_time_comes_back_as_the_same_instant_in_utc(databases: None, zone:
 
     assert time == stored
     assert stored.tzinfo is UTC
+
+
+@pytest.mark.postgresql
+async def test_time_is_stored_as_an_instant_whatever_the_zone_of_the_connection(
+    databases: None,
+) -> None:
+    time = datetime(2026, 6, 1, 12, tzinfo=UTC)
+    async with session_scope() as session:
+        await session.execute(text("SET LOCAL TIME ZONE 'Asia/Kolkata'"))
+        session.add(User(name="Ada", email="ada@example.com", created_at=time))
+        await session.flush()
+        column = await session.execute(
+            text("SELECT pg_typeof(created_at)::text, created_at::text FROM users")
+        )
+
+        assert column.one() == ("timestamp with time zone", "2026-06-01 17:30:00+05:30")
 
 
 async def test_time_without_a_zone_is_refused(databases: None) -> None:

@@ -1,0 +1,132 @@
+"""pytest on two kinds of databases: --db, the server of the run, and its line in the header.
+
+A test that asks for `backend`, as all do that use a database, runs on each kind. One that needs a
+certain kind says so with its marker: @pytest.mark.sqlite, @pytest.mark.postgresql.
+"""
+
+import gc
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness.postgresql import Server
+
+ROOT = Path(__file__).parents[2]
+KINDS = ("sqlite", "postgresql")
+
+SECONDS_TO_STOP = 60.0  # after which the run does not wait any longer for its server's end
+
+address = pytest.StashKey[dict[str, str]]()
+keeper = pytest.StashKey["subprocess.Popen[str]"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--db", choices=KINDS, help="test on this kind of database only")
+    parser.addini("postgres_image", "what Testcontainers runs, unless POSTGRES_IMAGE is set")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for kind in KINDS:
+        config.addinivalue_line("markers", f"{kind}: tests on {kind}; as a mark, only there")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "backend" in metafunc.fixturenames:
+        kinds = _kinds(metafunc.definition) or KINDS
+        marked = [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in kinds]
+        metafunc.parametrize("backend", marked, indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if chosen := config.getoption("db"):
+        others = [item for item in items if _kinds(item) and chosen not in _kinds(item)]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if item not in others]
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what stays, so that a collection after each test costs little."""
+    gc.collect()
+    gc.freeze()
+
+
+def _kinds(node: pytest.Item) -> list[str]:
+    names = {mark.name for mark in node.iter_markers()}
+    return [kind for kind in KINDS if kind in names]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Start the server, or find it: once for all workers, and before the header is written."""
+    config = session.config
+    if hasattr(config, "workerinput"):
+        config.stash[address] = config.workerinput["postgresql"]
+    elif config.getoption("db") == "sqlite" or config.getoption("collectonly"):
+        config.stash[address] = {}
+    else:
+        config.stash[address] = _start(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a worker of pytest-xdist where the server is."""
+    node.workerinput["postgresql"] = node.config.stash[address]
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    names = [config.stash[address].get("name"), f"SQLite {sqlite3.sqlite_version}"]
+    if config.getoption("db") == "postgresql":
+        names.pop()
+    return [f"database: {name}" for name in names if name]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Take leave of the server, and wait until it has gone."""
+    if process := config.stash.get(keeper, None):
+        process.communicate("done", timeout=SECONDS_TO_STOP)
+
+
+@pytest.fixture(scope="session")
+def postgresql(pytestconfig: pytest.Config) -> Iterator[Server]:
+    """The server of the run, as this process uses it."""
+    where = pytestconfig.stash[address]
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
+    server = Server(where["url"], where["prefix"], worker)
+    yield server
+    server.close()
+
+
+def _start(config: pytest.Config) -> dict[str, str]:
+    command = [sys.executable, "-m", "tests.harness.server", config.getini("postgres_image")]
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    process = config.stash[keeper] = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,  # who interrupts the run does not interrupt its server
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    for line in process.stdout:
+        said: dict[str, str] = json.loads(line)
+        if "error" in said:
+            raise pytest.UsageError(said["error"])
+        if "url" in said:
+            return said
+        _write(config, said["doing"])
+    raise pytest.UsageError("the process that keeps the PostgreSQL of the tests has died")
+
+
+def _write(config: pytest.Config, line: str) -> None:
+    """Say what is going on, now: it may take a while."""
+    if reporter := config.pluginmanager.get_plugin("terminalreporter"):
+        reporter.write_line(line)

@@ -1,0 +1,60 @@
+"""A network between the service and PostgreSQL that can fail as networks do."""
+
+import asyncio
+from contextlib import suppress
+
+from sqlalchemy import make_url
+
+
+class Proxy:
+    """Another way to the server of a URL, as long as its block lasts."""
+
+    url: str
+
+    def __init__(self, url: str) -> None:
+        self._server_url = make_url(url)
+        self._pumps: list[asyncio.Task[None]] = []
+        self._writers: list[asyncio.StreamWriter] = []
+
+    def cut(self) -> None:
+        """Pass nothing on any more of what is connected now, and tell neither side.
+
+        A firewall does that which has forgotten about a connection.
+        """
+        for pump in self._pumps:
+            pump.cancel()
+
+    async def __aenter__(self) -> "Proxy":
+        self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        _, port = self._listener.sockets[0].getsockname()
+        here = self._server_url.set(host="127.0.0.1", port=port).difference_update_query(["host"])
+        self.url = here.render_as_string(hide_password=False)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listener.close()
+        self.cut()
+        for writer in self._writers:
+            writer.close()
+        closed = (writer.wait_closed() for writer in self._writers)
+        await asyncio.gather(*self._pumps, *closed, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await self._connect()
+        self._writers += [writer, server_writer]
+        for source, sink in ((reader, server_writer), (server_reader, writer)):
+            self._pumps.append(asyncio.create_task(_pump(source, sink)))
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        port = self._server_url.port or 5432
+        folder = self._server_url.query.get("host")
+        if folder:  # of a Unix socket
+            return await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
+        return await asyncio.open_connection(self._server_url.host, port)
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await source.read(65536):
+            sink.write(data)
+    sink.close()

@@ -1,0 +1,76 @@
+"""A password of which each character means something in a URL, in an ini file or in a format string."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+from app import migrations
+from app.core.config import get_settings, variable
+from app.core.db import dispose_engines, session_scope
+from tests.harness.postgresql import Server
+from tests.support import new_user, set_databases, stored_users
+
+ROOT = Path(__file__).parents[2]
+PASSWORD = "p%40:/?#&ü'\"\\ $x"
+
+
+@pytest.fixture(params=["url", "parts"])
+def hostile(
+    request: pytest.FixtureRequest, postgresql: Server, environment: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """The primary database as a user with this password; the URL is given whole, or in parts."""
+    with postgresql.stranger(PASSWORD) as text:
+        if request.param == "url":
+            set_databases(environment, {"primary": text})
+        else:
+            url = make_url(text)
+            parts = {
+                "host": url.host or url.query["host"],
+                "port": str(url.port or 5432),
+                "username": url.username,
+                "password": PASSWORD,
+                "dbname": url.database,
+            }
+            for name, value in parts.items():
+                environment.setenv(variable("primary", name), str(value))
+            get_settings.cache_clear()
+        yield
+
+
+def run(*command: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        [sys.executable, "-m", *command],
+        capture_output=True,
+        check=False,
+        cwd=ROOT,
+        env=environment,
+        text=True,
+    )
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 0, said
+    return said
+
+
+@pytest.mark.postgresql
+def test_hostile_password_works_and_is_not_shown(hostile: None) -> None:
+    said = run("app", "migrate", "--database", "primary")
+    said += run("alembic", "-n", "primary", "check")
+    said += run("alembic", "-n", "primary", "upgrade", "head", "--sql")
+    said += run("app", "check", "--database", "primary")
+
+    async def write() -> int:
+        async with session_scope() as session:
+            session.add(new_user())
+        await dispose_engines()
+        return await stored_users()
+
+    assert asyncio.run(write()) == 1
+    assert migrations.pending("primary") == []
+    assert "p%" not in said
