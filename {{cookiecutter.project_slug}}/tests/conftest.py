@@ -34,6 +34,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]
     forget_environment(monkeypatch)
     yield monkeypatch
     get_settings.cache_clear()
+    gc.collect()  # what the test has left open is reported now, and not in a later test
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +54,7 @@ def backend(
     else:
         backend = SQLite(tmp_path, request.getfixturevalue("sqlite_templates"))
     yield backend
-    gc.collect()  # who has left something open hears of it now, and nobody else later
+    gc.collect()
     backend.end()
 
 

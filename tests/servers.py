@@ -1,0 +1,94 @@
+"""The servers on which the rendered tests run here, and what there is on them."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import clean_environment
+
+NO_DOCKER = {"DOCKER_HOST": "unix:///nowhere/docker.sock"}
+
+RUN_SQL = """
+import asyncio, json, sys
+from sqlalchemy import make_url
+from tests.harness.connections import connect
+
+async def run(url, *statements):
+    connection = await connect(make_url(url))
+    for statement in statements:
+        rows = await connection.fetch(statement)
+    await connection.close()
+    print(json.dumps([list(row) for row in rows]))
+
+asyncio.run(run(*sys.argv[1:]))
+"""
+
+
+def _has_docker() -> bool:
+    if shutil.which("docker") is None:
+        return False
+    return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+
+
+needs_docker = pytest.mark.skipif(
+    not _has_docker() and "REQUIRE_DOCKER" not in os.environ,
+    reason="no Docker engine answers on this machine",
+)
+
+
+def on_docker() -> dict[str, str]:
+    """Return the variables that force Docker, with the image that this machine has, if it says so."""
+    image = {name: os.environ[name] for name in ("POSTGRES_IMAGE",) if name in os.environ}
+    return {"TEST_POSTGRES": "docker"} | image
+
+
+def python(project: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the project's Python, and return how it ended."""
+    ended = subprocess.run(
+        [project / ".venv/bin/python", *arguments],
+        capture_output=True,
+        check=False,
+        cwd=project,
+        env=clean_environment(**variables),
+        text=True,
+    )
+    print(ended.stdout, ended.stderr, sep="\n")
+    return ended
+
+
+def sql(project: Path, url: str, *statements: str) -> Any:
+    """Return the rows of the last one of these statements."""
+    ended = python(project, "-c", RUN_SQL, url, *statements)
+    assert ended.returncode == 0
+    return json.loads(ended.stdout)
+
+
+@contextmanager
+def somebody_elses_server(project: Path) -> Iterator[str]:
+    """Run a server; yield its URL for a user who may create databases and roles, and nothing else."""
+    keeper = subprocess.Popen(
+        [project / ".venv/bin/python", "-m", "tests.harness.server", "none"],
+        cwd=project,
+        env=clean_environment(TEST_POSTGRES="embedded"),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert keeper.stdout
+    with keeper:
+        url: str = json.loads(keeper.stdout.readline())["url"]
+        sql(
+            project,
+            url,
+            "CREATE ROLE creator LOGIN CREATEDB CREATEROLE PASSWORD 's%40cret'",
+            "CREATE ROLE reader LOGIN PASSWORD 's%40cret'",
+        )
+        yield url.replace("postgres:@/postgres", "creator:s%2540cret@/shop_test")
+        keeper.communicate("done")

