@@ -114,6 +114,7 @@ class Server:
         self.run(as_owner.close())
         url = self._url.set(database=database, username=user, password=password)
         yield url.render_as_string(hide_password=False)
+        self.connections_to([database])  # to end those of another user we may have no right
         self.drop(database)
         self._execute(f"DROP ROLE {quoted(user)}")
 
@@ -207,6 +208,6 @@ class Clone:
         try:
             await self._connection.execute(self._restore)
             found = await self._connection.fetchval(self._state)
-        except asyncpg.PostgresError:
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
             return False
         return bool(found == self._expected)

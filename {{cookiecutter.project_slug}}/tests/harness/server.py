@@ -10,6 +10,7 @@ everything goes: the container, the server, or the databases on a server that is
 import asyncio
 import json
 import os
+import re
 import secrets
 import signal
 import sys
@@ -143,13 +144,13 @@ def _external(text: str) -> Iterator[Server]:
             f"TEST_DATABASE_URL names the database {database!r}, which may be one that matters: "
             f"name one that ends in {SUFFIX}, whether it exists or not"
         )
-    server = Server(
+    stem = re.sub(r"\W", "", database.removesuffix(SUFFIX), flags=re.ASCII)[:12]
+    yield Server(
         url=asyncio.run(_reachable(url)),
-        prefix=f"{database.removesuffix(SUFFIX)[:20]}_{secrets.token_hex(4)}",
+        prefix=f"{stem}_{secrets.token_hex(4)}",
         name="at TEST_DATABASE_URL",
         is_borrowed=True,
     )
-    yield server
 
 
 async def _reachable(url: URL) -> URL:
