@@ -567,6 +567,7 @@ async def test_sessions_on_a_database_in_memory_wait_for_each_other(
     [
         "postgresql://u:hidden@127.0.0.1:1/d",  # nobody listens
         "postgresql://u:hidden@nowhere.invalid/d",  # cannot be resolved
+        f"postgresql://u:hidden@{'x' * 64}.invalid/d",  # is no name
     ],
 )
 async def test_server_that_cannot_be_reached_is_an_operational_error(

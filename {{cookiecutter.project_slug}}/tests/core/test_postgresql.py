@@ -143,17 +143,46 @@ async def test_error_is_raised_unchanged_though_the_connection_is_dead(single: N
     assert await stored_users() == 1
 
 
-@pytest.mark.parametrize("statement", ["SELECT 1", None], ids=["statement", "commit"])
+async def die_before_a_statement(session: AsyncSession) -> None:
+    await kill(await pid(session))
+    await session.execute(text("SELECT 1"))
+
+
+async def die_in_a_statement(session: AsyncSession) -> None:
+    number = await pid(session)
+    sleep = asyncio.create_task(session.execute(text("SELECT pg_sleep(60)")))
+    await until_it_is_active(number)
+    await kill(number)
+    await sleep
+
+
+async def die_before_the_commit(session: AsyncSession) -> None:
+    await kill(await pid(session))
+
+
+DEATHS = [die_before_a_statement, die_in_a_statement, die_before_the_commit]
+
+
+@pytest.mark.parametrize("die", DEATHS)
+async def test_connection_that_dies_is_an_operational_error(single: None, die: Any) -> None:
+    with pytest.raises(OperationalError):
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            await die(session)
+
+    assert await stored_users() == 0
+
+
+@pytest.mark.parametrize("die", DEATHS)
 async def test_connection_that_dies_in_a_request_is_an_error_answer_and_no_row(
-    app: FastAPI, single: None, server: AsyncClient, statement: str | None
+    app: FastAPI, single: None, server: AsyncClient, die: Any
 ) -> None:
     @app.post("/write")
     async def write(session: SessionDep) -> None:
         session.add(new_user())
         await session.flush()
-        await kill(await pid(session))
-        if statement:
-            await session.execute(text(statement))
+        await die(session)
 
     answer = await server.post("/write")
 
@@ -252,8 +281,9 @@ async def test_connection_that_a_network_has_silently_cut_is_replaced(
             before = await pid(session)
         proxy.cut()
 
-        async with session_scope() as session:
-            assert await pid(session) != before
+        async with asyncio.timeout(1.5):  # a good-bye that is answered by nobody takes 2 seconds
+            async with session_scope() as session:
+                assert await pid(session) != before
         await dispose_engines()
 
 
@@ -410,18 +440,33 @@ def pgbouncer(environment: pytest.MonkeyPatch, single: None) -> None:
     configure(environment, pgbouncer=True)
 
 
-async def test_nothing_is_set_or_prepared_for_pgbouncer(pgbouncer: None) -> None:
-    for _ in range(2):
-        async with session_scope() as session:
-            await session.scalars(select(User))
+async def prepared_statements(session: AsyncSession) -> set[str]:
+    """Return the names of those that the connection knows: this one, and those that it keeps."""
+    return set(await session.scalars(text("SELECT name FROM pg_prepared_statements")))
 
+
+async def test_nothing_is_set_or_kept_for_pgbouncer(pgbouncer: None) -> None:
     async with session_scope() as session:
-        settings = (
-            "SELECT count(*) FROM pg_settings WHERE source = 'client' AND name LIKE '%timeout'"
-        )
-        assert await session.scalar(text(settings)) == 0
-        # This statement itself is one while it runs.
-        assert await session.scalar(text("SELECT count(*) FROM pg_prepared_statements")) in {0, 1}
+        for n in range(2):
+            await session.scalars(select(User))
+            await (await driver(session)).fetch("SELECT $1::integer", n)
+
+        ours = "SELECT count(*) FROM pg_settings WHERE source = 'client' AND name LIKE '%timeout'"
+        assert await session.scalar(text(ours)) == 0
+        assert len(await prepared_statements(session)) == 1
+
+
+async def test_no_two_connections_through_pgbouncer_give_a_statement_the_same_name(
+    pgbouncer: None,
+) -> None:
+    async with session_scope() as session:
+        one = await prepared_statements(session)
+    await dispose_engines()
+    async with session_scope() as session:
+        other = await prepared_statements(session)
+
+    assert one
+    assert not one & other
 
 
 async def test_read_only_session_is_refused_a_write_through_pgbouncer(pgbouncer: None) -> None:
@@ -431,3 +476,32 @@ async def test_read_only_session_is_refused_a_write_through_pgbouncer(pgbouncer:
     with pytest.raises(DBAPIError, match="read-only"):
         async with session_scope(read_only=True) as session:
             session.add(new_user())
+
+
+# What the server says, and what is answered
+
+ANSWERS = {
+    "08006": 503,  # connection failure
+    "22001": 422,  # value too long
+    "23P01": 409,  # exclusion violation
+    "40001": 503,  # serialization failure
+    "53200": 503,  # out of memory
+    "55P03": 503,  # lock not available
+    "57P03": 503,  # cannot connect now
+    "XX000": 500,  # a fault of its own
+}
+
+
+@pytest.mark.parametrize(("sqlstate", "status"), ANSWERS.items())
+async def test_error_of_the_server_has_its_status(
+    app: FastAPI, client: AsyncClient, sqlstate: str, status: int
+) -> None:
+    @app.get("/error")
+    async def error(session: SessionDep) -> None:
+        body = f"BEGIN RAISE EXCEPTION 'hidden' USING ERRCODE = '{sqlstate}'; END"
+        await session.execute(text(f"DO $${body}$$"))
+
+    answer = await client.get("/error")
+
+    assert answer.status_code == status
+    assert "hidden" not in answer.text
