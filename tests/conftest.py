@@ -4,8 +4,9 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import Any
 
 import pytest
@@ -63,22 +64,30 @@ def cookiecutter_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bake(
-    template: Path, cookiecutter_config: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Bake:
+def folder() -> Iterator[Path]:
+    """A folder for projects; not pytest's own, which each pytest within it closes to all others.
+
+    As root, the server of the rendered tests runs as another user, who must get at its programs.
+    """
+    with TemporaryDirectory(prefix="baked-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def bake(template: Path, cookiecutter_config: Path, folder: Path) -> Bake:
     """Render the template; answers that are not given are the defaults."""
 
     def bake(**answers: str) -> Path:
         unknown = answers.keys() - QUESTIONS.keys()
         assert not unknown, f"no such question: {unknown}"
-        folder = cookiecutter(
+        project = cookiecutter(
             str(template),
             config_file=str(cookiecutter_config),
             extra_context=answers,
             no_input=True,
-            output_dir=str(tmp_path_factory.mktemp("baked")),
+            output_dir=mkdtemp(dir=folder),
         )
-        return Path(folder)
+        return Path(project)
 
     return bake
 

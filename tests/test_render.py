@@ -118,6 +118,24 @@ def test_files_of_ci_are_those_that_were_asked_for(bake: Bake) -> None:
         assert CI_FILES[answer] == names & {".github", ".gitlab-ci.yml"}
 
 
+def test_ci_runs_the_tests_on_the_postgresql_that_was_asked_for(bake: Bake) -> None:
+    github = bake(ci="github", postgres_version="16")
+    gitlab = bake(ci="gitlab", postgres_version="16")
+    on_github = yaml.safe_load((github / ".github/workflows/ci.yml").read_text())["jobs"]["test"]
+    on_gitlab = yaml.safe_load((gitlab / ".gitlab-ci.yml").read_text())["test"]
+    tests = [step for step in on_github["steps"] if step.get("run") == "make test"]
+
+    assert on_github["services"]["postgres"]["image"] == "postgres:16-alpine"
+    assert on_gitlab["services"][0]["name"] == "postgres:16-alpine"
+    assert [step["env"] for step in tests] == [
+        {"TEST_POSTGRES": "docker"},
+        {"TEST_DATABASE_URL": "postgresql://postgres:postgres@localhost:5432/ci_test"},
+        {"TEST_POSTGRES": "embedded"},
+    ]
+    for project in (github, gitlab):
+        assert 'postgres_image = "postgres:16-alpine"' in (project / "pyproject.toml").read_text()
+
+
 def test_license_is_the_one_that_was_asked_for(bake: Bake) -> None:
     texts = {
         "MIT": "MIT License",
