@@ -123,6 +123,5 @@ def make(
 
 def clean_environment(**variables: str) -> dict[str, str]:
     """Return what a machine has, Docker included, and these variables."""
-    kept = ("HOME", "LANG", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR")
-    docker = ("DOCKER_HOST", "TESTCONTAINERS_RYUK_DISABLED")
-    return {name: os.environ[name] for name in (*kept, *docker) if name in os.environ} | variables
+    kept = ("DOCKER_HOST", "HOME", "LANG", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR")
+    return {name: os.environ[name] for name in kept if name in os.environ} | variables
