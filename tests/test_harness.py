@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import textwrap
 import time
@@ -123,9 +124,13 @@ MISTAKES: list[tuple[dict[str, str], str]] = [
     ),
     (
         {"TEST_DATABASE_URL": "postgresql://u:hidden@h/shop"},
-        "TEST_DATABASE_URL names the database 'shop'",
+        "TEST_DATABASE_URL names the database 'shop', and tests may only touch what is theirs: name",
     ),
-    ({"TEST_DATABASE_URL": "postgresql://u:hidden@h"}, "TEST_DATABASE_URL names the database ''"),
+    ({"TEST_DATABASE_URL": "postgresql://u:hidden@h"}, "TEST_DATABASE_URL names no database, "),
+    (
+        {"TEST_DATABASE_URL": "postgresql://u:p@hid/hidden@h/shop"},
+        "TEST_DATABASE_URL names no database, ",
+    ),
     ({"TEST_DATABASE_URL": "sqlite:///shop_test"}, "TEST_DATABASE_URL: 'sqlite' is not PostgreSQL"),
     (
         {"TEST_DATABASE_URL": "mysql://u:hidden@h/x_test"},
@@ -231,11 +236,10 @@ def keepers(project: Path) -> list[str]:
     return found.stdout.split()
 
 
-def servers() -> set[str]:
-    """Return the servers that come from a wheel, by their folders."""
-    found = subprocess.run(
-        ["pgrep", "-fa", "bin/postgres -D"], capture_output=True, check=False, text=True
-    )
+def servers(project: Path) -> set[str]:
+    """Return the servers that come from the project's wheel, by their folders."""
+    pattern = f"{project}/.venv/.*bin/postgres -D"
+    found = subprocess.run(["pgrep", "-fa", pattern], capture_output=True, check=False, text=True)
     return set(re.findall(r"\S*/pg-\S+", found.stdout))
 
 
@@ -246,12 +250,12 @@ def containers() -> set[str]:
 
 @pytest.mark.parametrize("how", KILLS)
 def test_killed_run_leaves_no_server_from_the_wheel(project: Path, how: str) -> None:
-    before = servers()
+    before = servers(project)
 
     with killed_run(project, how, **EMBEDDED):
-        [folder] = servers() - before
+        [folder] = servers(project) - before
 
-    assert servers() == before
+    assert servers(project) == before
     assert not Path(folder).exists()
 
 
@@ -274,6 +278,21 @@ def test_killed_run_leaves_no_container(project: Path, how: str) -> None:
         assert containers() > before
 
     assert containers() == before
+
+
+def test_run_that_is_interrupted_before_it_has_a_server_ends_at_once(project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        port = mute.getsockname()[1]
+        running = subprocess.Popen(
+            [project / ".venv/bin/python", "-m", "pytest", QUICK],
+            cwd=project,
+            env=clean_environment(TEST_DATABASE_URL=f"postgresql://u:p@127.0.0.1:{port}/x_test"),
+        )
+        asked, _ = mute.accept()
+        running.send_signal(signal.SIGINT)
+        assert running.wait(timeout=8) != 0  # it gives up connecting after 10 seconds
+        asked.close()
+    wait_until(lambda: not keepers(project))
 
 
 def test_run_that_ends_leaves_nothing_on_the_server(project: Path, url: str) -> None:
@@ -342,6 +361,13 @@ def test_leak_fails_the_test_that_leaks_and_no_other(project: Path, tmp_path: Pa
         def test_8_innocent() -> None:
             pass
 
+        def test_loop_is_not_closed_by_a_test_that_fails() -> None:
+            loop = asyncio.new_event_loop()
+            assert not loop
+
+        def test_next_innocent() -> None:
+            pass
+
         async def test_9_connection_is_forgotten(databases: None) -> None:
             engine = create_async_engine(get_engine().url)
             await engine.connect()
@@ -354,7 +380,83 @@ def test_leak_fails_the_test_that_leaks_and_no_other(project: Path, tmp_path: Pa
 
     passed = {name for name, outcome in ended.items() if outcome == "PASSED"}
     assert passed == {name for name in ended if name.endswith("innocent")}
-    assert (len(passed), len(ended)) == (5, 10)
+    assert (len(passed), len(ended)) == (6, 12)
+
+
+def test_what_deleting_a_row_does_is_not_seen_either(project: Path, tmp_path: Path) -> None:
+    more = """
+        from tests.support import migrate
+
+        TABLES = \'\'\'
+            CREATE TABLE audit (n INTEGER);
+            CREATE FUNCTION audit() RETURNS TRIGGER LANGUAGE plpgsql AS
+                $$ BEGIN INSERT INTO audit VALUES (1); RETURN NULL; END $$;
+            CREATE TRIGGER audit AFTER DELETE ON users FOR EACH ROW EXECUTE FUNCTION audit();
+            CREATE TYPE mood AS ENUM ('glad')
+        \'\'\'
+
+        def test_1_prepare(postgresql) -> None:
+            clone = postgresql.clone("primary", migrate)
+            connection = postgresql.connect(clone._template)
+            postgresql.run(connection.execute(TABLES))
+            postgresql.run(connection.close())
+            clone.replace()
+
+        async def test_2_change(databases: None) -> None:
+            async with session_scope() as session:
+                session.add(new_user())
+                await session.execute(text("ALTER TYPE mood ADD VALUE 'sad'"))
+
+        async def test_3_nothing_is_left(databases: None) -> None:
+            assert await fetch("SELECT count(*) FROM audit") == [(0,)]
+            assert await fetch("SELECT enumlabel FROM pg_enum") == [("glad",)]
+
+        async def test_4_change(databases: None) -> None:
+            async with session_scope() as session:
+                session.add(new_user())
+
+        async def test_5_nothing_is_left(databases: None) -> None:
+            assert await fetch("SELECT count(*) FROM audit") == [(0,)]
+            assert await stored_users() == 0
+    """.replace("\\'", "'")
+
+    ended = outcomes(project, tmp_path, more)
+
+    assert (5, {"PASSED"}) == (len(ended), {*ended.values()})
+
+
+def test_password_of_the_server_is_not_in_a_report(project: Path, tmp_path: Path, url: str) -> None:
+    failing = """
+        import os
+        import pytest
+        from app.core.config import variable
+        from tests.support import fetch, set_databases
+
+        @pytest.mark.postgresql
+        async def test_it(databases: None, environment: pytest.MonkeyPatch) -> None:
+            url = os.environ[variable("primary")].replace("_main_", "_nowhere_")
+            set_databases(environment, {"primary": url})
+            print(url)
+            await fetch("SELECT 1")
+    """
+    (tmp_path / "test_it.py").write_text(textwrap.dedent(failing))
+    plugin = ("-c", "pyproject.toml", "-p", "tests.conftest")
+
+    ended = run_tests(project, *plugin, "-l", str(tmp_path / "test_it.py"), TEST_DATABASE_URL=url)
+
+    assert "does not exist" in ended.stdout
+    assert "cret" not in ended.stdout
+
+
+def test_env_file_of_the_developer_is_not_read(project: Path) -> None:
+    env = project / ".env"
+    env.write_text("DATABASE_URL=postgresql://u:hidden@nowhere.invalid/d\n")
+    try:
+        ended = run_tests(project, "-n2", **EMBEDDED)
+    finally:
+        env.unlink()
+
+    assert ended.returncode == 0
 
 
 def test_no_test_sees_what_another_has_done(project: Path, tmp_path: Path) -> None:
@@ -375,6 +477,7 @@ def test_no_test_sees_what_another_has_done(project: Path, tmp_path: Path) -> No
             "CREATE TYPE stray AS ENUM ('x')",
             "CREATE SCHEMA stray",
             "TRUNCATE users",
+            "COMMENT ON TABLE users IS 'x'",
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE datname = current_database() AND pid <> pg_backend_pid()",
         ])
@@ -393,7 +496,7 @@ def test_no_test_sees_what_another_has_done(project: Path, tmp_path: Path) -> No
             assert not await fetch("SELECT 1 FROM pg_class WHERE relname = 'stray'")
             assert not await fetch("SELECT 1 FROM pg_proc WHERE proname = 'stray'")
             assert await fetch("SELECT 1 FROM pg_constraint WHERE conname = 'uq_users_email'")
-            assert len(names) == 11  # each change was one that needed another clone
+            assert len(names) == 12  # each change was one that needed another clone
 
         async def test_rows(databases: None) -> None:
             async with session_scope() as session:
@@ -421,4 +524,4 @@ def test_no_test_sees_what_another_has_done(project: Path, tmp_path: Path) -> No
     ended = outcomes(project, tmp_path, changes)
 
     assert {"PASSED"} == {outcome for all_ in ended.values() for outcome in all_.split()}
-    assert sum(len(all_.split()) for all_ in ended.values()) == 17
+    assert sum(len(all_.split()) for all_ in ended.values()) == 18

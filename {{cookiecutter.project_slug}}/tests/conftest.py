@@ -4,7 +4,6 @@ A test asks for the highest rung that it needs, and runs on PostgreSQL and on SQ
 own sessions run under all of them, with real commits: what a test changes is the URL.
 """
 
-import gc
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from app.main import create_app
 from tests.harness.backends import Backend, PostgreSQL, SQLite
 from tests.support import (
     checked_out,
+    collect_garbage,
     forget_environment,
     serve,
     set_databases,
@@ -34,7 +34,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]
     forget_environment(monkeypatch)
     yield monkeypatch
     get_settings.cache_clear()
-    gc.collect()  # what the test has left open is reported now, and not in a later test
+    collect_garbage()
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +54,7 @@ def backend(
     else:
         backend = SQLite(tmp_path, request.getfixturevalue("sqlite_templates"))
     yield backend
-    gc.collect()
+    collect_garbage()
     backend.end()
 
 

@@ -1,6 +1,7 @@
 """What the README shows works, and .env.example is complete."""
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
@@ -30,8 +31,10 @@ async def test_route_of_the_readme(app: FastAPI, client: AsyncClient) -> None:
     assert (await client.get("/user-count")).json() == 1
 
 
-def test_script_of_the_readme(databases: None) -> None:
-    subprocess.run([sys.executable, "-c", SCRIPT], check=True, cwd=ROOT)
+def test_script_of_the_readme(databases: None, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", SCRIPT]
+    subprocess.run(command, check=True, cwd=tmp_path, env=environment)  # without a .env
 
     async def names() -> list[str]:
         async with session_scope() as session:

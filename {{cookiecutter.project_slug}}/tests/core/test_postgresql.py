@@ -20,9 +20,9 @@ from app.dependencies import SessionDep
 from app.models import User
 from tests.harness.proxy import Proxy
 from tests.support import (
-    connections,
     fetch,
     new_user,
+    nobody_is_connected,
     set_databases,
     stored_users,
     until,
@@ -137,7 +137,7 @@ async def test_error_is_raised_unchanged_though_the_connection_is_dead(single: N
             raise raised
 
     assert caught.value is raised
-    assert await connections() == 0
+    await until(nobody_is_connected)
     async with session_scope() as session:
         session.add(new_user())
     assert await stored_users() == 1

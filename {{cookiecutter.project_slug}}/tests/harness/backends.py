@@ -74,12 +74,12 @@ class PostgreSQL:
     def end(self) -> None:
         used = [*self._new, *(clone.database for clone in self._clones)]
         leaks = self._server.connections_to(used)
-        for database in self._new:
-            self._server.drop(database)
         for clone in self._clones:
             if leaks:
                 clone.replace()
             else:
                 clone.restore()
+        for database in self._new:
+            self._server.drop(database)
         if leaks:
             pytest.fail(f"the test has left connections open: {leaks}")

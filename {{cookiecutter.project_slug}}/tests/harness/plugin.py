@@ -7,15 +7,18 @@ certain kind says so with its marker: @pytest.mark.sqlite, @pytest.mark.postgres
 import gc
 import json
 import os
+import re
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.harness.connections import forget_libpq
 from tests.harness.postgresql import Server
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +29,7 @@ SECONDS_TO_STOP = 60.0  # after which the run does not wait any longer for its s
 # With a session of its own, and no parent in the run, a process is not killed with the run.
 LAUNCH = "import subprocess, sys; subprocess.Popen(sys.argv[1:])"
 
-address = pytest.StashKey[dict[str, str]]()
+address = pytest.StashKey[dict[str, Any]]()
 keeper = pytest.StashKey["subprocess.Popen[str]"]()
 
 
@@ -75,6 +78,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         config.stash[address] = {}
     else:
         config.stash[address] = _start(config)
+    if not config.stash[address].get("is_borrowed"):
+        forget_libpq()
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -91,9 +96,32 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Take leave of the server, and wait until it has gone."""
-    if process := config.stash.get(keeper, None):
-        process.communicate("done", timeout=SECONDS_TO_STOP)
+    """Take leave of the server, and wait until it has gone; not for one that has yet to come."""
+    process = config.stash.get(keeper, None)
+    if process and config.stash.get(address, None):
+        process.communicate("done\n", timeout=SECONDS_TO_STOP)
+    elif process:
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            assert pipe
+            pipe.close()
+        process.wait(SECONDS_TO_STOP)  # for what has only launched it
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keep the server's password out of a report, in which a traceback shows arguments."""
+    report = yield
+    password = urlsplit(item.config.stash[address].get("url", "")).password
+    if password and report.longrepr:
+        spellings = {password, unquote(password), repr(unquote(password))[1:-1]}
+        secret = "|".join(re.escape(spelling) for spelling in spellings)
+        secret = rf"(?<=['\":])({secret})(?=['\"@])"
+        if re.search(secret, shown := str(report.longrepr)):
+            report.longrepr = re.sub(secret, "***", shown)
+        report.sections = [(name, re.sub(secret, "***", text)) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +134,7 @@ def postgresql(pytestconfig: pytest.Config) -> Iterator[Server]:
     server.close()
 
 
-def _start(config: pytest.Config) -> dict[str, str]:
+def _start(config: pytest.Config) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.harness.server", config.getini("postgres_image")]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     process = config.stash[keeper] = subprocess.Popen(
@@ -122,7 +150,7 @@ def _start(config: pytest.Config) -> dict[str, str]:
     assert process.stdout
     assert process.stderr
     for line in process.stdout:
-        said: dict[str, str] = json.loads(line)
+        said: dict[str, Any] = json.loads(line)
         if "error" in said:
             raise pytest.UsageError(said["error"])
         if "url" in said:

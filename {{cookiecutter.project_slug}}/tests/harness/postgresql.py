@@ -7,7 +7,7 @@ sessions commit as they do in production; after a test, the clone is brought bac
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import asyncpg
@@ -26,13 +26,23 @@ SECONDS_TO_CLOSE = 5.0  # in which the server must see that a test has closed it
 CATALOGS = (
     ("pg_attribute", "attrelid"),
     ("pg_attrdef", "oid"),
+    ("pg_cast", "oid"),
     ("pg_class", "oid"),
+    ("pg_collation", "oid"),
     ("pg_constraint", "oid"),
+    ("pg_default_acl", "oid"),
+    ("pg_description", "objoid"),
+    ("pg_enum", "oid"),
+    ("pg_event_trigger", "oid"),
     ("pg_extension", "oid"),
+    ("pg_largeobject_metadata", "oid"),
     ("pg_namespace", "oid"),
+    ("pg_operator", "oid"),
     ("pg_policy", "oid"),
     ("pg_proc", "oid"),
+    ("pg_publication", "oid"),
     ("pg_rewrite", "oid"),
+    ("pg_statistic_ext", "oid"),
     ("pg_trigger", "oid"),
     ("pg_type", "oid"),
 )
@@ -48,10 +58,12 @@ WHERE oid >= 16384 AND relkind = 'r' AND relpersistence <> 't' ORDER BY oid
 SEQUENCES = "SELECT oid::regclass::text FROM pg_class WHERE oid >= 16384 AND relkind = 'S'"
 CONNECTIONS = """
 SELECT state, query FROM pg_stat_activity
-WHERE backend_type = 'client backend' AND datname = ANY($1) AND application_name <> $2
+WHERE usesysid IS NOT NULL AND datname = ANY($1) AND application_name IS DISTINCT FROM $2
 """
-
-TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1"
+TERMINATE = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE usesysid IS NOT NULL AND datname = $1
+"""
 
 
 class Server:
@@ -89,9 +101,13 @@ class Server:
     def drop(self, database: str) -> None:
         """Drop a database, whoever is connected to it."""
         # FORCE does the same and then waits in steps of 100 ms, which after every test is much.
-        while self.run(self._connection.fetch(TERMINATE, database)):
-            time.sleep(0.001)
-        self._execute(f"DROP DATABASE {quoted(database)} WITH (FORCE)")
+        deadline = time.monotonic() + SECONDS_TO_CLOSE
+        with suppress(asyncpg.InsufficientPrivilegeError):  # to end those of another user
+            while self.run(self._connection.fetch(TERMINATE, database)):
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.001)
+        self._execute(f"DROP DATABASE IF EXISTS {quoted(database)} WITH (FORCE)")
 
     def clone(self, database: str, migrate: Migrate) -> "Clone":
         """Return this process's clone of a migrated database; the first call makes it."""
@@ -114,7 +130,7 @@ class Server:
         self.run(as_owner.close())
         url = self._url.set(database=database, username=user, password=password)
         yield url.render_as_string(hide_password=False)
-        self.connections_to([database])  # to end those of another user we may have no right
+        self.connections_to([database])  # wait: to end those of another user we may have no right
         self.drop(database)
         self._execute(f"DROP ROLE {quoted(user)}")
 
@@ -186,6 +202,7 @@ class Clone:
     async def _look(self) -> None:
         """Note what the database is like, and how it is brought back to that."""
         fetch = self._connection.fetch
+        await self._connection.execute("SET row_security = off")
         tables = [name for (name,) in await fetch(TABLES)]
         full = [table for table in tables if await fetch(f"SELECT FROM {table} LIMIT 1")]
         empty = [table for table in tables if table not in full]
@@ -200,7 +217,9 @@ class Clone:
         for name, value, is_called in sequences:
             self._restore += f"; SELECT setval('{name}', {value}, {is_called})"
 
-        rows = [f"(SELECT string_agg(r::text, ',' ORDER BY r::text) FROM {t} r)" for t in full]
+        # Rules, triggers and policies may do something else than to delete a row.
+        rows = [f"(EXISTS (SELECT FROM {table}))::text" for table in empty]
+        rows += [f"(SELECT string_agg(r::text, ',' ORDER BY r::text) FROM {t} r)" for t in full]
         self._state = f"SELECT md5(concat_ws(';', {', '.join([f'({SCHEMA})', *rows])}))"
         self._expected = await self._connection.fetchval(self._state)
 

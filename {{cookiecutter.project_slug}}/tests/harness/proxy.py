@@ -5,6 +5,8 @@ from contextlib import suppress
 
 from sqlalchemy import make_url
 
+from tests.harness.connections import address
+
 
 class Proxy:
     """Another way to the server of a URL, as long as its block lasts."""
@@ -27,7 +29,8 @@ class Proxy:
     async def __aenter__(self) -> "Proxy":
         self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         _, port = self._listener.sockets[0].getsockname()
-        here = self._server_url.set(host="127.0.0.1", port=port).difference_update_query(["host"])
+        here = self._server_url.set(host="127.0.0.1", port=port)
+        here = here.difference_update_query(["host", "port"])
         self.url = here.render_as_string(hide_password=False)
         return self
 
@@ -46,11 +49,10 @@ class Proxy:
             self._pumps.append(asyncio.create_task(_pump(source, sink)))
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        port = self._server_url.port or 5432
-        folder = self._server_url.query.get("host")
-        if folder:  # of a Unix socket
-            return await asyncio.open_unix_connection(f"{folder}/.s.PGSQL.{port}")
-        return await asyncio.open_connection(self._server_url.host, port)
+        host, port = address(self._server_url)
+        if host.startswith("/"):
+            return await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
+        return await asyncio.open_connection(host, port)
 
 
 async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

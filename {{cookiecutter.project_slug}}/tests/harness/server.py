@@ -27,7 +27,7 @@ import asyncpg
 from sqlalchemy import URL, make_url
 
 from app.core.urls import refuse_unusable_driver, resolve_async_url
-from tests.harness.connections import connect, quoted
+from tests.harness.connections import connect, forget_libpq, quoted
 
 # What a server need not do if nobody will miss its data.
 SETTINGS = {
@@ -96,10 +96,15 @@ def main(image: str) -> None:
             _say(error=str(error) or repr(error))
             return
         url = server.url.render_as_string(hide_password=False)
-        _say(url=url, prefix=server.prefix, name=f"PostgreSQL {version} {server.name}")
+        _say(
+            url=url,
+            prefix=server.prefix,
+            name=f"PostgreSQL {version} {server.name}",
+            is_borrowed=server.is_borrowed,
+        )
         linger = WORKERS_LINGER
         try:
-            if sys.stdin.read():  # the run takes its leave
+            if sys.stdin.readline():  # the run takes its leave
                 linger = 0
         finally:
             if server.is_borrowed:
@@ -115,6 +120,7 @@ def _first(stack: ExitStack, image: str) -> Server:
     url = os.environ.get("TEST_DATABASE_URL")
     if url and not forced:
         return stack.enter_context(_external(url))
+    forget_libpq()
     reasons: list[str] = []
     for way in [forced] if forced else ways:
         try:
@@ -140,8 +146,10 @@ def _external(text: str) -> Iterator[Server]:
         raise FailedError(f"TEST_DATABASE_URL: {url.drivername!r} is not PostgreSQL")
     database = url.database or ""
     if not database.endswith(SUFFIX):
+        # A URL that is wrongly quoted has half a password in the name.
+        name = f"the database {database!r}" if database.isidentifier() else "no database"
         raise FailedError(
-            f"TEST_DATABASE_URL names the database {database!r}, which may be one that matters: "
+            f"TEST_DATABASE_URL names {name}, and tests may only touch what is theirs: "
             f"name one that ends in {SUFFIX}, whether it exists or not"
         )
     stem = re.sub(r"\W", "", database.removesuffix(SUFFIX), flags=re.ASCII)[:12]
@@ -184,11 +192,13 @@ async def _remove_all(server: Server, linger: float) -> None:
     connection = await connect(server.url)
     while True:
         names = "SELECT datname FROM pg_database WHERE datname LIKE $1"
-        for record in await connection.fetch(names, pattern):
-            await connection.execute(f"DROP DATABASE IF EXISTS {quoted(record[0])} WITH (FORCE)")
+        for (name,) in await connection.fetch(names, pattern):
+            with suppress(asyncpg.PostgresError):  # the others go all the same
+                await connection.execute(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
         roles = "SELECT rolname FROM pg_roles WHERE rolname LIKE $1"
-        for record in await connection.fetch(roles, pattern):
-            await connection.execute(f"DROP ROLE IF EXISTS {quoted(record[0])}")
+        for (name,) in await connection.fetch(roles, pattern):
+            with suppress(asyncpg.PostgresError):
+                await connection.execute(f"DROP ROLE IF EXISTS {quoted(name)}")
         if time.monotonic() >= deadline:
             break
         await asyncio.sleep(0.5)

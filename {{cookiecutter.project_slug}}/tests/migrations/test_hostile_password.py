@@ -13,6 +13,7 @@ from sqlalchemy import make_url
 from app import migrations
 from app.core.config import get_settings, variable
 from app.core.db import dispose_engines, session_scope
+from tests.harness.connections import address
 from tests.harness.postgresql import Server
 from tests.support import new_user, set_databases, stored_users
 
@@ -30,9 +31,10 @@ def hostile(
             set_databases(environment, {"primary": text})
         else:
             url = make_url(text)
+            host, port = address(url)
             parts = {
-                "host": url.host or url.query["host"],
-                "port": str(url.port or 5432),
+                "host": host,
+                "port": port,
                 "username": url.username,
                 "password": PASSWORD,
                 "dbname": url.database,
@@ -43,13 +45,14 @@ def hostile(
         yield
 
 
-def run(*command: str) -> str:
+def run(*command: str, folder: Path) -> str:
+    """Run a module in a folder without a .env."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
         [sys.executable, "-m", *command],
         capture_output=True,
         check=False,
-        cwd=ROOT,
+        cwd=folder,
         env=environment,
         text=True,
     )
@@ -59,11 +62,12 @@ def run(*command: str) -> str:
 
 
 @pytest.mark.postgresql
-def test_hostile_password_works_and_is_not_shown(hostile: None) -> None:
-    said = run("app", "migrate", "--database", "primary")
-    said += run("alembic", "-n", "primary", "check")
-    said += run("alembic", "-n", "primary", "upgrade", "head", "--sql")
-    said += run("app", "check", "--database", "primary")
+def test_hostile_password_works_and_is_not_shown(hostile: None, tmp_path: Path) -> None:
+    alembic = ("alembic", "-c", f"{ROOT}/alembic.ini", "-n", "primary")
+    said = run("app", "migrate", "--database", "primary", folder=tmp_path)
+    said += run(*alembic, "check", folder=tmp_path)
+    said += run(*alembic, "upgrade", "head", "--sql", folder=tmp_path)
+    said += run("app", "check", "--database", "primary", folder=tmp_path)
 
     async def write() -> int:
         async with session_scope() as session:

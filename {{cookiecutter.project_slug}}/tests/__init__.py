@@ -1,0 +1,1 @@
+"""A package, so that no dependency's own `tests` goes before it."""
