@@ -74,7 +74,7 @@ def sql(project: Path, url: str, *statements: str) -> Any:
 def somebody_elses_server(project: Path) -> Iterator[str]:
     """Run a server; yield its URL for a user who may create databases and roles, and nothing else."""
     keeper = subprocess.Popen(
-        [project / ".venv/bin/python", "-m", "tests.harness.server", "none"],
+        [project / ".venv/bin/python", "-m", "tests.harness.keeper", "none"],
         cwd=project,
         env=clean_environment(TEST_POSTGRES="embedded"),
         stdin=subprocess.PIPE,

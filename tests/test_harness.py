@@ -231,7 +231,7 @@ def killed_run(project: Path, how: str, **variables: str) -> Iterator[None]:
 
 def keepers(project: Path) -> list[str]:
     """Return the processes that keep a server for a run of this project's tests."""
-    pattern = f"{project}/.venv/bin/python -m tests.harness.server postgres:"
+    pattern = f"{project}/.venv/bin/python -m tests.harness.keeper postgres:"
     found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, check=False, text=True)
     return found.stdout.split()
 

@@ -135,7 +135,7 @@ def postgresql(pytestconfig: pytest.Config) -> Iterator[Server]:
 
 
 def _start(config: pytest.Config) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.harness.server", config.getini("postgres_image")]
+    command = [sys.executable, "-m", "tests.harness.keeper", config.getini("postgres_image")]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     process = config.stash[keeper] = subprocess.Popen(
         [sys.executable, "-c", LAUNCH, *command],
