@@ -38,8 +38,9 @@ def quoted(name: str) -> str:
 
 def forget_libpq() -> None:
     """Forget the variables with which libpq, and asyncpg after it, complete a URL."""
-    for name in [name for name in os.environ if name.startswith("PG")]:
-        del os.environ[name]
+    for name in list(os.environ):
+        if name.startswith("PG") and not name.startswith("PGSERVER"):  # which is the wheel's
+            del os.environ[name]
 
 
 def _parameters(url: URL) -> dict[str, Any]:
