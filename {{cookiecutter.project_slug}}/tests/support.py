@@ -60,11 +60,17 @@ def collect_garbage() -> None:
     gc.collect()
 
 
-def checked_out() -> dict[str, int]:
-    """Count the connections that sessions have taken from a pool and not given back."""
+def checked_out() -> list[str]:
+    """Return the pools that sessions have taken a connection from and not given it back.
+
+    A list, as engines of one URL may be several: for read-only sessions, or of another event loop.
+    """
     engines = [database.engine for of_loop in _databases.values() for database in of_loop.values()]
-    counts = {str(engine.url): engine.pool.checkedout() for engine in engines}  # type: ignore[attr-defined]
-    return {url: count for url, count in counts.items() if count}
+    return [
+        f"{engine.url}: {engine.pool.status()}"
+        for engine in engines
+        if engine.pool.checkedout()  # type: ignore[attr-defined]
+    ]
 
 
 def sqlite_connections() -> int:

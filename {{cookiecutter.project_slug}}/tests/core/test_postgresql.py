@@ -53,6 +53,12 @@ async def kill(*pids: int) -> None:
     """Let the server close these connections, and wait until it has."""
     numbers = ", ".join(map(str, pids))
     await fetch(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid IN ({numbers})")
+    await until_closed(*pids)
+
+
+async def until_closed(*pids: int) -> None:
+    """Wait until the server has closed these connections."""
+    numbers = ", ".join(map(str, pids))
 
     async def gone() -> bool:
         return not await fetch(f"SELECT 1 FROM pg_stat_activity WHERE pid IN ({numbers})")
@@ -349,12 +355,7 @@ async def test_transaction_that_does_nothing_for_too_long_is_given_up(
     async def idle(session: SessionDep) -> None:
         session.add(new_user())
         await session.flush()
-        number = await pid(session)
-
-        async def gone() -> bool:
-            return not await fetch(f"SELECT 1 FROM pg_stat_activity WHERE pid = {number}")
-
-        await until(gone)
+        await until_closed(await pid(session))
 
     assert (await server.post("/idle")).status_code == 503
     assert await stored_users() == 0
