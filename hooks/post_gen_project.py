@@ -17,7 +17,7 @@ ANALYTICS = [
     "app/schemas/report.py",
     "app/services/event.py",
     "app/services/report.py",
-    "tests/core/test_two_databases.py",
+    "tests/sessions/test_two_databases.py",
     "tests/repositories/test_event.py",
     "tests/routers/test_events.py",
     "tests/routers/test_reports.py",

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from app import DESCRIPTION, TITLE, __version__
 from app.core.config import get_settings
 from app.core.db import dispose_engines
+from app.core.disconnects import CancelOnDisconnect
 from app.core.problems import add_problem_handlers  # {%- if cookiecutter.__analytics +%}
 from app.routers.events import router as events
 from app.routers.reports import router as reports  # {%- endif +%}
@@ -26,6 +27,7 @@ async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
 def create_app() -> FastAPI:
     """Return a new application; nothing is read or opened before it starts."""
     app = FastAPI(title=TITLE, description=DESCRIPTION, version=__version__, lifespan=lifespan)
+    app.add_middleware(CancelOnDisconnect)
     add_problem_handlers(app)
     app.include_router(users)
     # {% if cookiecutter.__analytics %}

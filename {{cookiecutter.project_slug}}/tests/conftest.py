@@ -15,13 +15,13 @@ from app.core.config import get_settings
 from app.core.db import dispose_engines
 from app.main import create_app
 from tests.harness.backends import Backend, PostgreSQL, SQLite
+from tests.inspection import checked_out, sqlite_connections
 from tests.support import (
-    checked_out,
     collect_garbage,
+    configure,
     forget_environment,
     serve,
     set_databases,
-    sqlite_connections,
     until,
 )
 
@@ -72,6 +72,12 @@ async def databases(migrated: None) -> AsyncGenerator[None, None]:
     await dispose_engines()
     assert not leaks, f"connections still checked out: {leaks}"
     await until(lambda: sqlite_connections() == 0)
+
+
+@pytest.fixture
+def single(environment: pytest.MonkeyPatch, databases: None) -> None:
+    """One connection, so that the next session meets what the last one has left of it."""
+    configure(environment, pool_size=1, pool_timeout=1)
 
 
 @pytest.fixture

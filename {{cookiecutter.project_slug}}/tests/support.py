@@ -4,8 +4,7 @@ import asyncio
 import gc
 import os
 import sys
-import threading
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from inspect import isawaitable
 from typing import Any
@@ -14,17 +13,14 @@ from uuid import uuid4
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from httpx2 import AsyncClient
-from sqlalchemy import Row, text
+from httpx2 import AsyncClient, Response
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import migrations
-from app.core.config import Settings, get_database, get_settings, variable
-from app.core.engines import make_migration_engine
-from app.core.registry import _databases
+from app.core.config import Settings, get_settings, variable
 from app.models import User
-from tests.harness.connections import OWN
 
 
 def forget_environment(patch: pytest.MonkeyPatch) -> None:
@@ -44,6 +40,13 @@ def set_databases(patch: pytest.MonkeyPatch, urls: dict[str, str]) -> None:
     get_settings.cache_clear()
 
 
+def configure(environment: pytest.MonkeyPatch, **settings: object) -> None:
+    """Set these settings of the primary database."""
+    for name, value in settings.items():
+        environment.setenv(variable("primary", name), str(value))
+    get_settings.cache_clear()
+
+
 def migrate(database: str, url: str) -> None:
     """Bring the database at this URL to the newest revision, as the one of this name."""
     with pytest.MonkeyPatch.context() as patch:
@@ -60,24 +63,6 @@ def collect_garbage() -> None:
     gc.collect()
 
 
-def checked_out() -> list[str]:
-    """Return the pools that sessions have taken a connection from and not given it back.
-
-    A list, as engines of one URL may be several: for read-only sessions, or of another event loop.
-    """
-    engines = [database.engine for of_loop in _databases.values() for database in of_loop.values()]
-    return [
-        f"{engine.url}: {engine.pool.status()}"
-        for engine in engines
-        if engine.pool.checkedout()  # type: ignore[attr-defined]
-    ]
-
-
-def sqlite_connections() -> int:
-    """Count the open SQLite connections: aiosqlite has a thread for each."""
-    return sum("_connection_worker_thread" in thread.name for thread in threading.enumerate())
-
-
 async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 10) -> None:
     """Wait until the condition holds; fail if it does not within this time."""
     async with asyncio.timeout(seconds):
@@ -92,35 +77,12 @@ def new_user(name: str = "Ada") -> User:
     return User(name=name, email=f"{uuid4()}@example.com")
 
 
-async def fetch(statement: str) -> Sequence[Row[Any]]:
-    """Ask the primary database on a connection that is none of the sessions'."""
-    engine = make_migration_engine(get_database())
-    try:
-        async with engine.connect() as connection:
-            return (await connection.execute(text(statement))).all()
-    finally:
-        await engine.dispose()
-
-
-async def stored_users() -> int:
-    """Count the users that are committed."""
-    [(count,)] = await fetch("SELECT count(*) FROM users")
-    return int(count)
-
-
-async def connections() -> int:
-    """Count the connections that the service holds to the primary database, as the server does."""
-    if get_database().url().get_backend_name() == "sqlite":
-        return sqlite_connections()
-    [(count,)] = await fetch(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-        f"AND usesysid IS NOT NULL AND pid <> pg_backend_pid() AND application_name <> '{OWN}'"
-    )
-    return int(count)
-
-
-async def nobody_is_connected() -> bool:
-    return await connections() == 0
+def problem(answer: Response) -> Any:
+    """Return the document with which an error is answered."""
+    assert answer.headers["content-type"] == "application/problem+json"
+    document = answer.json()
+    assert document["status"] == answer.status_code
+    return document
 
 
 async def lose_transaction(session: AsyncSession) -> None:
@@ -147,16 +109,14 @@ async def violate_at_commit(session: AsyncSession) -> None:
 @asynccontextmanager
 async def serve(app: FastAPI) -> AsyncGenerator[AsyncClient, None]:
     """Serve the app with uvicorn on a free port, and yield a client for it."""
-    config = uvicorn.Config(app, port=0, log_config=None)
-    server = uvicorn.Server(config)
-    with config.bind_socket() as bound:
-        host, port = bound.getsockname()
-        serving = asyncio.create_task(server.serve([bound]))
-        await until(lambda: server.started or serving.done())
-        try:
-            assert server.started, serving.result()
-            async with AsyncClient(base_url=f"http://{host}:{port}") as client:
-                yield client
-        finally:
-            server.should_exit = True
-            await serving
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started or serving.done())
+    try:
+        assert server.started, serving.result()
+        host, port = server.servers[0].sockets[0].getsockname()
+        async with AsyncClient(base_url=f"http://{host}:{port}") as client:
+            yield client
+    finally:
+        server.should_exit = True
+        await serving

@@ -17,6 +17,8 @@ class Proxy:
         self._server_url = make_url(url)
         self._pumps: list[asyncio.Task[None]] = []
         self._writers: list[asyncio.StreamWriter] = []
+        self._lost_query = b""
+        self._is_delivered = False
 
     def cut(self) -> None:
         """Pass nothing on any more of what is connected now, and tell neither side.
@@ -25,6 +27,13 @@ class Proxy:
         """
         for pump in self._pumps:
             pump.cancel()
+
+    def lose(self, query: bytes, *, is_delivered: bool) -> None:
+        """Close the next connection that sends this query: before the server gets it, or after.
+
+        The client cannot tell which.
+        """
+        self._lost_query, self._is_delivered = query, is_delivered
 
     async def __aenter__(self) -> "Proxy":
         self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -45,8 +54,28 @@ class Proxy:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         server_reader, server_writer = await self._connect()
         self._writers += [writer, server_writer]
-        for source, sink in ((reader, server_writer), (server_reader, writer)):
-            self._pumps.append(asyncio.create_task(_pump(source, sink)))
+        for pump in (
+            self._pump_queries(reader, server_writer, writer),
+            _pump(server_reader, writer),
+        ):
+            self._pumps.append(asyncio.create_task(pump))
+
+    async def _pump_queries(
+        self,
+        client: asyncio.StreamReader,
+        server: asyncio.StreamWriter,
+        answers: asyncio.StreamWriter,
+    ) -> None:
+        with suppress(OSError):
+            while data := await client.read(65536):
+                is_lost = self._lost_query and self._lost_query in data
+                if not is_lost or self._is_delivered:
+                    server.write(data)
+                if is_lost:
+                    self._lost_query = b""
+                    answers.close()
+                    break
+        server.close()
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host, port = address(self._server_url)

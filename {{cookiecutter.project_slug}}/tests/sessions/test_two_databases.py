@@ -1,5 +1,7 @@
 """What one request with two databases promises: two sessions, two transactions, nothing atomic."""
 
+from collections.abc import AsyncGenerator
+
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
@@ -9,7 +11,9 @@ from sqlalchemy.exc import IntegrityError
 from app.core.db import get_engine, get_session, session_scope
 from app.dependencies import AnalyticsSessionDep, SessionDep
 from app.models import Event, User
-from tests.support import violate_at_commit
+from tests.support import (
+    violate_at_commit,
+)
 
 
 async def stored() -> tuple[int, int]:
@@ -56,6 +60,35 @@ async def test_exception_rolls_both_back(app: FastAPI, server: AsyncClient) -> N
 
     assert (await server.post("/both")).status_code == 500
     assert await stored() == (0, 0)
+
+
+async def test_each_can_be_overridden_by_itself(app: FastAPI, client: AsyncClient) -> None:
+    async def other() -> AsyncGenerator[str, None]:
+        yield "other"
+
+    @app.get("/sessions")
+    async def sessions(primary: SessionDep, analytics: AnalyticsSessionDep) -> list[str]:
+        return [type(primary).__name__, str(analytics)]
+
+    app.dependency_overrides[get_session("analytics")] = other
+
+    assert (await client.get("/sessions")).json() == ["AsyncSession", "other"]
+
+
+@pytest.mark.parametrize(("failing", "expected"), [("primary", (0, 1)), ("analytics", (0, 0))])
+async def test_request_whose_first_or_second_commit_fails_is_an_error_answer(
+    app: FastAPI, server: AsyncClient, failing: str, expected: tuple[int, int]
+) -> None:
+    """The one that was asked for last commits first. What it has stored stays."""
+
+    @app.post("/both")
+    async def both(primary: SessionDep, analytics: AnalyticsSessionDep) -> None:
+        primary.add(User(name="Ada", email="ada@example.com"))
+        analytics.add(Event(name="seen"))
+        await violate_at_commit(primary if failing == "primary" else analytics)
+
+    assert (await server.post("/both")).status_code == 409
+    assert await stored() == expected
 
 
 async def test_commit_that_fails_does_not_take_back_the_other_ones(databases: None) -> None:

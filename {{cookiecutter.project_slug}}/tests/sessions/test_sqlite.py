@@ -1,4 +1,4 @@
-"""What core/sqlite.py adds to a connection."""
+"""SQLite behaves: what core/sqlite.py adds to a connection."""
 
 import pytest
 from sqlalchemy import text
@@ -6,6 +6,7 @@ from sqlalchemy import text
 from app.core.db import get_engine, session_scope
 
 pytestmark = pytest.mark.sqlite
+
 
 PRAGMAS = {"foreign_keys": 1, "journal_mode": "wal", "busy_timeout": 5000, "query_only": 0}
 
@@ -27,8 +28,3 @@ async def test_statement_that_wants_no_transaction_gets_none(databases: None) ->
         await session.rollback()
 
         assert await session.scalar(text("SELECT count(*) FROM notes")) == 0
-
-
-async def test_read_only_connection_refuses_writes(databases: None) -> None:
-    async with session_scope(read_only=True) as session:
-        assert await session.scalar(text("PRAGMA query_only")) == 1

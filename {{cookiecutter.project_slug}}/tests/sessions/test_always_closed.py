@@ -1,0 +1,273 @@
+"""Every connection goes back to the pool, or is closed."""
+
+import asyncio
+from asyncio import StreamReader
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import pytest
+from fastapi import BackgroundTasks, FastAPI, Request, WebSocket
+from fastapi.responses import StreamingResponse
+from httpx2 import AsyncClient
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+from websockets.asyncio.client import connect
+
+from app.core.db import session_scope
+from app.dependencies import SessionDep
+from tests.inspection import checked_out, fetch, kill, pid, stored_users, until_active
+from tests.support import new_user, until
+
+# Clients that leave
+
+
+@asynccontextmanager
+async def leaving(
+    server: AsyncClient, method: str, path: str
+) -> AsyncGenerator[StreamReader, None]:
+    """Send a request on a connection that is closed with the block, whatever has been answered."""
+    url = server.base_url
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(f"{method} {path} HTTP/1.1\r\nHost: {url.host}\r\n\r\n".encode())
+    yield reader
+    writer.close()
+    await writer.wait_closed()
+
+
+async def is_not_in_a_transaction(number: int) -> bool:
+    return not await fetch(
+        f"SELECT 1 FROM pg_stat_activity WHERE pid = {number} AND xact_start IS NOT NULL"
+    )
+
+
+@pytest.mark.postgresql
+async def test_client_that_leaves_in_the_middle_of_a_statement_ends_its_transaction(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    pids: list[int] = []
+
+    @app.post("/slow")
+    async def slow(session: SessionDep) -> None:
+        session.add(new_user())
+        pids.append(await pid(session))
+        await session.execute(text("SELECT pg_sleep(60)"))
+
+    async with leaving(server, "POST", "/slow"):
+        await until(lambda: bool(pids))
+        await until_active(pids[0])
+    async with asyncio.timeout(1):
+        await until(lambda: is_not_in_a_transaction(pids[0]))
+
+    await until(lambda: not checked_out())
+    assert await stored_users() == 0
+
+
+async def test_client_that_leaves_rolls_back_and_keeps_no_lock(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    written = asyncio.Event()
+
+    @app.post("/slow")
+    async def slow(session: SessionDep) -> None:
+        session.add(new_user())
+        await session.flush()
+        written.set()
+        while True:
+            await session.execute(text("SELECT 1"))
+
+    async with leaving(server, "POST", "/slow"):
+        await written.wait()
+    await until(lambda: not checked_out())
+
+    assert await stored_users() == 0
+    async with session_scope() as session:
+        session.add(new_user())
+
+
+@pytest.mark.parametrize("length", [0, 100_000])
+async def test_client_that_leaves_after_it_has_sent_a_body_is_noticed(
+    app: FastAPI, server: AsyncClient, length: int
+) -> None:
+    read = asyncio.Event()
+    cancelled = asyncio.Event()
+
+    @app.post("/slow")
+    async def slow(request: Request, session: SessionDep) -> None:
+        assert len(await request.body()) == length
+        read.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    sending = asyncio.create_task(server.post("/slow", content=b"x" * length))
+    await read.wait()
+    sending.cancel()
+
+    async with asyncio.timeout(10):
+        await cancelled.wait()
+
+
+async def test_client_that_leaves_while_it_waits_for_a_connection_waits_no_longer(
+    app: FastAPI, single: None, server: AsyncClient
+) -> None:
+    waits = asyncio.Event()
+    ended = asyncio.Event()
+
+    @app.get("/wait")
+    async def wait(session: SessionDep) -> None:
+        waits.set()
+        try:
+            await session.execute(text("SELECT 1"))
+        finally:
+            ended.set()
+
+    async with session_scope() as session:
+        await session.execute(text("SELECT 1"))
+        async with leaving(server, "GET", "/wait"):
+            await waits.wait()
+        async with asyncio.timeout(0.5):  # half of what it waits for a connection
+            await ended.wait()
+
+    assert (await server.get("/users")).status_code == 200
+
+
+async def test_client_that_leaves_before_a_background_task_has_ended_does_not_stop_it(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    has_left = asyncio.Event()
+
+    async def write() -> None:
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            await has_left.wait()
+
+    @app.get("/later")
+    async def later(tasks: BackgroundTasks) -> None:
+        tasks.add_task(write)
+
+    async def is_stored() -> bool:
+        return await stored_users() == 1
+
+    async with leaving(server, "GET", "/later") as answer:
+        await answer.readuntil(b"null")
+    has_left.set()
+
+    await until(is_stored)
+
+
+async def test_stream_that_is_abandoned_half_way_rolls_back(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    async def lines() -> AsyncGenerator[str, None]:
+        async with session_scope() as session:
+            session.add(new_user())
+            while True:
+                yield f"{await session.scalar(text('SELECT 1'))}\n"
+
+    @app.get("/lines")
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(lines())
+
+    async with leaving(server, "GET", "/lines") as answer:
+        await answer.readuntil(b"1\n")
+    await until(lambda: not checked_out())
+
+    assert await stored_users() == 0
+
+
+# WebSockets
+
+
+@pytest.mark.parametrize(("ends", "rows"), [("well", 1), ("by leaving", 0)])
+async def test_websocket_commits_when_it_ends_well_and_rolls_back_when_its_client_leaves(
+    app: FastAPI, server: AsyncClient, ends: str, rows: int
+) -> None:
+    @app.websocket("/ws")
+    async def socket(websocket: WebSocket, session: SessionDep) -> None:
+        await websocket.accept()
+        session.add(new_user())
+        await session.flush()
+        await websocket.send_text("written")
+        await websocket.receive_text()
+
+    url = str(server.base_url.copy_with(scheme="ws", path="/ws"))
+    async with connect(url) as websocket:
+        assert await websocket.recv() == "written"
+        if ends == "well":
+            await websocket.send("end")
+            await websocket.wait_closed()
+    await until(lambda: not checked_out())
+
+    assert rows == await stored_users()
+
+
+# Tasks that use a session which ends
+
+
+async def fail() -> None:
+    raise LookupError
+
+
+async def test_session_that_a_task_still_uses_gives_its_connection_back(databases: None) -> None:
+    with pytest.raises(LookupError):
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            await asyncio.gather(session.execute(text("SELECT 1")), fail())
+
+    assert await stored_users() == 0
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_session_that_a_task_is_opening_leaks_no_connection(
+    databases: None, steps: int
+) -> None:
+    async def write(session: AsyncSession) -> None:
+        session.add(new_user())
+        await session.flush()
+
+    with pytest.raises(LookupError):
+        async with session_scope() as session:
+            task = asyncio.create_task(write(session))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            raise LookupError
+    await asyncio.gather(task, return_exceptions=True)
+
+    assert not checked_out()
+    assert await stored_users() == 0
+
+
+@pytest.mark.postgresql
+async def test_connection_that_a_task_uses_when_a_block_ends_well_is_dropped(single: None) -> None:
+    with pytest.raises(DBAPIError):
+        async with session_scope() as session:
+            number = await pid(session)
+            task = asyncio.create_task(session.execute(text("SELECT pg_sleep(60)")))
+            await until_active(number)
+
+    await assert_next_session_works(number)
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.postgresql
+async def test_connection_that_a_task_uses_when_a_block_fails_is_dropped(single: None) -> None:
+    with pytest.raises(LookupError):
+        async with session_scope() as session:
+            session.add(new_user())
+            number = await pid(session)
+            await asyncio.gather(session.execute(text("SELECT pg_sleep(60)")), fail())
+
+    await assert_next_session_works(number)
+
+
+async def assert_next_session_works(last: int) -> None:
+    """Use a session, and end what the server still does for the last one."""
+    async with session_scope() as session:
+        session.add(new_user())
+        assert await pid(session) != last
+    assert await stored_users() == 1
+    await kill(last)

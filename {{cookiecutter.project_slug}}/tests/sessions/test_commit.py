@@ -1,0 +1,109 @@
+"""A request commits before its answer leaves, and a commit that fails is an error answer."""
+
+import os
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient
+from sqlalchemy.exc import IntegrityError
+
+from app.core.config import variable
+from app.core.db import dispose_engines, session_scope
+from app.dependencies import SessionDep
+from tests.harness.proxy import Proxy
+from tests.inspection import count_users, nobody_is_connected, observer, stored_users
+from tests.support import new_user, problem, set_databases, until, violate_at_commit
+
+
+async def test_scope_commits_when_its_block_ends_well(databases: None) -> None:
+    async with session_scope() as session:
+        session.add(new_user())
+
+    assert await stored_users() == 1
+
+
+async def test_every_answered_write_is_seen_by_a_read_straight_after_the_answer(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    @app.post("/write")
+    async def write(session: SessionDep) -> None:
+        session.add(new_user())
+
+    async with observer() as reader:
+        for written in range(1, 201):
+            await server.post("/write")
+
+            assert written == await count_users(reader)
+
+
+async def test_commit_that_fails_is_an_error_answer_and_no_row(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    @app.post("/write", status_code=201)
+    async def write(session: SessionDep) -> None:
+        session.add(new_user())
+        await violate_at_commit(session)
+
+    answer = await server.post("/write")
+
+    assert problem(answer)["status"] == 409
+    assert await stored_users() == 0
+
+
+async def test_commit_that_fails_raises_and_stores_nothing(databases: None) -> None:
+    with pytest.raises(IntegrityError):
+        async with session_scope() as session:
+            session.add(new_user())
+            await violate_at_commit(session)
+
+    assert await stored_users() == 0
+
+
+async def test_session_is_usable_after_a_commit_that_failed(databases: None) -> None:
+    async with session_scope() as session:
+        session.add(new_user())
+        await violate_at_commit(session)
+        with pytest.raises(IntegrityError):
+            await session.commit()
+        await session.rollback()
+        session.add(new_user())
+
+    assert await stored_users() == 1
+
+
+async def test_each_scope_has_a_transaction_of_its_own(databases: None) -> None:
+    async with session_scope() as writing:
+        writing.add(new_user())
+        await writing.flush()
+
+        assert await stored_users() == 0
+
+    assert await stored_users() == 1
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(("is_delivered", "rows"), [(False, 0), (True, 1)])
+async def test_commit_that_is_lost_on_its_way_is_an_error_answer(
+    app: FastAPI,
+    server: AsyncClient,
+    environment: pytest.MonkeyPatch,
+    is_delivered: bool,
+    rows: int,
+) -> None:
+    """Whether there is a row nobody can say then, and so the answer must not."""
+
+    @app.post("/write")
+    async def write(session: SessionDep) -> None:
+        session.add(new_user())
+        await session.flush()
+        proxy.lose(b"COMMIT", is_delivered=is_delivered)
+
+    async with Proxy(os.environ[variable("primary")]) as proxy:
+        set_databases(environment, {"primary": proxy.url})
+        answer = await server.post("/write")
+
+        assert problem(answer)["status"] == 503
+        await until(nobody_is_connected)
+        assert await stored_users() == rows
+        assert (await server.get("/users")).status_code == 200
+        await dispose_engines()

@@ -1,0 +1,218 @@
+"""However a request ends: the right answer, the right rows, and nothing checked out."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, NamedTuple
+
+import pytest
+from fastapi import BackgroundTasks, FastAPI, HTTPException
+from fastapi.responses import StreamingResponse
+from httpx2 import AsyncClient, RemoteProtocolError
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.db import session_scope
+from app.dependencies import SessionDep
+from app.models import User
+from tests.inspection import checked_out, stored_users
+from tests.support import lose_transaction, new_user, until, violate_at_commit
+
+
+async def return_well(session: AsyncSession) -> int:
+    return 1
+
+
+async def return_what_is_no_answer(session: AsyncSession) -> str:
+    return "no number"
+
+
+async def raise_http_exception(session: AsyncSession) -> None:
+    raise HTTPException(418)
+
+
+async def raise_error(session: AsyncSession) -> None:
+    raise ValueError("hidden")
+
+
+async def raise_error_of_the_database(session: AsyncSession) -> None:
+    await session.execute(text("INSERT INTO users SELECT * FROM users"))
+
+
+async def raise_cancellation(session: AsyncSession) -> None:
+    raise asyncio.CancelledError
+
+
+async def time_out(session: AsyncSession) -> None:
+    async with asyncio.timeout(0.01):
+        await asyncio.Event().wait()
+
+
+async def time_out_in_a_statement(session: AsyncSession) -> None:
+    async with asyncio.timeout(0.01):
+        while True:
+            await session.execute(text("SELECT 1"))
+
+
+async def commit_and_return(session: AsyncSession) -> int:
+    await session.commit()
+    return 1
+
+
+async def commit_and_raise(session: AsyncSession) -> None:
+    await session.commit()
+    session.add(new_user())
+    await session.flush()
+    raise ValueError("hidden")
+
+
+async def roll_back_and_return(session: AsyncSession) -> int:
+    await session.rollback()
+    return 1
+
+
+async def roll_back_and_write(session: AsyncSession) -> int:
+    await session.rollback()
+    session.add_all([new_user(), new_user()])
+    return 1
+
+
+async def fail_in_a_savepoint(session: AsyncSession) -> int:
+    [email] = await session.scalars(text("SELECT email FROM users"))
+    with pytest.raises(IntegrityError):
+        async with session.begin_nested():
+            session.add(User(name="Twin", email=email))
+    return 1
+
+
+async def raise_in_a_savepoint(session: AsyncSession) -> None:
+    async with session.begin_nested():
+        session.add(new_user())
+        await session.flush()
+        raise ValueError("hidden")
+
+
+class Path(NamedTuple):
+    leave: Callable[[AsyncSession], Awaitable[Any]]
+    status: int
+    rows: int
+
+
+PATHS = [
+    Path(return_well, 200, 1),
+    Path(return_what_is_no_answer, 500, 0),
+    Path(raise_http_exception, 418, 0),
+    Path(raise_error, 500, 0),
+    Path(raise_error_of_the_database, 409, 0),
+    Path(raise_cancellation, 500, 0),
+    Path(time_out, 500, 0),
+    Path(time_out_in_a_statement, 500, 0),
+    Path(violate_at_commit, 409, 0),
+    Path(lose_transaction, 500, 0),
+    Path(commit_and_return, 200, 1),
+    Path(commit_and_raise, 500, 1),
+    Path(roll_back_and_return, 200, 0),
+    Path(roll_back_and_write, 200, 2),
+    Path(fail_in_a_savepoint, 200, 1),
+    Path(raise_in_a_savepoint, 500, 0),
+]
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.leave.__name__)
+async def test_request_that_leaves_a_route_by(
+    app: FastAPI, server: AsyncClient, path: Path
+) -> None:
+    @app.post("/write", response_model=int | None)
+    async def write(session: SessionDep) -> Any:
+        session.add(new_user())
+        await session.flush()
+        return await path.leave(session)
+
+    answer = await server.post("/write")
+    leaks = checked_out()
+
+    assert path.status == answer.status_code
+    assert path.rows == await stored_users()
+    assert not leaks
+    assert "hidden" not in answer.text
+    assert (await server.get("/users")).status_code == 200
+
+
+async def test_background_task_runs_after_the_commit_with_a_session_of_its_own(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    seen: list[int] = []
+
+    async def two_are_stored() -> bool:
+        return await stored_users() == 2
+
+    async def write() -> None:
+        seen.append(await stored_users())
+        async with session_scope() as session:
+            session.add(new_user())
+
+    @app.post("/later")
+    async def later(tasks: BackgroundTasks, session: SessionDep) -> None:
+        session.add(new_user())
+        tasks.add_task(write)
+
+    await server.post("/later")
+    await until(two_are_stored)
+
+    assert seen == [1]
+
+
+async def test_background_task_that_fails_rolls_back_only_what_is_its_own(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    async def fail() -> None:
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            raise ValueError
+
+    @app.post("/later")
+    async def later(tasks: BackgroundTasks, session: SessionDep) -> None:
+        session.add(new_user())
+        tasks.add_task(fail)
+
+    assert (await server.post("/later")).status_code == 200
+    await until(lambda: not checked_out())
+    assert await stored_users() == 1
+
+
+async def test_stream_reads_what_the_request_has_committed(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    async def lines() -> AsyncGenerator[str, None]:
+        async with session_scope() as session:
+            async for name in await session.stream_scalars(text("SELECT name FROM users")):
+                yield f"{name}\n"
+
+    @app.get("/names")
+    async def names(session: SessionDep) -> StreamingResponse:
+        session.add(new_user())
+        return StreamingResponse(lines())
+
+    assert (await server.get("/names")).text == "Ada\n"
+    await until(lambda: not checked_out())
+
+
+async def test_stream_that_fails_half_way_rolls_back_and_is_cut_off(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    async def lines() -> AsyncGenerator[str, None]:
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            yield "first\n"
+            raise ValueError
+
+    @app.get("/names")
+    async def names() -> StreamingResponse:
+        return StreamingResponse(lines())
+
+    with pytest.raises(RemoteProtocolError):
+        await server.get("/names")
+    await until(lambda: not checked_out())
+    assert await stored_users() == 0

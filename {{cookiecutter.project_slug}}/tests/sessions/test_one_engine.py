@@ -1,0 +1,237 @@
+"""One engine for each URL in each event loop, until it is disposed of."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.core.config import get_database, get_settings, variable
+from app.core.db import dispose_engines, get_engine, session_scope
+from app.core.registry import _closers, _databases, find_database
+from tests.inspection import checked_out, connections, nobody_is_connected, stored_users
+from tests.support import new_user, set_databases, until
+
+
+async def add_user() -> AsyncEngine:
+    """Use a session, and return its engine."""
+    async with session_scope() as session:
+        session.add(new_user())
+    return get_engine()
+
+
+async def test_one_engine_for_a_url_whatever_its_names(
+    databases: None, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("DATABASES__TWIN__DATABASE_URL", os.environ[variable("primary")])
+    get_settings.cache_clear()
+
+    assert get_engine() is get_engine("primary") is get_engine("twin")
+    assert get_engine() is not get_engine(read_only=True)
+
+
+async def test_engines_of_urls_that_differ_in_the_password_only_are_two(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    set_databases(environment, {"a": "postgresql://u:one@h/d", "b": "postgresql://u:two@h/d"})
+
+    assert get_engine("a") is not get_engine("b")
+
+
+@pytest.mark.parametrize("other", ["postgres://u:p@h/d", "postgresql+asyncpg://u:p@h/d"])
+async def test_one_engine_for_two_spellings_of_a_url(
+    environment: pytest.MonkeyPatch, other: str
+) -> None:
+    set_databases(environment, {"a": "postgresql://u:p@h/d", "b": other})
+
+    assert get_engine("a") is get_engine("b")
+
+
+async def test_driver_that_is_named_is_used(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    set_databases(environment, {"a": f"sqlite+aiosqlite:///{tmp_path}/x.db"})
+
+    async with session_scope("a") as session:
+        assert await session.scalar(text("SELECT 1")) == 1
+    assert get_engine("a").driver == "aiosqlite"
+    await dispose_engines()
+
+
+async def test_first_sessions_of_many_tasks_share_one_engine(databases: None) -> None:
+    engines: set[Engine | Connection] = set()
+
+    async def use() -> None:
+        async with session_scope() as session:
+            await session.execute(text("SELECT 1"))
+            engines.add(session.get_bind())
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(50):
+            tasks.create_task(use())
+
+    assert engines == {get_engine().sync_engine}
+
+
+async def test_sessions_of_an_engine_share_one_factory(databases: None) -> None:
+    url = get_engine().url
+
+    factories = {find_database(url, get_database(), read_only=False).sessions for _ in range(2)}
+
+    assert len(factories) == 1
+
+
+def test_first_engines_of_many_threads_are_one(databases: None) -> None:
+    engines: list[AsyncEngine] = []
+    together = threading.Barrier(8)
+
+    def use() -> None:
+        together.wait()
+        engines.append(get_engine())
+
+    threads = [threading.Thread(target=use) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(engines) == 8
+    assert len(set(engines)) == 1
+
+
+def test_event_loops_one_after_the_other_get_an_engine_each_and_work(databases: None) -> None:
+    first, second = asyncio.run(add_user()), asyncio.run(add_user())
+
+    assert first is not second
+    assert asyncio.run(stored_users()) == 2
+
+
+def test_event_loops_of_threads_get_an_engine_each_and_work(databases: None) -> None:
+    engines: list[AsyncEngine] = []
+    together = threading.Barrier(2, timeout=10)
+
+    async def work() -> None:
+        together.wait()
+        for _ in range(20):
+            engines.append(await add_user())
+        together.wait()
+
+    threads = [threading.Thread(target=lambda: asyncio.run(work())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(set(engines)) == 2
+    assert asyncio.run(stored_users()) == 40
+
+
+def test_loop_that_was_closed_by_hand_is_forgotten(databases: None) -> None:
+    loops = [asyncio.new_event_loop() for _ in range(3)]
+    for loop in loops:
+        loop.run_until_complete(add_user())
+        loop.run_until_complete(dispose_engines())
+        loop.close()
+
+    async def known_loops() -> set[object]:
+        await add_user()
+        return {*_databases, *_closers}
+
+    assert not {*loops} & asyncio.run(known_loops())
+
+
+def test_script_that_disposes_of_nothing_leaves_no_connection_and_ends(tmp_path: Path) -> None:
+    code = (
+        "import asyncio\n"
+        "from sqlalchemy import Connection, Engine, text\n"
+        "from app.core.db import session_scope\n"
+        "async def job():\n"
+        "    async with session_scope() as session:\n"
+        "        await session.execute(text('SELECT 1'))\n"
+        "asyncio.run(job())\n"
+        "asyncio.run(job())\n"
+    )
+    environment = {
+        "DATABASE_URL": f"sqlite:///{tmp_path}/x.db",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
+    ended = subprocess.run(
+        [sys.executable, "-X", "dev", "-W", "error", "-c", code],
+        capture_output=True,
+        check=False,
+        cwd=tmp_path,
+        env=environment,
+        text=True,
+        timeout=60,
+    )
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+async def test_dispose_closes_the_engine_and_the_next_session_makes_another(
+    databases: None,
+) -> None:
+    await add_user()
+    before = get_engine()
+    assert await connections() == 1
+
+    await dispose_engines()
+    await dispose_engines()
+
+    await until(nobody_is_connected)
+    await add_user()
+    assert get_engine() is not before
+    assert await stored_users() == 2
+
+
+async def test_session_that_outlives_its_engine_ends_well(databases: None) -> None:
+    async with session_scope() as session:
+        session.add(new_user())
+        await session.flush()
+        await dispose_engines()
+
+        assert await connections() == 1
+
+    await until(nobody_is_connected)
+    assert await stored_users() == 1
+
+
+@pytest.fixture
+async def notes_in_memory(environment: pytest.MonkeyPatch) -> AsyncGenerator[None, None]:
+    """A database in memory with one table."""
+    environment.setenv("DATABASE_URL", "sqlite://")
+    async with session_scope() as session:
+        await session.execute(text("CREATE TABLE notes (id INTEGER)"))
+    yield
+    assert not checked_out()
+    await dispose_engines()
+
+
+@pytest.mark.sqlite
+async def test_database_in_memory_lasts_as_long_as_its_engine(notes_in_memory: None) -> None:
+    async with session_scope() as session:
+        await session.execute(text("SELECT * FROM notes"))
+
+
+@pytest.mark.sqlite
+async def test_sessions_on_a_database_in_memory_wait_for_each_other(
+    notes_in_memory: None,
+) -> None:
+    async def write(number: int) -> None:
+        async with session_scope() as session:
+            await session.execute(text("INSERT INTO notes VALUES (:n)"), {"n": number})
+            if number % 2:
+                await session.rollback()
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(10):
+            tasks.create_task(write(number))
+
+    async with session_scope() as session:
+        assert await session.scalar(text("SELECT count(*) FROM notes")) == 5

@@ -1,0 +1,97 @@
+"""Whatever is raised rolls back, and is raised unchanged."""
+
+import asyncio
+
+import anyio
+import pytest
+from sqlalchemy import text
+
+from app.core.db import session_scope
+from tests.inspection import kill, nobody_is_connected, pid, stored_users
+from tests.support import new_user, until
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
+async def test_scope_rolls_back_on_any_exception_and_raises_it_unchanged(
+    databases: None, error: type[BaseException]
+) -> None:
+    raised = error("mine")
+
+    with pytest.raises(error) as caught:
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            raise raised
+
+    assert caught.value is raised
+    assert await stored_users() == 0
+
+
+async def test_scope_rolls_back_when_its_task_is_cancelled(databases: None) -> None:
+    written = asyncio.Event()
+
+    async def write_and_wait() -> None:
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            written.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(write_and_wait())
+    await written.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert await stored_users() == 0
+
+
+async def test_scope_rolls_back_when_anyio_cancels_it(databases: None) -> None:
+    with anyio.CancelScope() as scope:
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            scope.cancel()
+            await anyio.sleep_forever()
+
+    assert await stored_users() == 0
+
+
+async def test_statement_that_is_cancelled_leaves_no_lock(databases: None) -> None:
+    """It did, for as long as somebody held the traceback: it kept the cursor, and that the lock."""
+    long = text(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000000) "
+        "SELECT count(*) FROM n"
+    )
+
+    async def write_and_count() -> None:
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            await session.execute(long)
+
+    with pytest.raises(TimeoutError) as held:
+        await asyncio.wait_for(write_and_count(), timeout=0.2)
+    async with session_scope() as session:
+        session.add(new_user())
+
+    assert held.value.__cause__ is not None
+    assert await stored_users() == 1
+
+
+@pytest.mark.postgresql
+async def test_error_is_raised_unchanged_though_the_connection_is_dead(single: None) -> None:
+    raised = KeyError("mine")
+
+    with pytest.raises(KeyError) as caught:
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            await kill(await pid(session))
+            raise raised
+
+    assert caught.value is raised
+    await until(nobody_is_connected)
+    async with session_scope() as session:
+        session.add(new_user())
+    assert await stored_users() == 1
