@@ -1,5 +1,6 @@
 """The command line: python -m app serve | migrate | check."""
 
+import signal
 import sys
 from typing import Annotated
 
@@ -27,6 +28,8 @@ def serve(
 ) -> None:
     """Answer requests until told to stop."""
     get_settings()
+    # When it has stopped, uvicorn sends itself the signal that it was stopped with.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     uvicorn.run("app.main:app", host=host, port=port, workers=workers, reload=reload)
 
 

@@ -5,7 +5,7 @@ import gc
 import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from inspect import isawaitable
 from typing import Any
 from uuid import uuid4
@@ -74,7 +74,20 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float 
 
 
 def new_user(name: str = "Ada") -> User:
-    return User(name=name, email=f"{uuid4()}@example.com")
+    return User(name=name, email=new_email())
+
+
+def new_email() -> str:
+    return f"{uuid4()}@example.com"
+
+
+def many_files() -> None:
+    """Let this process open as many files and sockets as it may."""
+    with suppress(ImportError):  # Windows has no such limit
+        import resource  # noqa: PLC0415
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def problem(answer: Response) -> Any:

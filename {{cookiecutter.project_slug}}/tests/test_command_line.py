@@ -1,10 +1,8 @@
 """python -m app, as people type it."""
 
 import os
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx2
@@ -15,6 +13,7 @@ from sqlalchemy import make_url
 from app import migrations
 from app.core.config import variable
 from tests.harness.backends import Backend
+from tests.processes import serving
 
 ROOT = Path(__file__).parents[1]
 DATABASES = migrations.databases()
@@ -107,29 +106,20 @@ def test_serve_answers_and_keeps_what_it_stored_over_a_restart(
     variables: dict[str, str], tmp_path: Path
 ) -> None:
     run("migrate", variables=variables, folder=tmp_path)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}/users"
 
     for expected in (1, 2):
-        command = [sys.executable, "-m", "app", "serve", "--port", str(port)]
-        serving = subprocess.Popen(command, cwd=tmp_path, env=variables)
-        try:
-            wait_until_answered(url)
+        with serving(variables=variables, folder=tmp_path) as served:
+            users = f"{served.url}/users"
             email = f"{expected}@example.com"
-            httpx2.post(url, json={"name": "Ada", "email": email}).raise_for_status()
-            assert len(httpx2.get(url).json()["items"]) == expected
-        finally:
-            serving.terminate()
-            assert serving.wait(timeout=30) in {0, -15}
+            httpx2.post(users, json={"name": "Ada", "email": email}).raise_for_status()
+            assert len(httpx2.get(users).json()["items"]) == expected
 
 
-def wait_until_answered(url: str, seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            httpx2.get(url)
-        except httpx2.ConnectError:
-            assert time.monotonic() < deadline, f"{url} does not answer"
-        else:
-            return
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_serve_that_is_terminated_exits_with_zero(
+    variables: dict[str, str], tmp_path: Path, workers: str
+) -> None:
+    with serving("--workers", workers, variables=variables, folder=tmp_path) as served:
+        served.process.terminate()
+
+        assert served.exit_code() == 0

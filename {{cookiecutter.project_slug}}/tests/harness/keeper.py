@@ -4,7 +4,8 @@
 
 writes lines of JSON, the last of which has the server's address or says why there is none, and then
 waits for its standard input to end. That comes however the run ends, even by `kill -9`; and then
-everything goes: the container, the server, or the databases on a server that is not ours.
+everything goes: the container, the server, or the databases on a server that is not ours. A line
+"crash" before that lets a server that is ours crash and start again.
 """
 
 import asyncio
@@ -52,8 +53,13 @@ def main(image: str) -> None:
         )
         linger = WORKERS_LINGER
         try:
-            if sys.stdin.readline():  # the run takes its leave
-                linger = 0
+            for line in sys.stdin:
+                if line == "crash\n" and server.crash:
+                    server.crash()
+                    say(crashed=True)
+                else:  # the run takes its leave
+                    linger = 0
+                    break
         finally:
             if server.is_borrowed:
                 asyncio.run(remove_all(server, linger))

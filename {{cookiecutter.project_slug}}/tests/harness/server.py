@@ -1,6 +1,7 @@
 """What a PostgreSQL to test on is, whichever way it comes: external.py, container.py, wheel.py."""
 
 import json
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sqlalchemy import URL
@@ -33,6 +34,7 @@ class Server(NamedTuple):
     prefix: str  # of the names of all that the run makes on it
     name: str  # for people
     is_borrowed: bool = False  # somebody else's, on which nothing may be left
+    crash: Callable[[], None] | None = None  # and start again; None where that cannot be had
 
 
 def say(**what: Any) -> None:

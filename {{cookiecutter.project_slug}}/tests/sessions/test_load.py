@@ -1,0 +1,112 @@
+"""Many clients at once, on a pool of five: none is forgotten, and nothing stays behind."""
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator
+from http import HTTPStatus
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient, Limits, Response
+from sqlalchemy import text
+
+from app.dependencies import SessionDep
+from tests.inspection import checked_out, stored_users
+from tests.support import configure, many_files, new_email, until
+
+pytestmark = pytest.mark.load
+
+POOL_SIZE = 5
+
+
+@pytest.fixture
+def small_pool(environment: pytest.MonkeyPatch, databases: None) -> None:
+    configure(environment, pool_size=POOL_SIZE, max_overflow=0, pool_timeout=60)
+
+
+@pytest.fixture
+async def crowd(small_pool: None, server: AsyncClient) -> AsyncGenerator[AsyncClient, None]:
+    """A client that opens as many connections as it has requests."""
+    many_files()
+    limits = Limits(max_connections=None)
+    async with AsyncClient(base_url=server.base_url, limits=limits, timeout=60) as client:
+        yield client
+
+
+def user() -> dict[str, str]:
+    return {"name": "Ada", "email": new_email()}
+
+
+async def test_five_hundred_requests_at_once_are_all_answered_and_stored(
+    crowd: AsyncClient,
+) -> None:
+    answers = await asyncio.gather(*(crowd.post("/users", json=user()) for _ in range(500)))
+
+    assert {answer.status_code for answer in answers} == {HTTPStatus.CREATED}
+    assert await stored_users() == 500
+    assert not checked_out()
+
+
+async def test_pool_that_is_exhausted_under_load_is_an_answer_to_try_again_and_recovers(
+    app: FastAPI, crowd: AsyncClient, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, pool_timeout=0.2)
+    held = asyncio.Semaphore(0)
+    free = asyncio.Event()
+
+    @app.get("/hold")
+    async def hold(session: SessionDep) -> None:
+        await session.execute(text("SELECT 1"))
+        held.release()
+        await free.wait()
+
+    holding = [asyncio.create_task(crowd.get("/hold")) for _ in range(POOL_SIZE)]
+    for _ in holding:
+        await held.acquire()
+    async with asyncio.timeout(10):  # by default, a connection is waited for for thrice as long
+        refused = await asyncio.gather(*(crowd.post("/users", json=user()) for _ in range(50)))
+    free.set()
+    released = await asyncio.gather(*holding)
+    again = await asyncio.gather(*(crowd.post("/users", json=user()) for _ in range(50)))
+
+    assert {(answer.status_code, answer.headers["retry-after"]) for answer in refused} == {
+        (HTTPStatus.SERVICE_UNAVAILABLE, "1")
+    }
+    assert statuses(released) == {HTTPStatus.OK}
+    assert statuses(again) == {HTTPStatus.CREATED}
+    assert await stored_users() == 50
+
+
+async def test_three_hundred_clients_that_leave_at_random_moments_leave_nothing_behind(
+    small_pool: None, server: AsyncClient
+) -> None:
+    many_files()
+    before = len(asyncio.all_tasks())
+
+    async def leave(after: float) -> bytes:
+        """Return what was answered before this many seconds were over."""
+        reader, writer = await asyncio.open_connection(server.base_url.host, server.base_url.port)
+        body = f'{{"name": "Ada", "email": "{new_email()}"}}'
+        writer.write(
+            "POST /users HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
+        )
+        answer = asyncio.create_task(reader.read(1000))
+        await asyncio.wait([answer], timeout=after)
+        writer.transport.abort()
+        answer.cancel()
+        return b"" if answer.cancelled() or not answer.done() else answer.result()
+
+    answers = await asyncio.gather(*(leave(random.uniform(0, 1)) for _ in range(300)))  # noqa: S311
+    await until(lambda: not checked_out())
+    await until(lambda: len(asyncio.all_tasks()) <= before)
+
+    acknowledged = sum(answer.startswith(b"HTTP/1.1 201") for answer in answers)
+    assert 0 < acknowledged < 300
+    assert acknowledged <= await stored_users() <= 300
+    assert (await server.post("/users", json=user())).status_code == HTTPStatus.CREATED
+    assert not checked_out()
+
+
+def statuses(answers: list[Response]) -> set[int]:
+    return {answer.status_code for answer in answers}

@@ -1,0 +1,141 @@
+"""Whatever a block does with its session, the table holds what was committed and nothing else.
+
+Hypothesis makes up the sequences; a failing one is shrunk to its shortest and printed.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
+
+from app.core.db import session_scope
+from app.models import User
+from tests.inspection import checked_out, fetch, observer
+
+STEPS = ["add", "flush", "read", "savepoint", "release", "undo", "commit", "rollback"]
+ENDS = ["return", "raise", "cancel", "cancel in a statement"]
+
+
+@dataclass
+class Model:
+    """What must be in the table: what is committed, and what is not yet, savepoint by savepoint."""
+
+    committed: set[str] = field(default_factory=set)
+    pending: list[set[str]] = field(default_factory=lambda: [set()])
+
+    def add(self, name: str) -> None:
+        self.pending[-1].add(name)
+
+    def savepoint(self) -> None:
+        self.pending.append(set())
+
+    def release(self) -> None:
+        released = self.pending.pop()
+        self.pending[-1] |= released
+
+    def undo(self) -> None:
+        self.pending.pop()
+
+    def commit(self) -> None:
+        self.committed = self.committed.union(*self.pending)
+        self.rollback()
+
+    def rollback(self) -> None:
+        self.pending = [set()]
+
+    def visible(self) -> set[str]:
+        return self.committed.union(*self.pending)
+
+
+class Walk:
+    """The same steps for a session and for the model."""
+
+    def __init__(self, session: AsyncSession, model: Model) -> None:
+        self.session = session
+        self.model = model
+        self.savepoints: list[AsyncSessionTransaction] = []
+
+    async def take(self, step: str, name: str) -> None:
+        match step:
+            case "add":
+                self.session.add(User(name=name, email=f"{name}@example.com"))
+                self.model.add(name)
+            case "flush":
+                await self.session.flush()
+            case "read":
+                assert self.model.visible() == set(await self.session.scalars(NAMES))
+            case "savepoint":
+                self.savepoints.append(await self.session.begin_nested())
+                self.model.savepoint()
+            case "release" if self.savepoints:
+                await self.savepoints.pop().commit()
+                self.model.release()
+            case "undo" if self.savepoints:
+                await self.savepoints.pop().rollback()
+                self.model.undo()
+            case "commit":
+                await self.session.commit()
+                self.model.commit()
+                self.savepoints.clear()
+            case "rollback":
+                await self.session.rollback()
+                self.model.rollback()
+                self.savepoints.clear()
+
+
+NAMES = text("SELECT name FROM users")
+
+
+async def walk(model: Model, steps: Sequence[str], end: str) -> None:
+    async with session_scope() as session:
+        walk = Walk(session, model)
+        for number, step in enumerate(steps):
+            await walk.take(step, f"user-{number}")
+        match end:
+            case "raise":
+                raise LookupError
+            case "cancel":
+                cancel_this_task()
+                await asyncio.sleep(0)
+            case "cancel in a statement":
+                cancel_this_task()
+                await session.execute(NAMES)
+    model.commit()
+
+
+def cancel_this_task() -> None:
+    task = asyncio.current_task()
+    assert task
+    task.cancel()
+
+
+# The databases serve all examples of a test: each begins by removing what the last one has left.
+@settings(
+    deadline=None,
+    max_examples=100,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(steps=st.lists(st.sampled_from(STEPS), max_size=12), end=st.sampled_from(ENDS))
+async def test_table_holds_what_was_committed_whatever_the_steps(
+    databases: None, steps: list[str], end: str
+) -> None:
+    async with observer() as connection:
+        await connection.execute(text("DELETE FROM users"))
+    model = Model()
+
+    task = asyncio.create_task(walk(model, steps, end))
+    await asyncio.wait([task])
+
+    assert {"return": None, "raise": LookupError}.get(end, asyncio.CancelledError) == error_of(task)
+    assert not checked_out()
+    assert model.committed == {name for (name,) in await fetch(NAMES.text)}
+
+
+def error_of(task: asyncio.Task[None]) -> type[BaseException] | None:
+    if task.cancelled():
+        return asyncio.CancelledError
+    return type(error) if (error := task.exception()) else None
