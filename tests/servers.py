@@ -50,17 +50,24 @@ def on_docker() -> dict[str, str]:
 
 
 def python(project: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the project's Python, and return how it ended."""
-    ended = subprocess.run(
+    """Run the project's Python, show what it says, and return how it ended."""
+    ended = run_python(project, *arguments, folder=project, **variables)
+    print(ended.stdout, ended.stderr, sep="\n")
+    return ended
+
+
+def run_python(
+    project: Path, *arguments: str, folder: Path, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the project's Python in a folder, and return how it ended."""
+    return subprocess.run(
         [project / ".venv/bin/python", *arguments],
         capture_output=True,
         check=False,
-        cwd=project,
+        cwd=folder,
         env=clean_environment(**variables),
         text=True,
     )
-    print(ended.stdout, ended.stderr, sep="\n")
-    return ended
 
 
 def sql(project: Path, url: str, *statements: str) -> Any:

@@ -3,6 +3,7 @@
 import asyncio
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, event
@@ -14,6 +15,7 @@ from app.core.errors import TransactionFailedError
 
 BUSY_TIMEOUT = 5.0  # seconds
 BEGIN = "BEGIN"
+STEPS_BETWEEN_QUESTIONS = 100_000  # of SQLite's virtual machine
 
 _abandoned: set[asyncio.Task[None]] = set()  # a loop keeps only weak references to its tasks
 
@@ -34,6 +36,7 @@ def engine_options(settings: DatabaseSettings, *, read_only: bool) -> dict[str, 
 def add_listeners(engine: Engine, *, read_only: bool) -> None:
     event.listen(engine, "do_connect", _make_folder)
     event.listen(engine, "connect", _enforce_foreign_keys)
+    event.listen(engine, "connect", _watch_for_abandonment)
     event.listen(engine, "invalidate", _abandon)
     if not is_in_memory(engine.url):
         event.listen(engine, "connect", _write_ahead)
@@ -123,19 +126,31 @@ def _roll_back_failed_commit(context: ExceptionContext) -> None:
     context.connection.connection.rollback()
 
 
-def _abandon(connection: Any, _: ConnectionPoolEntry, error: BaseException | None) -> None:
+def _watch_for_abandonment(connection: Any, record: ConnectionPoolEntry) -> None:
+    """Let a statement be interrupted, by a question that SQLite asks after some milliseconds.
+
+    Not by sqlite3_interrupt(): where a cursor has rows left to be read, that interrupts everything
+    which comes after it too, and so the ROLLBACK. https://www.sqlite.org/c3ref/interrupt.html
+    """
+    abandoned = record.info["abandoned"] = Event()
+    connection.run_async(
+        lambda driver: driver.set_progress_handler(abandoned.is_set, STEPS_BETWEEN_QUESTIONS)
+    )
+
+
+def _abandon(connection: Any, record: ConnectionPoolEntry, error: BaseException | None) -> None:
     """End what a connection is doing before it is closed, as after a cancelled statement.
 
     A cursor that somebody still holds, a traceback among them, keeps a closed connection alive in
     SQLite, with its transaction and its lock. https://www.sqlite.org/c3ref/close.html
     """
 
-    async def interrupt_and_roll_back() -> None:
+    async def roll_back() -> None:
         with suppress(Exception):
-            await connection.driver_connection.interrupt()
             await connection.driver_connection.rollback()
 
+    record.info["abandoned"].set()
     with suppress(RuntimeError):  # no loop runs: it is the garbage collector that closes
-        task = asyncio.get_running_loop().create_task(interrupt_and_roll_back())
+        task = asyncio.get_running_loop().create_task(roll_back())
         _abandoned.add(task)
         task.add_done_callback(_abandoned.discard)

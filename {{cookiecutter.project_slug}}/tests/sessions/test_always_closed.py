@@ -4,6 +4,7 @@ import asyncio
 from asyncio import StreamReader
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from time import monotonic
 
 import pytest
 from fastapi import BackgroundTasks, FastAPI, Request, WebSocket
@@ -14,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 from websockets.asyncio.client import connect
 
-from app.core.db import session_scope
+from app.core.db import dispose_engines, session_scope
 from app.dependencies import SessionDep
 from tests.inspection import checked_out, fetch, kill, pid, stored_users, until_active
 from tests.support import new_user, until
@@ -175,6 +176,29 @@ async def test_stream_that_is_abandoned_half_way_rolls_back(
         await answer.readuntil(b"1\n")
     await until(lambda: not checked_out())
 
+    assert await stored_users() == 0
+
+
+async def test_task_that_is_cancelled_while_it_connects_leaks_no_connection(
+    databases: None,
+) -> None:
+    async def connect_and_write() -> None:
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            await asyncio.Event().wait()
+
+    for wait in range(60):  # tenths of a millisecond
+        await dispose_engines()
+        task = asyncio.create_task(connect_and_write())
+        end = monotonic() + wait / 10_000
+        while monotonic() < end:  # noqa: ASYNC110, a timer is not as fine as that
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        assert not checked_out()
     assert await stored_users() == 0
 
 

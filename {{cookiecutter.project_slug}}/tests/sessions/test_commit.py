@@ -50,13 +50,18 @@ async def test_commit_that_fails_is_an_error_answer_and_no_row(
     assert await stored_users() == 0
 
 
-async def test_commit_that_fails_raises_and_stores_nothing(databases: None) -> None:
+async def test_commit_that_fails_raises_and_leaves_nothing_to_the_next_session(
+    single: None,
+) -> None:
     with pytest.raises(IntegrityError):
         async with session_scope() as session:
             session.add(new_user())
             await violate_at_commit(session)
 
     assert await stored_users() == 0
+    async with session_scope() as session:
+        session.add(new_user())
+    assert await stored_users() == 1
 
 
 async def test_session_is_usable_after_a_commit_that_failed(databases: None) -> None:

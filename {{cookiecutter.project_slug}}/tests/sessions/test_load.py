@@ -1,6 +1,7 @@
 """Many clients at once, on a pool of five: none is forgotten, and nothing stays behind."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
@@ -86,7 +87,7 @@ async def test_three_hundred_clients_that_leave_at_random_moments_leave_nothing_
     async def leave(after: float) -> bytes:
         """Return what was answered before this many seconds were over."""
         reader, writer = await asyncio.open_connection(server.base_url.host, server.base_url.port)
-        body = f'{{"name": "Ada", "email": "{new_email()}"}}'
+        body = json.dumps(user())
         writer.write(
             "POST /users HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()

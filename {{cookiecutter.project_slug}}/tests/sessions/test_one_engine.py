@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
 import pytest
@@ -87,7 +87,16 @@ async def test_sessions_of_an_engine_share_one_factory(databases: None) -> None:
     assert len(factories) == 1
 
 
-def test_first_engines_of_many_threads_are_one(databases: None) -> None:
+@pytest.fixture
+def impatient_threads() -> Iterator[None]:
+    """Threads that leave each other no time to finish anything by luck."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def test_first_engines_of_many_threads_are_one(databases: None, impatient_threads: None) -> None:
     engines: list[AsyncEngine] = []
     together = threading.Barrier(8)
 

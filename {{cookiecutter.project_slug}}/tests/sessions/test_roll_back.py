@@ -79,6 +79,35 @@ async def test_statement_that_is_cancelled_leaves_no_lock(databases: None) -> No
     assert await stored_users() == 1
 
 
+async def test_statement_that_is_cancelled_at_whatever_moment_leaves_no_lock(
+    databases: None,
+) -> None:
+    """It did where a cursor had rows left to be read: SQLite then interrupted the ROLLBACK too."""
+
+    async def write_and_read() -> None:
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            written.set()
+            while True:
+                await session.execute(text("SELECT 1"))
+
+    for steps in range(20):
+        written = asyncio.Event()
+        task = asyncio.create_task(write_and_read())
+        await written.wait()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as held:
+            await task
+        async with session_scope() as session:
+            session.add(new_user())
+
+        assert held.value
+        assert await stored_users() == steps + 1
+
+
 @pytest.mark.postgresql
 async def test_error_is_raised_unchanged_though_the_connection_is_dead(single: None) -> None:
     raised = KeyError("mine")

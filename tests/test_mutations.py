@@ -1,0 +1,49 @@
+"""Whoever breaks a promise of the sessions hears of it from the test file that is named after it."""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.mutations import SESSIONS, Mutation
+from tests.servers import run_python
+
+Outcome = subprocess.CompletedProcess[str]
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    request: pytest.FixtureRequest, project: Path, folder: Path
+) -> Iterator[dict[str, Future[Outcome]]]:
+    """How the tests of each broken promise end: all of them run in parallel."""
+
+    def run(mutation: Mutation) -> Outcome:
+        copy = folder / f"mutated-{SESSIONS.index(mutation)}"
+        shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".venv", ".git", ".*_cache"))
+        mutation.apply(copy)
+        arguments = ["-x", "-q", "-m", "not load", f"tests/{mutation.broken}"]
+        return run_python(
+            project, "-m", "pytest", *arguments, folder=copy, TEST_POSTGRES="embedded"
+        )
+
+    chosen: list[Mutation] = [
+        item.callspec.params["mutation"]
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and "outcomes" in item.fixturenames
+    ]
+    with ThreadPoolExecutor(os.cpu_count()) as executor:
+        yield {mutation.name: executor.submit(run, mutation) for mutation in chosen}
+
+
+@pytest.mark.parametrize("mutation", SESSIONS, ids=lambda mutation: mutation.name)
+def test_mutation_is_noticed(outcomes: dict[str, Future[Outcome]], mutation: Mutation) -> None:
+    ended = outcomes[mutation.name].result()
+    print(ended.stdout, ended.stderr, sep="\n")
+
+    assert ended.returncode == 1
+    assert re.search(rf"^(FAILED|ERROR) tests/{mutation.broken}::test_", ended.stdout, re.MULTILINE)
