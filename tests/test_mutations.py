@@ -31,19 +31,25 @@ def outcomes(
             project, "-m", "pytest", *arguments, folder=copy, TEST_POSTGRES="embedded"
         )
 
-    chosen: list[Mutation] = [
-        item.callspec.params["mutation"]
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and "outcomes" in item.fixturenames
-    ]
+    asked = (getattr(item, "callspec", None) for item in request.session.items)
+    parameters = (value for call in asked if call for value in call.params.values())
+    chosen = [value for value in parameters if isinstance(value, Mutation)]
     with ThreadPoolExecutor(os.cpu_count()) as executor:
         yield {mutation.name: executor.submit(run, mutation) for mutation in chosen}
 
 
-@pytest.mark.parametrize("mutation", SESSIONS, ids=lambda mutation: mutation.name)
+MUTATIONS = pytest.mark.parametrize("mutation", SESSIONS, ids=lambda mutation: mutation.name)
+
+
+@MUTATIONS
 def test_mutation_is_noticed(outcomes: dict[str, Future[Outcome]], mutation: Mutation) -> None:
     ended = outcomes[mutation.name].result()
     print(ended.stdout, ended.stderr, sep="\n")
 
     assert ended.returncode == 1
     assert re.search(rf"^(FAILED|ERROR) tests/{mutation.broken}::test_", ended.stdout, re.MULTILINE)
+
+
+@MUTATIONS
+def test_promise_that_a_mutation_breaks_is_in_the_table(project: Path, mutation: Mutation) -> None:
+    assert f"(../tests/{mutation.broken})" in (project / "docs/sessions.md").read_text()

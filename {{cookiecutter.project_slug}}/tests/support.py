@@ -81,13 +81,16 @@ def new_email() -> str:
     return f"{uuid4()}@example.com"
 
 
-def many_files() -> None:
-    """Let this process open as many files and sockets as it may."""
+def many_files(enough: int = 4096) -> None:
+    """Let this process open as many files and sockets as this, or as it may."""
     with suppress(ImportError):  # Windows has no such limit
         import resource  # noqa: PLC0415
 
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if most != resource.RLIM_INFINITY:
+            enough = min(enough, most)
+        if now != resource.RLIM_INFINITY and now < enough:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (enough, most))
 
 
 def problem(answer: Response) -> Any:

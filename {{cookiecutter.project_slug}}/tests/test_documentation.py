@@ -1,4 +1,4 @@
-"""What the README shows works, and .env.example is complete."""
+"""What the README shows works, links lead somewhere, and .env.example is complete."""
 
 import asyncio
 import os
@@ -43,9 +43,25 @@ def test_script_of_the_readme(databases: None, tmp_path: Path) -> None:
     assert asyncio.run(names()) == ["Grace"]
 
 
-def test_links_of_the_readme_lead_somewhere() -> None:
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)", README):
-        assert (ROOT / link).exists(), link
+def links(page: Path) -> list[Path]:
+    """Return the files that a page links to."""
+    found = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+    return [(page.parent / link).resolve() for link in found]
+
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for link in links(page):
+        assert link.exists(), link
+
+
+def test_every_file_of_the_promises_is_in_their_table() -> None:
+    tests = (ROOT / "tests" / "sessions").resolve().glob("test_*.py")
+
+    assert {*tests} <= {*links(ROOT / "docs" / "sessions.md")}
 
 
 def test_example_of_the_environment_holds_every_setting_with_its_default(

@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from httpx2 import AsyncClient
-from sqlalchemy import text
+from sqlalchemy import make_url, text
 
 from app.core.db import session_scope
 from tests.harness.fragile import Fragile, fragile
@@ -62,7 +62,8 @@ def crashing(environment: pytest.MonkeyPatch, databases: None) -> Iterator[Fragi
     """A server for the primary database that can crash, and then knows what it has acknowledged."""
     with fragile() as server:
         migrate("primary", server.url)
-        set_databases(environment, {"primary": f"{server.url}&options=-c synchronous_commit=on"})
+        url = make_url(server.url).update_query_dict({"options": "-c synchronous_commit=on"})
+        set_databases(environment, {"primary": url.render_as_string(hide_password=False)})
         yield server
 
 

@@ -109,7 +109,9 @@ async def test_statement_that_is_cancelled_at_whatever_moment_leaves_no_lock(
 
 
 @pytest.mark.postgresql
-async def test_error_is_raised_unchanged_though_the_connection_is_dead(single: None) -> None:
+async def test_error_is_raised_unchanged_though_the_connection_is_dead(
+    single: None, caplog: pytest.LogCaptureFixture
+) -> None:
     raised = KeyError("mine")
 
     with pytest.raises(KeyError) as caught:
@@ -120,6 +122,7 @@ async def test_error_is_raised_unchanged_though_the_connection_is_dead(single: N
             raise raised
 
     assert caught.value is raised
+    assert "A session could not roll back; its connection is dropped." in caplog.messages
     await until(nobody_is_connected)
     async with session_scope() as session:
         session.add(new_user())
