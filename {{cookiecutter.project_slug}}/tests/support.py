@@ -136,3 +136,19 @@ async def serve(app: FastAPI) -> AsyncGenerator[AsyncClient, None]:
     finally:
         server.should_exit = True
         await serving
+
+
+@asynccontextmanager
+async def leaving(
+    server: AsyncClient, method: str, path: str, *headers: str
+) -> AsyncGenerator[asyncio.StreamReader, None]:
+    """Send the head of a request, and close its connection with the block, whatever is answered."""
+    url = server.base_url
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    head = [f"{method} {path} HTTP/1.1", f"Host: {url.host}", *headers, "", ""]
+    writer.write("\r\n".join(head).encode())
+    try:
+        yield reader
+    finally:
+        writer.close()
+        await writer.wait_closed()

@@ -27,7 +27,6 @@ class TrackedSession(Session):
         connection = self.connection_in_use
         if connection is not None and not connection.closed:
             connection.invalidate()
-            connection.close()
 
 
 @event.listens_for(TrackedSession, "after_begin")
@@ -77,10 +76,9 @@ def find_database(url: URL, settings: DatabaseSettings, *, read_only: bool) -> D
 
 
 async def dispose_databases() -> None:
-    """Dispose of the engines of the running event loop, and of those whose loop is no more."""
+    """Dispose of the engines of the running event loop, and of those that were made outside of any."""
     here = asyncio.get_running_loop()
     with _lock:
-        _forget_closed_loops()
         mine = [_databases.pop(loop, {}) for loop in (here, None)]
     for database in (database for of_loop in mine for database in of_loop.values()):
         await dispose(database.engine)
@@ -112,8 +110,6 @@ def _close_with(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
-            with _lock:
-                _closers.pop(loop, None)
             await dispose_databases()
 
     generator = wait()

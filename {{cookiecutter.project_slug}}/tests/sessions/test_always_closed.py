@@ -1,9 +1,7 @@
 """Every connection goes back to the pool, or is closed."""
 
 import asyncio
-from asyncio import StreamReader
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from time import monotonic
 
 import pytest
@@ -18,22 +16,9 @@ from websockets.asyncio.client import connect
 from app.core.db import dispose_engines, session_scope
 from app.dependencies import SessionDep
 from tests.inspection import checked_out, fetch, kill, pid, stored_users, until_active
-from tests.support import new_user, until
+from tests.support import leaving, new_user, until
 
 # Clients that leave
-
-
-@asynccontextmanager
-async def leaving(
-    server: AsyncClient, method: str, path: str
-) -> AsyncGenerator[StreamReader, None]:
-    """Send a request on a connection that is closed with the block, whatever has been answered."""
-    url = server.base_url
-    reader, writer = await asyncio.open_connection(url.host, url.port)
-    writer.write(f"{method} {path} HTTP/1.1\r\nHost: {url.host}\r\n\r\n".encode())
-    yield reader
-    writer.close()
-    await writer.wait_closed()
 
 
 async def is_not_in_a_transaction(number: int) -> bool:
@@ -259,10 +244,37 @@ async def test_session_that_a_task_is_opening_leaks_no_connection(
             for _ in range(steps):
                 await asyncio.sleep(0)
             raise LookupError
-    await asyncio.gather(task, return_exceptions=True)
+    await asyncio.wait([task])
 
+    assert task.exception()
     assert not checked_out()
     assert await stored_users() == 0
+
+
+async def test_task_that_goes_on_with_a_session_that_has_ended_gets_no_connection(
+    databases: None,
+) -> None:
+    started = asyncio.Event()
+    errors: list[Exception] = []
+
+    async def go_on(session: AsyncSession) -> None:
+        started.set()
+        for _ in range(3):
+            try:
+                await session.execute(text("SELECT 1"))
+                await session.rollback()
+            except Exception as error:
+                errors.append(error)
+
+    with pytest.raises(LookupError):
+        async with session_scope() as session:
+            task = asyncio.create_task(go_on(session))
+            await started.wait()
+            raise LookupError
+    await task
+
+    assert errors
+    assert not checked_out()
 
 
 @pytest.mark.postgresql

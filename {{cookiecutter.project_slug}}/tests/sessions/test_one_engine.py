@@ -142,15 +142,19 @@ def test_event_loops_of_threads_get_an_engine_each_and_work(databases: None) -> 
 
 
 def test_loop_that_was_closed_by_hand_is_forgotten(databases: None) -> None:
-    loops = [asyncio.new_event_loop() for _ in range(3)]
-    for loop in loops:
-        loop.run_until_complete(add_user())
-        loop.run_until_complete(dispose_engines())
-        loop.close()
+    async def leave_an_engine() -> None:
+        await add_user()
+        await dispose_engines()
+        get_engine()
 
     async def known_loops() -> set[object]:
         await add_user()
         return {*_databases, *_closers}
+
+    loops = [asyncio.new_event_loop() for _ in range(3)]
+    for loop in loops:
+        loop.run_until_complete(leave_an_engine())
+        loop.close()
 
     assert not {*loops} & asyncio.run(known_loops())
 
