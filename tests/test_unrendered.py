@@ -13,7 +13,7 @@ CHECKS = [
     "ruff check",
     "mypy",
     "lint-imports",
-    "pytest --quiet",
+    "pytest --quiet -n logical --maxprocesses 4",
 ]
 
 

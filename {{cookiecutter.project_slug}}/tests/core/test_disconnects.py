@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 
 from fastapi import FastAPI, Request
 from httpx2 import AsyncClient
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.disconnects import CancelOnDisconnect
 from tests.support import leaving
@@ -51,27 +51,50 @@ async def test_app_may_ask_whether_its_client_is_there(app: FastAPI, server: Asy
     assert answered == [False]
 
 
+class Waiting:
+    """A client that has sent its request and waits for the answer, whoever serves it."""
+
+    def __init__(self) -> None:
+        self._has_sent = False
+
+    async def receive(self) -> Message:
+        if self._has_sent:
+            await asyncio.Event().wait()
+        self._has_sent = True
+        return {"type": "http.request"}
+
+    async def send(self, message: Message) -> None:
+        pass
+
+
+def request(app: ASGIApp) -> asyncio.Future[None]:
+    """Let the app answer such a client."""
+    client = Waiting()
+    scope = {"type": "http", "headers": []}
+    return asyncio.ensure_future(CancelOnDisconnect(app)(scope, client.receive, client.send))
+
+
 async def test_cancellation_by_somebody_else_goes_on() -> None:
     """As a server cancels what has not ended when its time to stop is over."""
     begun = asyncio.Event()
 
-    async def receive() -> Message:
-        if not begun.is_set():
-            return {"type": "http.request"}
-        return await asyncio.Future()
-
-    async def send(message: Message) -> None:
-        pass
-
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await receive()
         begun.set()
         await asyncio.Event().wait()
 
-    scope = {"type": "http", "headers": []}
-    request = asyncio.ensure_future(CancelOnDisconnect(app)(scope, receive, send))
+    answering = request(app)
     await begun.wait()
-    request.cancel()
-    await asyncio.wait([request])
+    answering.cancel()
+    await asyncio.wait([answering])
 
-    assert request.cancelled()
+    assert answering.cancelled()
+
+
+async def test_client_is_watched_no_longer_than_its_request() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+
+    await request(app)
+    await asyncio.sleep(0)
+
+    assert asyncio.all_tasks() == {asyncio.current_task()}
