@@ -236,6 +236,13 @@ def keepers(project: Path) -> list[str]:
     return found.stdout.split()
 
 
+def services(project: Path) -> list[str]:
+    """Return the processes that serve the project."""
+    pattern = f"{project}/.venv/bin/python -m app serve"
+    found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, check=False, text=True)
+    return found.stdout.split()
+
+
 def servers(project: Path) -> set[str]:
     """Return the servers that come from the project's wheel, by their folders."""
     pattern = f"{project}/.venv/.*bin/postgres -D"
@@ -257,6 +264,26 @@ def test_killed_run_leaves_no_server_from_the_wheel(project: Path, how: str) -> 
 
     assert servers(project) == before
     assert not Path(folder).exists()
+
+
+@pytest.mark.parametrize("how", ["kill", "kill group"])
+def test_killed_run_leaves_nothing_of_a_test_that_has_started_something(
+    project: Path, how: str
+) -> None:
+    before = servers(project)
+    running = subprocess.Popen(
+        [project / ".venv/bin/python", "-m", "pytest", "-n2", "tests/sessions/test_faults.py"],
+        cwd=project,
+        env=clean_environment(**EMBEDDED),
+        start_new_session=True,
+        text=True,
+    )
+    with running:
+        wait_until(lambda: len(servers(project) - before) == 2 and bool(services(project)))
+        KILLS[how](running)
+
+    wait_until(lambda: not services(project) and not keepers(project))
+    assert servers(project) == before
 
 
 @pytest.mark.parametrize("how", ["interrupt", "kill"])

@@ -81,7 +81,7 @@ async def pid(session: AsyncSession) -> int:
 
 
 async def driver(session: AsyncSession) -> Any:
-    """Return asyncpg's connection, past which SQLAlchemy sees nothing."""
+    """Return the driver's connection, past which SQLAlchemy sees nothing."""
     return (await (await session.connection()).get_raw_connection()).driver_connection
 
 

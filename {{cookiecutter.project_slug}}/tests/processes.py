@@ -11,13 +11,18 @@ from typing import NamedTuple
 
 import httpx2
 
+from tests.harness.launch import launch
+
 SECONDS_TO_ANSWER = 30.0
 SECONDS_TO_STOP = 30.0
+
+# Stops a process whose test has been killed before it could do so.
+GUARD = "import os, sys; sys.stdin.readline() or os.kill(int(sys.argv[1]), 15)"
 
 
 class Serving(NamedTuple):
     url: str
-    process: "subprocess.Popen[bytes]"
+    process: subprocess.Popen[bytes]
     log: Path
 
     def exit_code(self) -> int:
@@ -39,22 +44,28 @@ def serving(*arguments: str, variables: dict[str, str], folder: Path) -> Iterato
             stderr=output,
         )
     serving = Serving(f"http://127.0.0.1:{port}", process, log)
-    try:
-        _wait_until_answered(serving.url)
-        yield serving
-    finally:
-        process.terminate()
-        serving.exit_code()
-        print(log.read_text())  # noqa: T201, for the report of a test that fails
+    with launch(sys.executable, "-c", GUARD, str(process.pid)) as guard:
+        try:
+            _wait_until_answered(serving)
+            yield serving
+        finally:
+            process.terminate()
+            try:
+                serving.exit_code()
+            finally:
+                process.kill()
+                guard.communicate("done\n")
+                print(log.read_text())  # noqa: T201, for the report of a test that fails
 
 
-def _wait_until_answered(url: str) -> None:
+def _wait_until_answered(serving: Serving) -> None:
     deadline = time.monotonic() + SECONDS_TO_ANSWER
     while True:
         try:
-            httpx2.get(url)
-        except httpx2.ConnectError:
-            assert time.monotonic() < deadline, f"{url} does not answer"
+            httpx2.get(serving.url)
+        except httpx2.TransportError:
+            assert serving.process.poll() is None, "it has ended"
+            assert time.monotonic() < deadline, "it does not answer"
             time.sleep(0.05)
         else:
             return

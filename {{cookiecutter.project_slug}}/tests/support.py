@@ -125,7 +125,9 @@ async def violate_at_commit(session: AsyncSession) -> None:
 @asynccontextmanager
 async def serve(app: FastAPI) -> AsyncGenerator[AsyncClient, None]:
     """Serve the app with uvicorn on a free port, and yield a client for it."""
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_config=None))
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5)
+    )
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started or serving.done())
     try:

@@ -2,7 +2,12 @@
 
 import asyncio
 
+from anyio.to_thread import current_default_thread_limiter
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is there to see it, but for other middleware
+SECONDS_BETWEEN_LOOKS = 0.05
 
 
 class CancelOnDisconnect:
@@ -21,58 +26,75 @@ class CancelOnDisconnect:
             await self.app(scope, receive, send)
             return
         client = _Client(receive, send)
-        if not _announces_a_body(scope):  # which the app may not want to be sent
-            client.unread = await client.receive()
+        if not _waits_to_be_asked(scope):
+            client.watch()
         try:
             await self.app(scope, client.receive, client.send)
         except asyncio.CancelledError:
             if not client.has_cancelled or client.request.uncancel():
                 raise
+            await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send)
         finally:
             client.stop_watching()
 
 
 class _Client:
-    """Both directions of a request; when its body has been read, the client is watched."""
+    """Both directions of a request. What comes from the client is read ahead, to see it leave."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         request = asyncio.current_task()
         assert request
         self.request = request
         self.has_cancelled = False
-        self.unread: Message | None = None
         self._receive = receive
         self._send = send
+        self._ahead = asyncio.Queue[Message | Exception](maxsize=1)  # the rest waits in the network
         self._is_answered = False
-        self._leaving: asyncio.Future[Message] | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    def watch(self) -> None:
+        self._watcher = self._watcher or asyncio.create_task(self._watch())
+
+    def stop_watching(self) -> None:
+        if self._watcher:
+            self._watcher.cancel()
 
     async def receive(self) -> Message:
-        if self.unread:
-            message, self.unread = self.unread, None
-        elif self._leaving:
-            message = await asyncio.shield(self._leaving)
-        else:
-            message = await self._receive()
-            if not message.get("more_body"):  # all that can come now is the disconnect
-                self._leaving = asyncio.ensure_future(self._receive())
-                self._leaving.add_done_callback(self._cancel_request)
+        self.watch()
+        message = await self._ahead.get()
+        if isinstance(message, Exception):
+            raise message
+        if message["type"] == "http.disconnect":  # which is all that can be said from now on
+            self._ahead.put_nowait(message)
         return message
 
     async def send(self, message: Message) -> None:
         self._is_answered = True
         await self._send(message)
 
-    def stop_watching(self) -> None:
-        if self._leaving:
-            self._leaving.cancel()
+    async def _watch(self) -> None:
+        message: Message = {"type": "http.request"}
+        while message["type"] == "http.request":
+            try:
+                message = await self._receive()
+            except Exception as error:  # of a middleware around this one, and meant for the app
+                await self._ahead.put(error)
+                return
+            if message["type"] == "http.disconnect":
+                await self._cancel_request()
+            await self._ahead.put(message)
 
-    def _cancel_request(self, leaving: asyncio.Future[Message]) -> None:
-        has_left = not leaving.cancelled() and not leaving.exception()
-        if has_left and not self._is_answered and not self.request.done():
-            self.has_cancelled = True
-            self.request.cancel()
+    async def _cancel_request(self) -> None:
+        """Cancel the request, but not while a thread works for it: the thread would go on."""
+        threads = current_default_thread_limiter()
+        while not self._is_answered:
+            if self.request not in threads.statistics().borrowers:
+                self.has_cancelled = True
+                self.request.cancel()
+                return
+            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
 
 
-def _announces_a_body(scope: Scope) -> bool:
-    headers = dict(scope["headers"])
-    return headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+def _waits_to_be_asked(scope: Scope) -> bool:
+    """Say whether the client sends the body when the app wants to read it, and not before."""
+    return any(name == b"expect" for name, _ in scope["headers"])

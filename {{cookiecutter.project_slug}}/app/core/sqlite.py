@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -36,9 +37,12 @@ def engine_options(settings: DatabaseSettings, *, read_only: bool) -> dict[str, 
 def add_listeners(engine: Engine, *, read_only: bool) -> None:
     event.listen(engine, "do_connect", _make_folder)
     event.listen(engine, "connect", _enforce_foreign_keys)
+    event.listen(engine, "connect", _stop_once)
     event.listen(engine, "connect", _watch_for_abandonment)
     event.listen(engine, "invalidate", _abandon)
-    if not is_in_memory(engine.url):
+    if is_in_memory(engine.url):
+        event.listen(engine, "handle_error", _keep)
+    else:
         event.listen(engine, "connect", _write_ahead)
     if read_only:
         event.listen(engine, "connect", _refuse_writes)
@@ -124,6 +128,20 @@ def _roll_back_failed_commit(context: ExceptionContext) -> None:
     if context.connection is None or context.is_disconnect or context.statement is not None:
         return
     context.connection.connection.rollback()
+
+
+def _keep(context: ExceptionContext) -> None:
+    """Keep a connection that is a whole database, although what it did was cancelled."""
+    context.is_disconnect = False
+
+
+def _stop_once(connection: Any, _: ConnectionPoolEntry) -> None:
+    """Let a close end that was cancelled, and so has stopped aiosqlite's thread twice.
+
+    It would wait for the second answer of a thread that has ended with the first one.
+    """
+    driver = connection.driver_connection
+    driver.stop = cache(driver.stop)
 
 
 def _watch_for_abandonment(connection: Any, record: ConnectionPoolEntry) -> None:

@@ -12,25 +12,21 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Generator, Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
 
 from tests.harness.connections import forget_libpq
+from tests.harness.launch import launch
 from tests.harness.postgresql import Server
 
-ROOT = Path(__file__).parents[2]
 KINDS = ("sqlite", "postgresql")
 
 SECONDS_TO_STOP = 60.0  # after which the run does not wait any longer for its server's end
 
-# With a session of its own, and no parent in the run, a process is not killed with the run.
-LAUNCH = "import subprocess, sys; subprocess.Popen(sys.argv[1:])"
-
 address = pytest.StashKey[dict[str, Any]]()
-keeper = pytest.StashKey["subprocess.Popen[str]"]()
+keeper = pytest.StashKey[subprocess.Popen[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -136,17 +132,7 @@ def postgresql(pytestconfig: pytest.Config) -> Iterator[Server]:
 
 def _start(config: pytest.Config) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.harness.keeper", config.getini("postgres_image")]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    process = config.stash[keeper] = subprocess.Popen(
-        [sys.executable, "-c", LAUNCH, *command],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": path},
-        start_new_session=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = config.stash[keeper] = launch(*command)
     assert process.stdout
     assert process.stderr
     for line in process.stdout:

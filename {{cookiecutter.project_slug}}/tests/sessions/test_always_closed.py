@@ -1,11 +1,13 @@
 """Every connection goes back to the pool, or is closed."""
 
 import asyncio
-from collections.abc import AsyncGenerator
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from time import monotonic
+from typing import Annotated
 
 import pytest
-from fastapi import BackgroundTasks, FastAPI, Request, WebSocket
+from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response, WebSocket
 from fastapi.responses import StreamingResponse
 from httpx2 import AsyncClient
 from sqlalchemy import text
@@ -16,7 +18,7 @@ from websockets.asyncio.client import connect
 from app.core.db import dispose_engines, session_scope
 from app.dependencies import SessionDep
 from tests.inspection import checked_out, fetch, kill, pid, stored_users, until_active
-from tests.support import leaving, new_user, until
+from tests.support import leaving, new_user, serve, until
 
 # Clients that leave
 
@@ -119,6 +121,84 @@ async def test_client_that_leaves_while_it_waits_for_a_connection_waits_no_longe
     assert (await server.get("/users")).status_code == 200
 
 
+async def test_client_that_leaves_does_not_take_away_what_a_thread_still_uses(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    seen: list[str] = []
+    goes_on = threading.Event()
+
+    def resource() -> Generator[None, None, None]:
+        yield
+        seen.append("closed")
+
+    @app.get("/thread")
+    def work(session: SessionDep, resource: Annotated[None, Depends(resource)]) -> None:
+        seen.append("begun")
+        goes_on.wait(10)
+        seen.append("done")
+
+    async with leaving(server, "GET", "/thread"):
+        await until(lambda: seen == ["begun"])
+    await (await server.get("/users")).aread()  # the loop has had the time to hear of it
+    goes_on.set()
+    await until(lambda: "closed" in seen)
+
+    assert seen == ["begun", "done", "closed"]
+
+
+@pytest.mark.parametrize("length", [1, 100_000])
+async def test_client_that_leaves_is_noticed_though_its_body_was_not_read(
+    app: FastAPI, server: AsyncClient, length: int
+) -> None:
+    begun = asyncio.Event()
+    cancelled = asyncio.Event()
+
+    @app.post("/slow")
+    async def slow() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    sending = asyncio.create_task(server.post("/slow", content=b"x" * length))
+    await begun.wait()
+    sending.cancel()
+
+    async with asyncio.timeout(10):
+        await cancelled.wait()
+
+
+async def test_client_that_leaves_is_no_error(
+    app: FastAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor for a middleware around the one that notices it."""
+    begun = asyncio.Event()
+    answers: list[int] = []
+
+    @app.middleware("http")
+    async def around(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        answer = await call_next(request)
+        answers.append(answer.status_code)
+        return answer
+
+    @app.get("/slow")
+    async def slow(session: SessionDep) -> None:
+        await session.execute(text("SELECT 1"))
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with serve(app) as server:
+        async with leaving(server, "GET", "/slow"):
+            await begun.wait()
+        await until(lambda: bool(answers))
+
+    assert answers == [499]
+    assert "Error" not in caplog.text
+
+
 async def test_client_that_leaves_before_a_background_task_has_ended_does_not_stop_it(
     app: FastAPI, server: AsyncClient
 ) -> None:
@@ -157,10 +237,13 @@ async def test_stream_that_is_abandoned_half_way_rolls_back(
     async def stream() -> StreamingResponse:
         return StreamingResponse(lines())
 
-    async with leaving(server, "GET", "/lines") as answer:
-        await answer.readuntil(b"1\n")
+    tasks = len(asyncio.all_tasks())
+    for _ in range(10):
+        async with leaving(server, "GET", "/lines") as answer:
+            await answer.readuntil(b"1\n")
     await until(lambda: not checked_out())
 
+    await until(lambda: len(asyncio.all_tasks()) == tasks)
     assert await stored_users() == 0
 
 

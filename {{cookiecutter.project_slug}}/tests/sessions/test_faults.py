@@ -77,9 +77,10 @@ async def test_server_that_crashes_under_load_loses_no_acknowledged_write(
         await clients.go_on()
         await asyncio.to_thread(crashing.crash)
     await clients.go_on()
+    assert not any(task.done() for task in writing)
     for task in writing:
         task.cancel()
-    await asyncio.gather(*writing, return_exceptions=True)
+    await asyncio.wait(writing)
 
     assert not await clients.lost()
     assert {*clients.refused} <= {HTTPStatus.SERVICE_UNAVAILABLE}

@@ -233,6 +233,27 @@ async def test_database_in_memory_lasts_as_long_as_its_engine(notes_in_memory: N
 
 
 @pytest.mark.sqlite
+async def test_database_in_memory_survives_a_statement_that_is_cancelled(
+    notes_in_memory: None,
+) -> None:
+    async def read() -> None:
+        async with session_scope() as session:
+            await session.execute(text("INSERT INTO notes VALUES (1)"))
+            while True:
+                await session.execute(text("SELECT * FROM notes"))
+
+    for steps in range(20):
+        task = asyncio.create_task(read())
+        for _ in range(steps):
+            await asyncio.sleep(0.0005)
+        task.cancel()
+        await asyncio.wait([task])
+
+    async with session_scope() as session:
+        assert await session.scalar(text("SELECT count(*) FROM notes")) == 0
+
+
+@pytest.mark.sqlite
 async def test_sessions_on_a_database_in_memory_wait_for_each_other(
     notes_in_memory: None,
 ) -> None:
