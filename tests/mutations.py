@@ -13,6 +13,7 @@ class Mutation(NamedTuple):
     old: str
     new: str
     broken: str  # the test file of the promise, below tests/
+    kind: str = "sqlite"  # of the databases on which it shows
 
     def apply(self, project: Path) -> None:
         path = project / "app" / self.file
@@ -72,6 +73,7 @@ SESSIONS = [
         "    except Exception:\n        logger.warning(",
         "    except ZeroDivisionError:\n        logger.warning(",
         "sessions/test_roll_back.py",
+        kind="postgresql",
     ),
     Mutation(
         "leave the connection to the task that uses it",
@@ -79,6 +81,7 @@ SESSIONS = [
         '        cast("TrackedSession", session.sync_session).abandon()\n',
         "",
         "sessions/test_always_closed.py",
+        kind="postgresql",
     ),
     Mutation(
         "new closure per call",
@@ -205,6 +208,7 @@ SESSIONS = [
         "    except (dbapi.Error, OSError, UnicodeError) as error:",
         "    except ZeroDivisionError as error:",
         "sessions/test_outages.py",
+        kind="postgresql",
     ),
     Mutation(
         "COMMIT that was a ROLLBACK believed",
@@ -212,6 +216,7 @@ SESSIONS = [
         "            raise TransactionFailedError\n",
         "            pass\n",
         "sessions/test_honest_commit.py",
+        kind="postgresql",
     ),
     Mutation(
         "COMMIT of nothing believed",
@@ -226,6 +231,7 @@ SESSIONS = [
         '    event.listen(engine, "checkin", _drop_busy)\n',
         "",
         "sessions/test_always_closed.py",
+        kind="postgresql",
     ),
     Mutation(
         "stale connections out of the pool",
@@ -233,6 +239,7 @@ SESSIONS = [
         '    event.listen(engine, "checkout", _refuse_stale)\n',
         "",
         "sessions/test_stale_connections.py",
+        kind="postgresql",
     ),
     Mutation(
         "read-only by agreement only",
@@ -240,6 +247,7 @@ SESSIONS = [
         '        server["default_transaction_read_only"] = "on"\n',
         "",
         "sessions/test_read_only.py",
+        kind="postgresql",
     ),
     Mutation(
         "foreign keys off",

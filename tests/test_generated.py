@@ -10,6 +10,8 @@ import pytest
 from tests.conftest import UV, Bake, make
 from tests.servers import NO_DOCKER, needs_docker, somebody_elses_server
 
+QUIET = 'ARGS=-m "not load"'
+
 
 def interpreter(version: str) -> str | None:
     """Return the path of this Python, None where the machine has none."""
@@ -35,7 +37,7 @@ def test_two_databases_with_uv_and_without_docker(project: Path) -> None:
 
 
 def test_one_database_without_uv(bake: Bake) -> None:
-    make(bake(databases="primary"), "check", "test", uv=False)
+    make(bake(databases="primary"), "check", "test", QUIET, uv=False)
 
 
 @needs_docker
@@ -49,7 +51,7 @@ def test_on_docker(bake: Bake) -> None:
 
 def test_on_somebody_elses_server(project: Path) -> None:
     with somebody_elses_server(project) as url:
-        made = make(project, "test", variables={"TEST_DATABASE_URL": url})
+        made = make(project, "test", QUIET, variables={"TEST_DATABASE_URL": url})
 
     assert re.search(r"^database: PostgreSQL [\d.]+ at TEST_DATABASE_URL$", made.stdout, re.M)
     assert "cret" not in made.stdout

@@ -342,7 +342,8 @@ def outcomes(project: Path, tmp_path: Path, source: str) -> dict[str, Any]:
         from sqlalchemy.ext.asyncio import create_async_engine
         from app.core.db import get_engine, session_scope
         from app.models import Event
-        from tests.support import fetch, new_user, stored_users
+        from tests.inspection import fetch, stored_users
+        from tests.support import new_user
     """
     source = f"pytestmark = pytest.mark.postgresql\n{textwrap.dedent(source)}"
     file.write_text(textwrap.dedent(imports) + source)
@@ -457,7 +458,8 @@ def test_password_of_the_server_is_not_in_a_report(project: Path, tmp_path: Path
         import os
         import pytest
         from app.core.config import variable
-        from tests.support import fetch, set_databases
+        from tests.inspection import fetch
+        from tests.support import set_databases
 
         @pytest.mark.postgresql
         async def test_it(databases: None, environment: pytest.MonkeyPatch) -> None:
@@ -479,7 +481,7 @@ def test_env_file_of_the_developer_is_not_read(project: Path) -> None:
     env = project / ".env"
     env.write_text("DATABASE_URL=postgresql://u:hidden@nowhere.invalid/d\n")
     try:
-        ended = run_tests(project, "-n2", **EMBEDDED)
+        ended = run_tests(project, "-n2", "-m", "not load", "--db=sqlite")
     finally:
         env.unlink()
 

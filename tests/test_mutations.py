@@ -26,7 +26,7 @@ def outcomes(
         copy = folder / f"mutated-{SESSIONS.index(mutation)}"
         shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".venv", ".git", ".*_cache"))
         mutation.apply(copy)
-        arguments = ["-x", "-q", "-m", "not load", f"tests/{mutation.broken}"]
+        arguments = ["-x", "-q", f"--db={mutation.kind}", f"tests/{mutation.broken}"]
         return run_python(
             project, "-m", "pytest", *arguments, folder=copy, TEST_POSTGRES="embedded"
         )

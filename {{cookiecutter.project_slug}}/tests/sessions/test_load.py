@@ -68,14 +68,14 @@ async def test_pool_that_is_exhausted_under_load_is_an_answer_to_try_again_and_r
         refused = await asyncio.gather(*(crowd.post("/users", json=user()) for _ in range(50)))
     free.set()
     released = await asyncio.gather(*holding)
-    again = await asyncio.gather(*(crowd.post("/users", json=user()) for _ in range(50)))
+    again = await asyncio.gather(*(crowd.post("/users", json=user()) for _ in holding))
 
     assert {(answer.status_code, answer.headers["retry-after"]) for answer in refused} == {
         (HTTPStatus.SERVICE_UNAVAILABLE, "1")
     }
     assert statuses(released) == {HTTPStatus.OK}
     assert statuses(again) == {HTTPStatus.CREATED}
-    assert await stored_users() == 50
+    assert await stored_users() == POOL_SIZE
 
 
 async def test_three_hundred_clients_that_leave_at_random_moments_leave_nothing_behind(
