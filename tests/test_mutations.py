@@ -38,18 +38,13 @@ def outcomes(
         yield {mutation.name: executor.submit(run, mutation) for mutation in chosen}
 
 
-MUTATIONS = pytest.mark.parametrize("mutation", SESSIONS, ids=lambda mutation: mutation.name)
-
-
-@MUTATIONS
-def test_mutation_is_noticed(outcomes: dict[str, Future[Outcome]], mutation: Mutation) -> None:
+@pytest.mark.parametrize("mutation", SESSIONS, ids=lambda mutation: mutation.name)
+def test_mutation_is_noticed(
+    project: Path, outcomes: dict[str, Future[Outcome]], mutation: Mutation
+) -> None:
     ended = outcomes[mutation.name].result()
     print(ended.stdout, ended.stderr, sep="\n")
 
     assert ended.returncode == 1
     assert re.search(rf"^(FAILED|ERROR) tests/{mutation.broken}::test_", ended.stdout, re.MULTILINE)
-
-
-@MUTATIONS
-def test_promise_that_a_mutation_breaks_is_in_the_table(project: Path, mutation: Mutation) -> None:
     assert f"(../tests/{mutation.broken})" in (project / "docs/sessions.md").read_text()

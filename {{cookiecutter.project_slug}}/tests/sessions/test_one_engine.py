@@ -96,13 +96,18 @@ def impatient_threads() -> Iterator[None]:
     sys.setswitchinterval(interval)
 
 
-def test_first_engines_of_many_threads_are_one(databases: None, impatient_threads: None) -> None:
-    engines: list[AsyncEngine] = []
+def test_first_engines_of_many_threads_are_one(
+    databases: None, environment: pytest.MonkeyPatch, impatient_threads: None
+) -> None:
+    names = [f"twin{number}" for number in range(20)]
+    set_databases(environment, {name: f"sqlite:///{name}.db" for name in names})
+    engines: dict[str, list[AsyncEngine]] = {name: [] for name in names}
     together = threading.Barrier(8)
 
     def use() -> None:
-        together.wait()
-        engines.append(get_engine())
+        for name in names:
+            together.wait()
+            engines[name].append(get_engine(name))
 
     threads = [threading.Thread(target=use) for _ in range(8)]
     for thread in threads:
@@ -110,8 +115,8 @@ def test_first_engines_of_many_threads_are_one(databases: None, impatient_thread
     for thread in threads:
         thread.join()
 
-    assert len(engines) == 8
-    assert len(set(engines)) == 1
+    assert [8] * 20 == [len(made) for made in engines.values()]
+    assert [1] * 20 == [len(set(made)) for made in engines.values()]
 
 
 def test_event_loops_one_after_the_other_get_an_engine_each_and_work(databases: None) -> None:
