@@ -8,13 +8,8 @@ from app import DESCRIPTION, TITLE, __version__
 from app.core.db import get_engine
 from app.core.errors import ConfigurationError
 from app.main import create_app
-from tests.inspection import (
-    connections,
-    nobody_is_connected,
-)
-from tests.support import (
-    until,
-)
+from tests.inspection import connections, nobody_is_connected
+from tests.support import until
 
 
 def test_description_of_the_api_names_the_project() -> None:

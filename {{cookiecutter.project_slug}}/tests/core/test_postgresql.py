@@ -12,17 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.db import dispose_engines, session_scope
 from app.dependencies import SessionDep
 from app.models import User
-from tests.inspection import (
-    driver,
-    fetch,
-    pid,
-    stored_users,
-    until_closed,
-)
-from tests.support import (
-    configure,
-    new_user,
-)
+from tests.inspection import driver, fetch, pid, stored_users, until_closed
+from tests.support import configure, new_user
 
 pytestmark = pytest.mark.postgresql
 

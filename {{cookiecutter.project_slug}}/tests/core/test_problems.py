@@ -10,10 +10,7 @@ from sqlalchemy import text
 from app.core.config import get_settings
 from app.core.db import session_scope
 from app.dependencies import SessionDep
-from tests.support import (
-    new_user,
-    problem,
-)
+from tests.support import new_user, problem
 
 
 async def test_unknown_route(client: AsyncClient) -> None:

@@ -15,13 +15,8 @@ from app.core.config import get_settings, variable
 from app.core.db import dispose_engines, session_scope
 from tests.harness.connections import address
 from tests.harness.postgresql import Server
-from tests.inspection import (
-    stored_users,
-)
-from tests.support import (
-    new_user,
-    set_databases,
-)
+from tests.inspection import stored_users
+from tests.support import new_user, set_databases
 
 ROOT = Path(__file__).parents[2]
 PASSWORD = "p%40:/?#&ü'\"\\ $x"

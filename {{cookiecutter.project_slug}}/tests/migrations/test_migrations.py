@@ -21,9 +21,7 @@ from app import migrations
 from app.core import config
 from app.models import METADATA
 from tests.harness.backends import Backend
-from tests.support import (
-    set_databases,
-)
+from tests.support import set_databases
 
 ROOT = Path(__file__).parents[2]
 DATABASES = migrations.databases()

@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 from app.core.db import dispose_engines, session_scope
 from app.dependencies import SessionDep
 from tests.inspection import checked_out, fetch, kill, pid, stored_users, until_active
-from tests.support import leaving, new_user, serve, until
+from tests.support import configure, leaving, new_user, serve, until
 
 # Clients that leave
 
@@ -98,8 +98,9 @@ async def test_client_that_leaves_after_it_has_sent_a_body_is_noticed(
 
 
 async def test_client_that_leaves_while_it_waits_for_a_connection_waits_no_longer(
-    app: FastAPI, single: None, server: AsyncClient
+    app: FastAPI, single: None, server: AsyncClient, environment: pytest.MonkeyPatch
 ) -> None:
+    configure(environment, pool_timeout=60)
     waits = asyncio.Event()
     ended = asyncio.Event()
 
@@ -115,7 +116,7 @@ async def test_client_that_leaves_while_it_waits_for_a_connection_waits_no_longe
         await session.execute(text("SELECT 1"))
         async with leaving(server, "GET", "/wait"):
             await waits.wait()
-        async with asyncio.timeout(0.5):  # half of what it waits for a connection
+        async with asyncio.timeout(10):
             await ended.wait()
 
     assert (await server.get("/users")).status_code == 200

@@ -92,7 +92,6 @@ async def test_service_that_is_stopped_under_load_answers_what_it_has_begun(
     databases: None, environment: pytest.MonkeyPatch, tmp_path: Path, workers: str
 ) -> None:
     configure(environment, pool_size=20)
-
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
 
     with serving("--workers", workers, variables=variables, folder=tmp_path) as served:

@@ -64,7 +64,7 @@ async def test_pool_that_is_exhausted_under_load_is_an_answer_to_try_again_and_r
     holding = [asyncio.create_task(crowd.get("/hold")) for _ in range(POOL_SIZE)]
     for _ in holding:
         await held.acquire()
-    async with asyncio.timeout(10):  # by default, a connection is waited for for thrice as long
+    async with asyncio.timeout(10):  # small_pool would have them wait for a minute
         refused = await asyncio.gather(*(crowd.post("/users", json=user()) for _ in range(50)))
     free.set()
     released = await asyncio.gather(*holding)

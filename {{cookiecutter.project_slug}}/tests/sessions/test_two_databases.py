@@ -11,9 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from app.core.db import get_engine, get_session, session_scope
 from app.dependencies import AnalyticsSessionDep, SessionDep
 from app.models import Event, User
-from tests.support import (
-    violate_at_commit,
-)
+from tests.support import violate_at_commit
 
 
 async def stored() -> tuple[int, int]:
