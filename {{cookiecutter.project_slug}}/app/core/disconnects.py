@@ -7,6 +7,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is there to see it, but for other middleware
+SECONDS_BEFORE_WATCHING = 0.1  # most requests have ended by then, and cost no task
 SECONDS_BETWEEN_LOOKS = 0.05
 
 
@@ -27,7 +28,7 @@ class CancelOnDisconnect:
             return
         client = _Client(receive, send)
         if not _waits_to_be_asked(scope):
-            client.watch()
+            client.watch_soon()
         try:
             await self.app(scope, client.receive, client.send)
         except asyncio.CancelledError:
@@ -50,23 +51,43 @@ class _Client:
         self._send = send
         self._ahead = asyncio.Queue[Message | Exception](maxsize=1)  # the rest waits in the network
         self._is_answered = False
+        self._readers = 0
+        self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
 
-    def watch(self) -> None:
-        self._watcher = self._watcher or asyncio.create_task(self._watch())
+    def watch_soon(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(SECONDS_BEFORE_WATCHING, self._begin_to_watch)
+
+    def _begin_to_watch(self) -> None:
+        if self._readers:  # two must not read from the server at once
+            self.watch_soon()
+        else:
+            self._watcher = asyncio.create_task(self._watch())
 
     def stop_watching(self) -> None:
-        if self._watcher:
-            self._watcher.cancel()
+        for watching in (self._timer, self._watcher):
+            if watching:
+                watching.cancel()
 
     async def receive(self) -> Message:
-        self.watch()
+        if self._watcher is None:
+            return await self._read()
         message = await self._ahead.get()
         if isinstance(message, Exception):
             raise message
         if message["type"] == "http.disconnect":  # which is all that can be said from now on
             self._ahead.put_nowait(message)
         return message
+
+    async def _read(self) -> Message:
+        self._readers += 1
+        try:
+            return await self._receive()
+        finally:
+            self._readers -= 1
+            if self._timer is None:
+                self.watch_soon()
 
     async def send(self, message: Message) -> None:
         self._is_answered = True

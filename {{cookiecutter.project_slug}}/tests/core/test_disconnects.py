@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncGenerator
 
+import pytest
 from fastapi import FastAPI, Request
 from httpx2 import AsyncClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.disconnects import CancelOnDisconnect
+from app.core.disconnects import SECONDS_BEFORE_WATCHING, CancelOnDisconnect
 from tests.support import leaving
 
 
@@ -90,11 +91,13 @@ async def test_cancellation_by_somebody_else_goes_on() -> None:
     assert answering.cancelled()
 
 
-async def test_client_is_watched_no_longer_than_its_request() -> None:
+@pytest.mark.parametrize("seconds", [0, 2 * SECONDS_BEFORE_WATCHING])
+async def test_client_is_watched_no_longer_than_its_request(seconds: float) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(seconds)
         await send({"type": "http.response.start", "status": 204, "headers": []})
 
     await request(app)
-    await asyncio.sleep(0)
+    await asyncio.sleep(2 * SECONDS_BEFORE_WATCHING)
 
     assert asyncio.all_tasks() == {asyncio.current_task()}
