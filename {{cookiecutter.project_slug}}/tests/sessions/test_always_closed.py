@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from websockets.asyncio.client import connect
 
 from app.core.db import dispose_engines, session_scope
+from app.core.disconnects import SECONDS_BEFORE_WATCHING
 from app.dependencies import SessionDep
 from tests.inspection import checked_out, fetch, kill, pid, stored_users, until_active
 from tests.support import configure, leaving, new_user, serve, until
@@ -27,6 +28,11 @@ async def is_not_in_a_transaction(number: int) -> bool:
     return not await fetch(
         f"SELECT 1 FROM pg_stat_activity WHERE pid = {number} AND xact_start IS NOT NULL"
     )
+
+
+async def long_enough_to_be_noticed() -> None:
+    """Wait until a client that has left would have been noticed; nothing tells that it was not."""
+    await asyncio.sleep(3 * SECONDS_BEFORE_WATCHING)
 
 
 @pytest.mark.postgresql
@@ -140,7 +146,7 @@ async def test_client_that_leaves_does_not_take_away_what_a_thread_still_uses(
 
     async with leaving(server, "GET", "/thread"):
         await until(lambda: seen == ["begun"])
-    await (await server.get("/users")).aread()  # the loop has had the time to hear of it
+    await long_enough_to_be_noticed()
     goes_on.set()
     await until(lambda: "closed" in seen)
 
@@ -220,6 +226,7 @@ async def test_client_that_leaves_before_a_background_task_has_ended_does_not_st
 
     async with leaving(server, "GET", "/later") as answer:
         await answer.readuntil(b"null")
+    await long_enough_to_be_noticed()
     has_left.set()
 
     await until(is_stored)
