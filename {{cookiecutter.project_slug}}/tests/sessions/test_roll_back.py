@@ -27,6 +27,23 @@ async def test_scope_rolls_back_on_any_exception_and_raises_it_unchanged(
     assert await stored_users() == 0
 
 
+async def writing_and_reading() -> asyncio.Task[None]:
+    """Return a task that has written a user, and now reads without end."""
+    written = asyncio.Event()
+
+    async def write_and_read() -> None:
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            written.set()
+            while True:
+                await session.execute(text("SELECT 1"))
+
+    task = asyncio.create_task(write_and_read())
+    await written.wait()
+    return task
+
+
 async def test_scope_rolls_back_when_its_task_is_cancelled(databases: None) -> None:
     written = asyncio.Event()
 
@@ -50,21 +67,9 @@ async def test_scope_that_is_cancelled_again_and_again_leaves_nothing_behind(
     databases: None,
 ) -> None:
     """As AnyIO does until its scope has ended, and with it who streams an answer."""
-    written = asyncio.Event()
-
-    async def write_and_read() -> None:
-        async with session_scope() as session:
-            session.add(new_user())
-            await session.flush()
-            written.set()
-            while True:
-                await session.execute(text("SELECT 1"))
-
     tasks = len(asyncio.all_tasks())
     for _ in range(20):
-        written.clear()
-        task = asyncio.create_task(write_and_read())
-        await written.wait()
+        task = await writing_and_reading()
         while not task.done():
             task.cancel()
             await asyncio.sleep(0)
@@ -119,19 +124,8 @@ async def test_statement_that_is_cancelled_at_whatever_moment_leaves_no_lock(
     databases: None,
 ) -> None:
     """It did where a cursor had rows left to be read: SQLite then interrupted the ROLLBACK too."""
-
-    async def write_and_read() -> None:
-        async with session_scope() as session:
-            session.add(new_user())
-            await session.flush()
-            written.set()
-            while True:
-                await session.execute(text("SELECT 1"))
-
     for steps in range(20):
-        written = asyncio.Event()
-        task = asyncio.create_task(write_and_read())
-        await written.wait()
+        task = await writing_and_reading()
         for _ in range(steps):
             await asyncio.sleep(0)
         task.cancel()
