@@ -198,9 +198,12 @@ def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.1)
 
 
-def hear_interrupts() -> None:
-    """Let a new process be interrupted, though a shell that runs us in the background forbids it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+@pytest.fixture(scope="module", autouse=True)
+def hear_interrupts() -> Iterator[None]:
+    """Let runs be interrupted, though a shell that has us in the background lets them ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def kill_all(running: subprocess.Popen[str]) -> None:
@@ -222,7 +225,6 @@ def killed_run(project: Path, how: str, **variables: str) -> Iterator[None]:
         [project / ".venv/bin/python", "-u", "-m", "pytest", "-n2", "tests/core"],
         cwd=project,
         env=clean_environment(**variables),
-        preexec_fn=hear_interrupts,
         start_new_session=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -322,7 +324,6 @@ def test_run_that_is_interrupted_before_it_has_a_server_ends_at_once(project: Pa
             env=clean_environment(
                 TEST_DATABASE_URL=f"postgresql://u:p@127.0.0.1:{port}/x_test?connect_timeout=120"
             ),
-            preexec_fn=hear_interrupts,
         )
         asked, _ = mute.accept()
         running.send_signal(signal.SIGINT)
