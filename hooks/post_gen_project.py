@@ -54,7 +54,7 @@ def remove_leftovers() -> None:
     if not new_project.exists():
         return
     new_project.unlink()
-    for pattern in ("__pycache__", ".*_cache", ".env", ".venv", "var"):
+    for pattern in ("__pycache__", ".*_cache", ".hypothesis", ".env", ".venv", "var"):
         for leftover in list(Path().rglob(pattern)):
             remove(leftover)
 
