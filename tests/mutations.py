@@ -242,6 +242,14 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
+        "ping that no server answers",
+        "core/postgresql.py",
+        'PING = "SELECT 1"',
+        'PING = ";"',
+        "sessions/test_stale_connections.py",
+        kind="postgresql",
+    ),
+    Mutation(
         "read-only by agreement only",
         "core/postgresql.py",
         '        server["default_transaction_read_only"] = "on"\n',

@@ -20,6 +20,7 @@ from app.core.libpq import give_types
 
 IDLE_BEFORE_PING = 1.0  # seconds
 PING_TIMEOUT = 2.0  # seconds
+PING = "SELECT 1"  # an empty one is an AttributeError in asyncpg 0.32
 
 # Neither needs a descriptor of its own, as epoll does. Windows has no poll.
 Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
@@ -125,7 +126,7 @@ def _refuse_stale(connection: Any, record: ConnectionPoolEntry, _: object) -> No
     if monotonic() - idle_since < IDLE_BEFORE_PING and not _has_unread_input(driver):
         return
     try:
-        await_only(asyncio.wait_for(driver.execute(";"), PING_TIMEOUT))
+        await_only(asyncio.wait_for(driver.execute(PING), PING_TIMEOUT))
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         driver.terminate()  # a polite good-bye would wait for an answer
         raise InvalidatePoolError from error

@@ -51,6 +51,17 @@ async def test_no_request_meets_it_even_if_the_loop_has_not_heard_of_it(database
             assert await pid(session) not in pids
 
 
+async def test_connection_that_was_idle_and_is_well_is_used_again(
+    databases: None, environment: pytest.MonkeyPatch
+) -> None:
+    [before] = await fill_pool(1)
+    environment.setattr("app.core.postgresql.IDLE_BEFORE_PING", 0.0)
+
+    for _ in range(3):
+        async with session_scope() as session:
+            assert await pid(session) == before
+
+
 async def test_connection_that_a_network_has_silently_cut_is_replaced(
     databases: None, environment: pytest.MonkeyPatch
 ) -> None:
