@@ -16,9 +16,13 @@ from app.services.user import UserService
 
 SessionDep = Annotated[AsyncSession, Depends(get_session(), scope="function")]
 PrimarySessionDep = SessionDep
+ReadSessionDep = Annotated[AsyncSession, Depends(get_session(read_only=True), scope="function")]
 DevSessionDep = Annotated[AsyncSession, Depends(get_session(dev=True), scope="function")]
 # {% if cookiecutter.__analytics %}
 AnalyticsSessionDep = Annotated[AsyncSession, Depends(get_session("analytics"), scope="function")]
+AnalyticsReadSessionDep = Annotated[
+    AsyncSession, Depends(get_session("analytics", read_only=True), scope="function")
+]
 # {% endif %}
 
 
@@ -26,7 +30,12 @@ async def get_user_service(session: SessionDep) -> UserService:
     return UserService(session)
 
 
+async def get_user_reader(session: ReadSessionDep) -> UserService:
+    return UserService(session)
+
+
 UserServiceDep = Annotated[UserService, Depends(get_user_service)]
+UserReaderDep = Annotated[UserService, Depends(get_user_reader)]
 # {% if cookiecutter.__analytics %}
 
 
@@ -34,12 +43,17 @@ async def get_event_service(session: AnalyticsSessionDep) -> EventService:
     return EventService(session)
 
 
-async def get_report_service(
-    session: SessionDep, analytics_session: AnalyticsSessionDep
+async def get_event_reader(session: AnalyticsReadSessionDep) -> EventService:
+    return EventService(session)
+
+
+async def get_report_reader(
+    session: ReadSessionDep, analytics_session: AnalyticsReadSessionDep
 ) -> ReportService:
     return ReportService(session, analytics_session)
 
 
 EventServiceDep = Annotated[EventService, Depends(get_event_service)]
-ReportServiceDep = Annotated[ReportService, Depends(get_report_service)]
+EventReaderDep = Annotated[EventService, Depends(get_event_reader)]
+ReportReaderDep = Annotated[ReportService, Depends(get_report_reader)]
 # {% endif %}

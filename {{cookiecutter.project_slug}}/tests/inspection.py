@@ -20,7 +20,9 @@ def checked_out() -> list[str]:
 
     A list, as engines of one URL may be several: for read-only sessions, or of another event loop.
     """
-    engines = [database.engine for of_loop in _databases.values() for database in of_loop.values()]
+    engines = [
+        database.engine for of_loop in _databases.values() for database in of_loop.by_url.values()
+    ]
     return [
         f"{engine.url}: {engine.pool.status()}"
         for engine in engines

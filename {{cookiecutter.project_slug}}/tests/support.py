@@ -93,6 +93,15 @@ def many_files(enough: int = 4096) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (enough, most))
 
 
+async def serves(client: AsyncClient) -> bool:
+    """Say whether the service writes and reads, each of which has connections of its own."""
+    created = await client.post("/users", json={"name": "Ada", "email": new_email()})
+    if not created.is_success:
+        return False
+    answer = await client.get(f"/users/{created.json()['id']}")
+    return bool(created.json() == answer.json())
+
+
 def problem(answer: Response) -> Any:
     """Return the document with which an error is answered."""
     assert answer.headers["content-type"] == "application/problem+json"

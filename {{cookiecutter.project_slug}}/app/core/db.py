@@ -99,6 +99,9 @@ async def _roll_back_and_close(session: AsyncSession) -> None:
     on a connection that is dead, or that some task still uses: then the connection is dropped, and
     the error does not replace the one that brought us here.
     """
+    if not session.in_transaction():  # after a commit there is nothing to wait for
+        session.sync_session.close()
+        return
     try:
         async with session:
             pass
@@ -112,6 +115,4 @@ def _name(database: str | None) -> str:
 
 
 def _database(name: str, dev: bool, read_only: bool) -> Database:
-    settings = get_database(name)
-    url = settings.url(dev=dev, read_only=read_only)
-    return find_database(url, settings, read_only=read_only)
+    return find_database(get_database(name), dev=dev, read_only=read_only)

@@ -3,12 +3,13 @@
 import asyncio
 import math
 import selectors
+from functools import partial
 from time import monotonic
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -73,6 +74,10 @@ def add_listeners(engine: Engine, *, read_only: bool) -> None:
     event.listen(engine, "checkin", _drop_busy)
     event.listen(engine, "checkin", _note_idle_since)
     event.listen(engine, "checkout", _refuse_stale)
+    if read_only:
+        event.listen(engine, "before_cursor_execute", _begin_for_cursor)
+        event.listen(engine, "savepoint", _begin)
+        event.listen(engine, "checkin", partial(_end_of_transactions, engine.dialect))
 
 
 def _connect(
@@ -130,6 +135,28 @@ def _refuse_stale(connection: Any, record: ConnectionPoolEntry, _: object) -> No
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         driver.terminate()  # a polite good-bye would wait for an answer
         raise InvalidatePoolError from error
+
+
+def _begin_for_cursor(
+    connection: Connection, _: Any, statement: str, parameters: Any, context: Any, many: bool
+) -> None:
+    if context.execution_options.get("stream_results"):
+        _begin(connection)
+
+
+def _begin(connection: Connection, *_: object) -> None:
+    """Let a read-only session be in a transaction, one snapshot, from its next statement on.
+
+    A cursor on the server and a savepoint live in one, and AUTOCOMMIT begins none.
+    """
+    adapter: Any = connection.connection.dbapi_connection
+    if adapter.autocommit:
+        connection.dialect.set_isolation_level(adapter, "REPEATABLE READ")
+
+
+def _end_of_transactions(dialect: Dialect, adapter: Any, _: ConnectionPoolEntry) -> None:
+    if adapter is not None and adapter.isolation_level == "repeatable_read":
+        dialect.reset_isolation_level(adapter)
 
 
 def _has_unread_input(driver: Any) -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, SessionTransaction
 
+from app.core import sqlite
 from app.core.config import DatabaseSettings
 from app.core.engines import dispose, make_engine
 
@@ -46,24 +47,27 @@ class Database(NamedTuple):
 
 Loop = asyncio.AbstractEventLoop | None  # None: outside of any, where an engine may be looked at
 
-# A connection works only in the event loop that opened it. The key is SQLAlchemy's URL and not a
-# string: it compares the password, and its repr hides it.
-_databases: dict[Loop, dict[tuple[URL, bool], Database]] = {}
-_closers: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
-_lock = Lock()
 
+class Databases:
+    """The databases of an event loop: a connection works only in the loop that opened it."""
 
-def find_database(url: URL, settings: DatabaseSettings, *, read_only: bool) -> Database:
-    """Return the database of this URL in the running event loop; the first call makes it."""
-    loop = _running_loop()
-    with _lock:
-        if loop is not None and loop not in _closers:
-            _forget_closed_loops()
-            _closers[loop] = _close_with(loop)
-        of_loop = _databases.setdefault(loop, {})
-        if (url, read_only) not in of_loop:
-            engine = make_engine(url, settings, read_only=read_only)
-            of_loop[url, read_only] = Database(
+    def __init__(self) -> None:
+        # The key is SQLAlchemy's URL and not a string: it compares the password, its repr hides it.
+        self.by_url: dict[tuple[URL, bool], Database] = {}
+        # To compare a URL is to write it out, so sessions ask by the identity of their settings,
+        # which the second of each pair keeps alive.
+        self.by_settings: dict[tuple[int, bool, bool], tuple[Database, DatabaseSettings]] = {}
+
+    def add(self, settings: DatabaseSettings, dev: bool, read_only: bool) -> Database:
+        url = settings.url(dev=dev, read_only=read_only)
+        database = self._of_url(url, settings, read_only=read_only)
+        self.by_settings[id(settings), dev, read_only] = (database, settings)
+        return database
+
+    def _of_url(self, url: URL, settings: DatabaseSettings, *, read_only: bool) -> Database:
+        if (url, read_only) not in self.by_url:
+            engine = self._make_engine(url, settings, read_only=read_only)
+            self.by_url[url, read_only] = Database(
                 engine,
                 async_sessionmaker(
                     engine,
@@ -72,15 +76,38 @@ def find_database(url: URL, settings: DatabaseSettings, *, read_only: bool) -> D
                     close_resets_only=False,
                 ),
             )
-        return of_loop[url, read_only]
+        return self.by_url[url, read_only]
+
+    def _make_engine(self, url: URL, settings: DatabaseSettings, *, read_only: bool) -> AsyncEngine:
+        if read_only and sqlite.is_in_memory(url):  # there is nothing to read on another connection
+            return sqlite.read_only_view(self._of_url(url, settings, read_only=False).engine)
+        return make_engine(url, settings, read_only=read_only)
+
+
+_databases: dict[Loop, Databases] = {}
+_closers: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
+_lock = Lock()
+
+
+def find_database(settings: DatabaseSettings, *, dev: bool, read_only: bool) -> Database:
+    """Return the database of these settings in the running event loop; the first call makes it."""
+    loop = _running_loop()
+    try:
+        return _databases[loop].by_settings[id(settings), dev, read_only][0]
+    except KeyError:
+        with _lock:
+            if loop is not None and loop not in _closers:
+                _forget_closed_loops()
+                _closers[loop] = _close_with(loop)
+            return _databases.setdefault(loop, Databases()).add(settings, dev, read_only)
 
 
 async def dispose_databases() -> None:
     """Dispose of the engines of the running event loop, and of those that were made outside of any."""
     here = asyncio.get_running_loop()
     with _lock:
-        mine = [_databases.pop(loop, {}) for loop in (here, None)]
-    for database in (database for of_loop in mine for database in of_loop.values()):
+        mine = [_databases.pop(loop, Databases()) for loop in (here, None)]
+    for database in (database for of_loop in mine for database in of_loop.by_url.values()):
         await dispose(database.engine)
 
 

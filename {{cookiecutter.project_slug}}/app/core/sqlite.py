@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine import Dialect, ExceptionContext
+from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.core.config import DatabaseSettings
@@ -32,6 +33,14 @@ def engine_options(settings: DatabaseSettings, *, read_only: bool) -> dict[str, 
     """
     options: dict[str, Any] = {"connect_args": {"isolation_level": None, "timeout": BUSY_TIMEOUT}}
     return options | ({"isolation_level": "AUTOCOMMIT"} if read_only else {})
+
+
+def read_only_view(engine: AsyncEngine) -> AsyncEngine:
+    """Return an engine that reads what this one has in memory, on the one connection that both have."""
+    view = engine.execution_options(read_only=True)
+    event.listen(view.sync_engine, "engine_connect", _refuse_writes_for_now)
+    event.listen(engine.sync_engine, "checkin", _accept_writes)
+    return view
 
 
 def add_listeners(engine: Engine, *, read_only: bool) -> None:
@@ -80,8 +89,17 @@ def _write_ahead(connection: Any, _: ConnectionPoolEntry) -> None:
     _execute(connection, "PRAGMA journal_mode = WAL")
 
 
-def _refuse_writes(connection: Any, _: ConnectionPoolEntry) -> None:
+def _refuse_writes(connection: Any, _: object) -> None:
     _execute(connection, "PRAGMA query_only = ON")
+
+
+def _refuse_writes_for_now(connection: Connection) -> None:
+    _refuse_writes(connection.connection.dbapi_connection, None)
+
+
+def _accept_writes(connection: Any, _: ConnectionPoolEntry) -> None:
+    if connection is not None:
+        _execute(connection, "PRAGMA query_only = OFF")
 
 
 def _execute(connection: Any, statement: str) -> None:
@@ -117,7 +135,8 @@ def _refuse_to_commit_nothing(connection: Connection) -> None:
 
 def _is_autocommit(connection: Connection) -> bool:
     """Say whether somebody asked for no transaction, as VACUUM needs it."""
-    return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+    options = connection.get_execution_options()
+    return options.get("isolation_level") == "AUTOCOMMIT" or "read_only" in options
 
 
 def _roll_back_failed_commit(context: ExceptionContext) -> None:

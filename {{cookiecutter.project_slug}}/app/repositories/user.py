@@ -5,10 +5,22 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, select, tuple_, update
+from sqlalchemy import Row, bindparam, delete, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models.user import User
+
+# Statements that are built once. They read rows: an entity is for what is to be changed.
+ROWS = select(User.__table__)
+ROW = ROWS.where(User.id == bindparam("id"))
+PAGE = ROWS.order_by(User.created_at, User.id).limit(bindparam("limit"))
+NEXT_PAGE = PAGE.where(
+    tuple_(User.created_at, User.id)
+    > tuple_(
+        bindparam("after_time", type_=User.created_at.type),
+        bindparam("after_id", type_=User.id.type),
+    )
+)
 
 
 class UserRepository:
@@ -20,15 +32,15 @@ class UserRepository:
         await self.session.flush()
         return user
 
-    async def get(self, user_id: UUID) -> User | None:
-        return await self.session.get(User, user_id)
+    async def get(self, user_id: UUID) -> Row[Any] | None:
+        return (await self.session.execute(ROW, {"id": user_id})).one_or_none()
 
-    async def page(self, limit: int, after: tuple[datetime, UUID] | None) -> Sequence[User]:
+    async def page(self, limit: int, after: tuple[datetime, UUID] | None) -> Sequence[Row[Any]]:
         """Return the users in the order of their creation, from behind the key `after`."""
-        statement = select(User).order_by(User.created_at, User.id).limit(limit)
-        if after is not None:
-            statement = statement.where(tuple_(User.created_at, User.id) > after)
-        return (await self.session.scalars(statement)).all()
+        if after is None:
+            return (await self.session.execute(PAGE, {"limit": limit})).all()
+        key = {"after_time": after[0], "after_id": after[1]}
+        return (await self.session.execute(NEXT_PAGE, {"limit": limit, **key})).all()
 
     async def update(self, user_id: UUID, version: int, values: dict[str, Any]) -> User | None:
         """Return the changed user, or None where there is none of this id and version."""

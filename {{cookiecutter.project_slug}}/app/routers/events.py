@@ -1,10 +1,16 @@
 """Routes of events."""
 
-from fastapi import APIRouter, status
+from typing import Annotated
 
-from app.dependencies import EventServiceDep
+from fastapi import APIRouter, Header, status
+
+from app.core.streaming import Stream, stream
+from app.dependencies import EventReaderDep, EventServiceDep
 from app.schemas.event import EventBatch, EventRead, EventsCreated
 from app.schemas.page import After, Limit, Page
+from app.services.event import export_events
+
+NDJSON = "application/x-ndjson"
 
 router = APIRouter(prefix="/analytics/events", tags=["analytics"])
 
@@ -16,6 +22,11 @@ async def create_events(batch: EventBatch, events: EventServiceDep) -> EventsCre
 
 @router.get("")
 async def list_events(
-    events: EventServiceDep, limit: Limit = 50, after: After = None
+    events: EventReaderDep, limit: Limit = 50, after: After = None
 ) -> Page[EventRead]:
     return await events.page(limit, after)
+
+
+@router.get("/export", response_class=Stream, responses={200: {"content": {NDJSON: {}}}})
+async def export(accept_encoding: Annotated[str, Header()] = "") -> Stream:
+    return await stream(export_events(), NDJSON, accept_encoding)

@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter
 
-from app.dependencies import ReportServiceDep
+from app.dependencies import ReportReaderDep
 from app.schemas.page import After, Limit, Page
 from app.schemas.report import UserActivity
 
@@ -11,6 +11,6 @@ router = APIRouter(prefix="/analytics/report", tags=["analytics"])
 
 @router.get("")
 async def report_activity(
-    reports: ReportServiceDep, limit: Limit = 50, after: After = None
+    reports: ReportReaderDep, limit: Limit = 50, after: After = None
 ) -> Page[UserActivity]:
     return await reports.page(limit, after)

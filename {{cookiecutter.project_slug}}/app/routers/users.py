@@ -4,7 +4,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, status
 
-from app.dependencies import UserServiceDep
+from app.dependencies import UserReaderDep, UserServiceDep
 from app.schemas.page import After, Limit, Page
 from app.schemas.user import UserCreate, UserRead, UserUpdate
 
@@ -17,13 +17,13 @@ async def create_user(new: UserCreate, users: UserServiceDep) -> UserRead:
 
 
 @router.get("/{user_id}")
-async def get_user(user_id: UUID, users: UserServiceDep) -> UserRead:
+async def get_user(user_id: UUID, users: UserReaderDep) -> UserRead:
     return await users.get(user_id)
 
 
 @router.get("")
 async def list_users(
-    users: UserServiceDep, limit: Limit = 50, after: After = None
+    users: UserReaderDep, limit: Limit = 50, after: After = None
 ) -> Page[UserRead]:
     return await users.page(limit, after)
 

@@ -1,7 +1,11 @@
 """What can be done with events."""
 
+from collections.abc import AsyncGenerator
+
+from pydantic_core import to_json
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.db import session_scope
 from app.repositories.event import EventRepository
 from app.schemas.event import EventCreate, EventCursor, EventRead, EventsCreated
 from app.schemas.page import Page
@@ -12,13 +16,21 @@ class EventService:
         self.events = EventRepository(session)
 
     async def create(self, batch: list[EventCreate]) -> EventsCreated:
-        await self.events.add_all([event.model_dump() for event in batch])
+        await self.events.add_all([vars(event) for event in batch])
         return EventsCreated(created=len(batch))
 
     async def page(self, limit: int, after: str | None) -> Page[EventRead]:
         cursor = EventCursor.decode(after)
         events = await self.events.page(limit + 1, cursor.id if cursor else None)
-        page = [EventRead.model_validate(event) for event in events[:limit]]
-        if len(events) == len(page):
-            return Page(items=page)
-        return Page(items=page, next=EventCursor.model_validate(events[limit - 1]).encode())
+        return Page[EventRead].of(events, limit, EventCursor)
+
+
+async def export_events() -> AsyncGenerator[bytes, None]:
+    """Yield all events as lines of JSON, a thousand at a time.
+
+    The session is its own: that of the request has ended when an answer is streamed.
+    """
+    async with session_scope("analytics", read_only=True) as session:
+        async for rows in EventRepository(session).all():
+            fields = rows[0]._fields
+            yield b"".join(to_json(dict(zip(fields, row, strict=True))) + b"\n" for row in rows)

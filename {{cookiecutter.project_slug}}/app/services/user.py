@@ -28,11 +28,7 @@ class UserService:
     async def page(self, limit: int, after: str | None) -> Page[UserRead]:
         cursor = UserCursor.decode(after)
         key = (cursor.created_at, cursor.id) if cursor else None
-        users = await self.users.page(limit + 1, key)
-        page = [UserRead.model_validate(user) for user in users[:limit]]
-        if len(users) == len(page):
-            return Page(items=page)
-        return Page(items=page, next=UserCursor.model_validate(users[limit - 1]).encode())
+        return Page[UserRead].of(await self.users.page(limit + 1, key), limit, UserCursor)
 
     async def update(self, user_id: UUID, change: UserUpdate) -> UserRead:
         values = change.model_dump(exclude={"version"}, exclude_none=True)

@@ -1,24 +1,82 @@
+from typing import Any
 from uuid import uuid4
 
+import pytest
+from sqlalchemy import insert, text
+
 from app.core.db import session_scope
+from app.models import Event
+from app.repositories import event
 from app.repositories.event import EventRepository
+from app.schemas.event import EventCreate
+
+
+def new_event(**values: Any) -> dict[str, Any]:
+    return vars(EventCreate(name="seen", **values))
 
 
 async def test_events_are_counted_by_user(databases: None) -> None:
     ada, bob, carl = (uuid4() for _ in range(3))
     async with session_scope("analytics") as session:
         events = EventRepository(session)
-        await events.add_all(
-            [{"name": "seen", "user_id": user} for user in (ada, ada, bob, carl, None)]
-        )
+        await events.add_all([new_event(user_id=user) for user in (ada, ada, bob, carl, None)])
+        nobody = uuid4()
 
-        assert await events.count_by_user([ada, bob]) == {ada: 2, bob: 1}
+        assert await events.count_by_user([ada, bob, nobody]) == {ada: 2, bob: 1, nobody: 0}
         assert await events.count_by_user([]) == {}
+
+
+async def test_nobody_is_counted_beyond_a_limit(
+    databases: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(event, "MOST_COUNTED", 3)
+    ada = uuid4()
+    async with session_scope("analytics") as session:
+        events = EventRepository(session)
+        await events.add_all([new_event(user_id=ada) for _ in range(5)])
+
+        assert await events.count_by_user([ada]) == {ada: 3}
+
+
+async def test_events_keep_the_order_of_their_batch(databases: None) -> None:
+    names = [f"event {n}" for n in range(2_000)]
+    async with session_scope("analytics") as session:
+        events = EventRepository(session)
+        await events.add_all([new_event() | {"name": name} for name in names])
+
+        assert names == [event.name for event in await events.page(2_000, None)]
+
+
+async def test_batch_costs_one_insert_whatever_its_values(databases: None) -> None:
+    """Arrays of PostgreSQL and parameters have their own ways with quotes, braces and NULL."""
+    odd = ["NULL", "{}", '"', "\\", "a,b", "'", "é🙂", "$1"]
+    batch = [
+        new_event(properties={"key": name, name: [None, 1.5]}) | {"name": name} for name in odd
+    ]
+    async with session_scope("analytics") as session:
+        events = EventRepository(session)
+        await events.add_all(batch)
+
+        stored = [
+            {key: row._mapping[key] for key in batch[0]} for row in await events.page(9, None)
+        ]
+
+    assert batch == stored
 
 
 async def test_ids_have_64_bits(databases: None) -> None:
     async with session_scope("analytics") as session:
-        events = EventRepository(session)
-        await events.add_all([{"id": 2**62, "name": "far"}])
+        await session.execute(insert(Event), [new_event() | {"id": 2**62}])
 
-        assert [event.id for event in await events.page(9, None)] == [2**62]
+        assert [2**62] == [event.id for event in await EventRepository(session).page(9, None)]
+
+
+async def test_every_event_is_exported_from_a_cursor_on_the_server(databases: None) -> None:
+    async with session_scope("analytics") as session:
+        await EventRepository(session).add_all([new_event() for _ in range(2_500)])
+
+    async with session_scope("analytics", read_only=True) as session:
+        sizes = [len(rows) async for rows in EventRepository(session).all()]
+        rest = await session.scalar(text("SELECT count(*) FROM events"))
+
+    assert ([1_000, 1_000, 500], 2_500) == (sizes, rest)

@@ -19,7 +19,7 @@ from app.core.db import dispose_engines, session_scope
 from app.core.disconnects import SECONDS_BEFORE_WATCHING
 from app.dependencies import SessionDep
 from tests.inspection import checked_out, fetch, kill, pid, stored_users, until_active
-from tests.support import configure, leaving, new_user, serve, until
+from tests.support import configure, leaving, new_user, serve, serves, until
 
 # Clients that leave
 
@@ -126,7 +126,7 @@ async def test_client_that_leaves_while_it_waits_for_a_connection_waits_no_longe
         async with asyncio.timeout(10):
             await ended.wait()
 
-    assert (await server.get("/users")).status_code == 200
+    assert await serves(server)
 
 
 async def test_client_that_leaves_does_not_take_away_what_a_thread_still_uses(

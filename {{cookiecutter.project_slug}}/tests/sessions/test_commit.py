@@ -12,7 +12,7 @@ from app.core.db import dispose_engines, session_scope
 from app.dependencies import SessionDep
 from tests.harness.proxy import Proxy
 from tests.inspection import count_users, nobody_is_connected, observer, stored_users
-from tests.support import new_user, problem, set_databases, until, violate_at_commit
+from tests.support import new_user, problem, serves, set_databases, until, violate_at_commit
 
 
 async def test_scope_commits_when_its_block_ends_well(databases: None) -> None:
@@ -110,5 +110,5 @@ async def test_commit_that_is_lost_on_its_way_is_an_error_answer(
         assert problem(answer)["status"] == 503
         await until(nobody_is_connected)
         assert await stored_users() == rows
-        assert (await server.get("/users")).status_code == 200
+        assert await serves(server)
         await dispose_engines()

@@ -16,7 +16,7 @@ from app.core.db import session_scope
 from app.dependencies import SessionDep
 from app.models import User
 from tests.inspection import checked_out, stored_users
-from tests.support import lose_transaction, new_user, until, violate_at_commit
+from tests.support import lose_transaction, new_user, serves, until, violate_at_commit
 
 
 async def return_well(session: AsyncSession) -> int:
@@ -135,7 +135,7 @@ async def test_request_that_leaves_a_route_by(
     assert path.rows == await stored_users()
     assert not leaks
     assert "hidden" not in answer.text
-    assert (await server.get("/users")).status_code == 200
+    assert await serves(server)
 
 
 async def test_background_task_runs_after_the_commit_with_a_session_of_its_own(

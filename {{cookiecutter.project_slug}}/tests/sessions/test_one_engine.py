@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.config import get_database, get_settings, variable
@@ -80,9 +81,10 @@ async def test_first_sessions_of_many_tasks_share_one_engine(databases: None) ->
 
 
 async def test_sessions_of_an_engine_share_one_factory(databases: None) -> None:
-    url = get_engine().url
-
-    factories = {find_database(url, get_database(), read_only=False).sessions for _ in range(2)}
+    factories = {
+        find_database(get_database(name), dev=False, read_only=False).sessions
+        for name in (None, "primary")
+    }
 
     assert len(factories) == 1
 
@@ -274,3 +276,15 @@ async def test_sessions_on_a_database_in_memory_wait_for_each_other(
 
     async with session_scope() as session:
         assert await session.scalar(text("SELECT count(*) FROM notes")) == 5
+
+
+@pytest.mark.sqlite
+async def test_read_only_session_reads_the_same_database_in_memory(notes_in_memory: None) -> None:
+    for number in range(3):
+        async with session_scope(read_only=True) as session:
+            assert await session.scalar(text("SELECT count(*) FROM notes")) == number
+        with pytest.raises(DBAPIError, match="readonly"):
+            async with session_scope(read_only=True) as session:
+                await session.execute(text("INSERT INTO notes VALUES (1)"))
+        async with session_scope() as session:
+            await session.execute(text("INSERT INTO notes VALUES (1)"))

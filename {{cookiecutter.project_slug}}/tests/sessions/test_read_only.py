@@ -1,19 +1,114 @@
 """The server refuses what a read-only session writes, and knows of no transaction."""
 
-import pytest
-from sqlalchemy import text
-from sqlalchemy.exc import DBAPIError
+from collections.abc import Awaitable, Callable
 
-from app.core.db import session_scope
+import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient
+from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.config import get_settings, variable
+from app.core.db import get_engine, session_scope
+from app.dependencies import ReadSessionDep, SessionDep
+from app.models import User
 from tests.inspection import fetch, pid, stored_users
 from tests.support import new_user
 
 
-async def test_read_only_session_is_refused_a_write_by_the_database(databases: None) -> None:
+async def flush(session: AsyncSession) -> None:
+    session.add(new_user())
+    await session.flush()
+
+
+async def leave_it_to_the_end(session: AsyncSession) -> None:
+    session.add(new_user())
+
+
+async def change_what_was_read(session: AsyncSession) -> None:
+    (await session.scalars(select(User))).one().name = "Mallory"
+
+
+async def insert_in_core(session: AsyncSession) -> None:
+    await session.execute(insert(User), [{"name": "M", "email": "m@example.com", "version": 1}])
+
+
+async def update_in_core(session: AsyncSession) -> None:
+    await session.execute(update(User).values(name="Mallory"))
+
+
+async def delete_in_core(session: AsyncSession) -> None:
+    await session.execute(delete(User))
+
+
+async def delete_in_sql(session: AsyncSession) -> None:
+    await session.execute(text("DELETE FROM users"))
+
+
+async def drop(session: AsyncSession) -> None:
+    await session.execute(text("DROP TABLE users"))
+
+
+async def write_after_a_read(session: AsyncSession) -> None:
+    await session.scalars(select(User))
+    await delete_in_core(session)
+
+
+async def write_after_a_stream(session: AsyncSession) -> None:
+    [_ async for _ in await session.stream(select(User))]
+    await delete_in_core(session)
+
+
+async def write_in_a_savepoint(session: AsyncSession) -> None:
+    async with session.begin_nested():
+        await delete_in_core(session)
+
+
+async def write_after_a_commit(session: AsyncSession) -> None:
+    await session.scalars(select(User))
+    await session.commit()
+    await delete_in_core(session)
+
+
+WRITES = [
+    flush,
+    leave_it_to_the_end,
+    change_what_was_read,
+    insert_in_core,
+    update_in_core,
+    delete_in_core,
+    delete_in_sql,
+    drop,
+    write_after_a_read,
+    write_after_a_stream,
+    write_in_a_savepoint,
+    write_after_a_commit,
+]
+
+
+@pytest.mark.parametrize("write", WRITES)
+async def test_write_is_refused_by_the_database(
+    databases: None, write: Callable[[AsyncSession], Awaitable[None]]
+) -> None:
+    async with session_scope() as session:
+        session.add(new_user(name="Ada"))
+
     with pytest.raises(DBAPIError, match=r"readonly|read-only"):
         async with session_scope(read_only=True) as session:
-            session.add(new_user())
+            await write(session)
 
+    assert [("Ada",)] == await fetch("SELECT name FROM users")
+
+
+async def test_write_is_refused_to_a_route_and_answered_with_an_error(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    @app.get("/writing")
+    async def write(session: ReadSessionDep) -> None:
+        session.add(new_user())
+
+    assert (await client.get("/writing")).status_code == 500
     assert await stored_users() == 0
 
 
@@ -32,3 +127,68 @@ async def test_read_only_session_waits_in_no_transaction(databases: None) -> Non
 async def test_read_only_connection_refuses_writes(databases: None) -> None:
     async with session_scope(read_only=True) as session:
         assert await session.scalar(text("PRAGMA query_only")) == 1
+
+
+async def test_replica_is_read_where_there_is_one(
+    databases: None, environment: pytest.MonkeyPatch, new_database: str
+) -> None:
+    environment.setenv(variable("primary", "read_database_url"), new_database)
+    get_settings.cache_clear()
+
+    with pytest.raises(DBAPIError, match=r"users"):  # it has no tables
+        async with session_scope(read_only=True) as session:
+            await session.scalars(select(User))
+
+    assert get_engine(read_only=True).url != get_engine().url
+
+
+async def test_both_sessions_of_a_request_see_what_is_committed_and_one_what_it_wrote(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    @app.post("/both")
+    async def both(writing: SessionDep, reading: ReadSessionDep) -> list[int]:
+        def count(session: AsyncSession) -> Awaitable[int]:
+            return session.scalar(text("SELECT count(*) FROM users"))
+
+        writing.add(new_user())
+        await writing.flush()
+        flushed = [await count(writing), await count(reading)]
+        await writing.commit()
+        return [*flushed, await count(writing), await count(reading)]
+
+    assert [1, 0, 1, 1] == (await client.post("/both")).json()
+
+
+async def test_stream_is_one_snapshot(databases: None) -> None:
+    async with session_scope() as session:
+        session.add_all(new_user() for _ in range(200))
+
+    for number in (200, 201):  # the second time on the connection that the first one has left
+        async with session_scope(read_only=True) as session:
+            stream = (await session.stream_scalars(select(User.id))).__aiter__()
+            await anext(stream)
+            async with session_scope() as other:
+                other.add(new_user())
+            assert len([user_id async for user_id in stream]) == number - 1
+
+
+@pytest.mark.postgresql
+async def test_stream_leaves_no_transaction_to_the_next_session(single: None) -> None:
+    async with session_scope(read_only=True) as session:
+        await session.stream(select(User))
+        before = await pid(session)
+
+    async with session_scope(read_only=True) as session:
+        assert await pid(session) == before
+        [(state,)] = await fetch(f"SELECT state FROM pg_stat_activity WHERE pid = {before}")
+
+    assert state == "idle"
+
+
+async def test_read_only_session_goes_on_after_a_savepoint_that_failed(databases: None) -> None:
+    async with session_scope(read_only=True) as session:
+        with pytest.raises(DBAPIError):
+            async with session.begin_nested():
+                await session.execute(text("SELECT * FROM nowhere"))
+
+        assert await session.scalar(text("SELECT 1")) == 1
