@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from app import DESCRIPTION, migrations
 from app.core.config import get_settings
 from app.core.errors import ConfigurationError
+from app.core.logging import LOGGING
 
 # Typer's own tracebacks would show local variables, and among them secrets.
 cli = typer.Typer(help=DESCRIPTION, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -30,7 +31,15 @@ def serve(
     get_settings()
     # When it has stopped, uvicorn sends itself the signal that it was stopped with.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    uvicorn.run("app.main:app", host=host, port=port, workers=workers, reload=reload)
+    uvicorn.run(
+        "app.main:app",
+        host=host,
+        port=port,
+        workers=workers,
+        reload=reload,
+        access_log=False,  # LogRequests writes one
+        log_config=LOGGING,
+    )
 
 
 @cli.command()

@@ -128,7 +128,7 @@ def _refuse_stale(connection: Any, record: ConnectionPoolEntry, _: object) -> No
     idle_since = record.info.get("idle_since")
     if idle_since is None:  # it is new
         return
-    if monotonic() - idle_since < IDLE_BEFORE_PING and not _has_unread_input(driver):
+    if monotonic() - idle_since < IDLE_BEFORE_PING and not _has_unread_input(driver, record):
         return
     try:
         await_only(asyncio.wait_for(driver.execute(PING), PING_TIMEOUT))
@@ -159,7 +159,8 @@ def _end_of_transactions(dialect: Dialect, adapter: Any, _: ConnectionPoolEntry)
         dialect.reset_isolation_level(adapter)
 
 
-def _has_unread_input(driver: Any) -> bool:
-    selector = Selector()
-    selector.register(driver._transport.get_extra_info("socket"), selectors.EVENT_READ)
-    return bool(selector.select(timeout=0))
+def _has_unread_input(driver: Any, record: ConnectionPoolEntry) -> bool:
+    if "inbox" not in record.info:
+        inbox = record.info["inbox"] = Selector()
+        inbox.register(driver._transport.get_extra_info("socket"), selectors.EVENT_READ)
+    return bool(record.info["inbox"].select(timeout=0))

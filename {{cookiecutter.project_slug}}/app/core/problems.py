@@ -1,6 +1,7 @@
 """How an error becomes an answer: `application/problem+json`, RFC 9457."""
 
 import logging
+from dataclasses import replace
 from http.client import responses
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from app.core.errors import INTERNAL, Problem, ServiceError, problem_of
+from app.core.logging import REQUEST_ID, request_id
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -52,9 +54,9 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.router.responses = PROBLEM_RESPONSES
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, validation_error)
-    app.add_exception_handler(ServiceError, any_error)
+    app.add_exception_handler(ServiceError, service_error)
     app.add_exception_handler(SQLAlchemyError, database_error)
-    app.add_exception_handler(Exception, any_error)  # the server logs it
+    app.add_exception_handler(Exception, unforeseen_error)  # the server logs it
 
 
 def answer(problem: Problem, **members: Any) -> JSONResponse:
@@ -69,8 +71,13 @@ def answer(problem: Problem, **members: Any) -> JSONResponse:
     )
 
 
-async def any_error(_: Request, error: Exception) -> JSONResponse:
+async def service_error(_: Request, error: Exception) -> JSONResponse:
     return answer(problem_of(error))
+
+
+async def unforeseen_error(_: Request, error: Exception) -> JSONResponse:
+    """Answer outside of all middleware, and so with the id that `LogRequests` gives the others."""
+    return answer(replace(problem_of(error), headers={REQUEST_ID: request_id.get()}))
 
 
 async def database_error(_: Request, error: Exception) -> JSONResponse:

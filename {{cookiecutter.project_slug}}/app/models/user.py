@@ -16,7 +16,7 @@ class User(PrimaryBase):
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True, default=uuid4)
     name: Mapped[str] = mapped_column(String(200))
     email: Mapped[str] = mapped_column(String(320), unique=True)
-    version: Mapped[int] = mapped_column()
+    version: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
     __mapper_args__ = {"version_id_col": version}  # checked and counted up by a flush

@@ -25,15 +25,15 @@ from app.models.event import Event
 MOST_COUNTED = 10_000  # events of one user
 ROWS_AT_A_TIME = 1_000  # of an export
 
-TABLE = cast("Table", Event.__table__)
-WRITTEN = [column for column in TABLE.columns if not column.primary_key]
+EVENTS = cast("Table", Event.__table__)
+WRITTEN = [column for column in EVENTS.columns if not column.primary_key]
 
-ROWS = select(TABLE)
-PAGE = ROWS.order_by(Event.id).limit(bindparam("limit"))
-NEXT_PAGE = PAGE.where(Event.id > bindparam("after"))
-ALL = ROWS.order_by(Event.id).execution_options(yield_per=ROWS_AT_A_TIME)
+ROWS = select(EVENTS)
+PAGE = ROWS.order_by(EVENTS.c.id).limit(bindparam("limit"))
+NEXT_PAGE = PAGE.where(EVENTS.c.id > bindparam("after"))
+ALL = ROWS.order_by(EVENTS.c.id).execution_options(yield_per=ROWS_AT_A_TIME)
 
-INSERT = insert(TABLE)
+INSERT = insert(EVENTS)
 # PostgreSQL takes a parameter for each column instead of one for each value: as fast as COPY.
 INSERT_COLUMNS = INSERT.from_select(
     WRITTEN, select(*(func.unnest(bindparam(c.name, type_=ARRAY(c.type))) for c in WRITTEN))
@@ -76,6 +76,6 @@ def _counts(user_ids: Sequence[UUID]) -> Select[UUID, int]:
     """Return a statement whose cost does not grow with the events that somebody has."""
     asked = values(column("id", Uuid), name="users").data([(user_id,) for user_id in user_ids])
     users = asked.cte("users")
-    some = select(literal(1)).where(Event.user_id == users.c.id).limit(MOST_COUNTED)
+    some = select(literal(1)).where(EVENTS.c.user_id == users.c.id).limit(MOST_COUNTED)
     count = select(func.count()).select_from(some.correlate(users).subquery())
     return select(users.c.id, count.correlate(users).scalar_subquery())

@@ -2,23 +2,26 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Row, bindparam, delete, select, tuple_, update
+from sqlalchemy import Row, Table, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models.user import User
 
-# Statements that are built once. They read rows: an entity is for what is to be changed.
-ROWS = select(User.__table__)
-ROW = ROWS.where(User.id == bindparam("id"))
-PAGE = ROWS.order_by(User.created_at, User.id).limit(bindparam("limit"))
+USERS = cast("Table", User.__table__)
+
+# Built once, and in Core: a row that is written or shown as it is needs no entity.
+INSERT = insert(USERS).returning(USERS)
+ROWS = select(USERS)
+ROW = ROWS.where(USERS.c.id == bindparam("id"))
+PAGE = ROWS.order_by(USERS.c.created_at, USERS.c.id).limit(bindparam("limit"))
 NEXT_PAGE = PAGE.where(
-    tuple_(User.created_at, User.id)
+    tuple_(USERS.c.created_at, USERS.c.id)
     > tuple_(
-        bindparam("after_time", type_=User.created_at.type),
-        bindparam("after_id", type_=User.id.type),
+        bindparam("after_time", type_=USERS.c.created_at.type),
+        bindparam("after_id", type_=USERS.c.id.type),
     )
 )
 
@@ -27,10 +30,9 @@ class UserRepository:
     def __init__(self, session: AsyncSession) -> None:
         self.session = session
 
-    async def add(self, user: User) -> User:
-        self.session.add(user)
-        await self.session.flush()
-        return user
+    async def add(self, values: dict[str, Any]) -> Row[Any]:
+        """Return the user as it is stored."""
+        return (await self.session.execute(INSERT, values)).one()
 
     async def get(self, user_id: UUID) -> Row[Any] | None:
         return (await self.session.execute(ROW, {"id": user_id})).one_or_none()

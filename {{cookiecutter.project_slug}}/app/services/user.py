@@ -5,7 +5,6 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.errors import ConflictError, NotFoundError
-from app.models.user import User
 from app.repositories.user import UserRepository
 from app.schemas.page import Page
 from app.schemas.user import UserCreate, UserCursor, UserRead, UserUpdate
@@ -16,8 +15,7 @@ class UserService:
         self.users = UserRepository(session)
 
     async def create(self, new: UserCreate) -> UserRead:
-        user = await self.users.add(User(**new.model_dump()))
-        return UserRead.model_validate(user)
+        return UserRead.model_validate(await self.users.add(new.model_dump()))
 
     async def get(self, user_id: UUID) -> UserRead:
         user = await self.users.get(user_id)
