@@ -6,7 +6,7 @@ READY := .venv/ready
 # As pip does: trust whom the machine trusts.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: demo test check format
+.PHONY: demo test check format bench
 
 demo: $(READY) ## render the template with its defaults into build/ and serve it at http://127.0.0.1:8000
 	$(BIN)/cookiecutter . --no-input --overwrite-if-exists --output-dir build
@@ -24,6 +24,9 @@ check: $(READY) ## format, lint, types and arrows, of the template and of the se
 format: $(READY) ## format the code, also the service's, and mend what the linter can mend
 	$(BIN)/ruff check --fix --exit-zero . '{{cookiecutter.project_slug}}'
 	$(BIN)/ruff format . '{{cookiecutter.project_slug}}'
+
+bench: $(READY) ## measure the service beside others; ARGS=bulk for another mode of benchmarks/
+	$(BIN)/python -m benchmarks $(ARGS)
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("$(PYTHON) is \

@@ -33,7 +33,9 @@ ROUNDS = int(os.environ.get("ROUNDS", "40"))
 async def route_test(override: Any = None) -> None:
     app = create_app()
     if override:
-        app.dependency_overrides[get_session()] = override
+        app.dependency_overrides |= dict.fromkeys(
+            (get_session(), get_session(read_only=True)), override
+        )
     async with (
         app.router.lifespan_context(app),
         AsyncClient(transport=ASGITransport(app), base_url="http://test") as client,

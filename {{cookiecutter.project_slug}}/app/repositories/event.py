@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    Integer,
     Row,
     Select,
     Table,
@@ -29,7 +30,7 @@ EVENTS = cast("Table", Event.__table__)
 WRITTEN = [column for column in EVENTS.columns if not column.primary_key]
 
 ROWS = select(EVENTS)
-PAGE = ROWS.order_by(EVENTS.c.id).limit(bindparam("limit"))
+PAGE = ROWS.order_by(EVENTS.c.id).limit(bindparam("limit", type_=Integer))
 NEXT_PAGE = PAGE.where(EVENTS.c.id > bindparam("after"))
 ALL = ROWS.order_by(EVENTS.c.id).execution_options(yield_per=ROWS_AT_A_TIME)
 

@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any, cast
 from uuid import UUID
 
-from sqlalchemy import Row, Table, bindparam, delete, insert, select, tuple_, update
+from sqlalchemy import Integer, Row, Table, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models.user import User
@@ -16,7 +16,7 @@ USERS = cast("Table", User.__table__)
 INSERT = insert(USERS).returning(USERS)
 ROWS = select(USERS)
 ROW = ROWS.where(USERS.c.id == bindparam("id"))
-PAGE = ROWS.order_by(USERS.c.created_at, USERS.c.id).limit(bindparam("limit"))
+PAGE = ROWS.order_by(USERS.c.created_at, USERS.c.id).limit(bindparam("limit", type_=Integer))
 NEXT_PAGE = PAGE.where(
     tuple_(USERS.c.created_at, USERS.c.id)
     > tuple_(
@@ -32,7 +32,8 @@ class UserRepository:
 
     async def add(self, values: dict[str, Any]) -> Row[Any]:
         """Return the user as it is stored."""
-        return (await self.session.execute(INSERT, values)).one()
+        row: Row[Any] = (await self.session.execute(INSERT, values)).one()
+        return row
 
     async def get(self, user_id: UUID) -> Row[Any] | None:
         return (await self.session.execute(ROW, {"id": user_id})).one_or_none()

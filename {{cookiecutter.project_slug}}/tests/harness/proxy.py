@@ -9,7 +9,7 @@ from tests.harness.connections import address
 
 
 class Proxy:
-    """Another way to the server of a URL, as long as its block lasts."""
+    """Another way to the server of a URL, as long as its block lasts. It counts the round trips."""
 
     url: str
 
@@ -19,6 +19,8 @@ class Proxy:
         self._writers: list[asyncio.StreamWriter] = []
         self._lost_query = b""
         self._is_delivered = False
+        self._is_asked = False
+        self.round_trips = 0
 
     def cut(self) -> None:
         """Pass nothing on any more of what is connected now, and tell neither side.
@@ -56,7 +58,7 @@ class Proxy:
         self._writers += [writer, server_writer]
         for pump in (
             self._pump_queries(reader, server_writer, writer),
-            _pump(server_reader, writer),
+            self._pump_answers(server_reader, writer),
         ):
             self._pumps.append(asyncio.create_task(pump))
 
@@ -68,6 +70,8 @@ class Proxy:
     ) -> None:
         with suppress(OSError):
             while data := await client.read(65536):
+                self.round_trips += not self._is_asked
+                self._is_asked = True
                 is_lost = self._lost_query and self._lost_query in data
                 if not is_lost or self._is_delivered:
                     server.write(data)
@@ -77,15 +81,17 @@ class Proxy:
                     break
         server.close()
 
+    async def _pump_answers(
+        self, server: asyncio.StreamReader, client: asyncio.StreamWriter
+    ) -> None:
+        with suppress(OSError):
+            while data := await server.read(65536):
+                self._is_asked = False
+                client.write(data)
+        client.close()
+
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host, port = address(self._server_url)
         if host.startswith("/"):
             return await asyncio.open_unix_connection(f"{host}/.s.PGSQL.{port}")
         return await asyncio.open_connection(host, port)
-
-
-async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await source.read(65536):
-            sink.write(data)
-    sink.close()

@@ -1,0 +1,182 @@
+"""The service beside others: how many requests a second, and what one costs, as ratios to `bare`.
+
+All answer the same three routes, from the same table, with one worker on a core of its own. The
+service runs as it is shipped, with its logging and its middleware. The others run under uvicorn, with
+uvloop and httptools and without a line of logging for each request, which favours them.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from benchmarks import report
+from benchmarks.answers import refuse_wrong_answers
+from benchmarks.environment import (
+    BUILD,
+    ROOT,
+    SEED,
+    USERS,
+    MissingError,
+    PostgreSQL,
+    Service,
+    environment,
+    postgresql,
+    service,
+    sql,
+    versions,
+)
+from benchmarks.load import OPERATIONS, refuse_poor_machine
+from benchmarks.processes import Command, Serving, serving
+from benchmarks.turns import (
+    FIGURES,
+    ROUNDS,
+    SECONDS,
+    Results,
+    measure,
+    ratio,
+    refuse_few_connections,
+)
+
+LEVELS = (16, 64)  # connections
+
+COMMON = ("asyncpg", "email-validator", "fastapi", "sqlalchemy[asyncio]", "uvicorn[standard]")
+PSYCOPG = "psycopg[binary]"
+
+
+class Contender(NamedTuple):
+    title: str
+    packages: tuple[str, ...] = ()  # beside the common ones
+
+
+CONTENDERS = {
+    "service": Contender("this template"),
+    "bare": Contender("by hand"),
+    "bare_autocommit": Contender("by hand, AUTOCOMMIT reads"),
+    "raw": Contender("asyncpg without SQLAlchemy"),
+    "late": Contender("commit after the answer"),
+    "advanced_alchemy_autocommit": Contender("Advanced Alchemy", ("advanced-alchemy",)),
+    # The newest that dbwarden-fastapi 0.2 can be imported with; both want SQLAlchemy 2.0.
+    "dbwarden_get_session": Contender("DBWarden", ("dbwarden==0.17.*", "dbwarden-fastapi")),
+    "fastapi_utils_sessionmaker": Contender("fastapi-utils", ("fastapi-utils[all]", PSYCOPG)),
+    "sqlmodel_sync": Contender("SQLModel", ("sqlmodel", PSYCOPG)),
+}
+
+
+def run() -> None:
+    """Measure all contenders, or `bare` and those that BENCH_ONLY names."""
+    refuse_poor_machine()
+    names = _names()
+    ours = service()
+    pythons, failed = _pythons(names, ours)
+    with postgresql(ours) as server, sql(ours, server.primary) as run_sql:
+        refuse_few_connections(run_sql, len(pythons))
+        run_sql(SEED)
+        starts = {
+            name: partial(contender, name, python, ours, server) for name, python in pythons.items()
+        }
+        results = measure(starts, refuse_wrong_answers, run_sql, OPERATIONS, LEVELS, failed)
+    measured = [name for name in pythons if name not in failed]
+    _report(server, results, failed, {name: _versions(name, pythons[name]) for name in measured})
+
+
+@contextmanager
+def contender(name: str, python: Path, ours: Service, server: PostgreSQL) -> Iterator[Serving]:
+    """Serve one of the contenders."""
+    module = f"benchmarks.contenders.{name}:app"
+    command: Command = [python, "-m", "uvicorn", module, "--no-access-log"]
+    folder = ROOT
+    if name == "service":
+        command, folder = [python, "-m", "app", "serve"], ours.folder
+    log = BUILD / f"{name}.log"
+    with serving(command, env=server.variables(), folder=folder, log=log) as running:
+        yield running
+
+
+def bare_python() -> Path:
+    """Return the Python of the contenders that need nothing but what all need."""
+    return environment("bare", *COMMON)
+
+
+def _names() -> list[str]:
+    only = os.environ.get("BENCH_ONLY", ",".join(CONTENDERS)).split(",")
+    if unknown := set(only) - CONTENDERS.keys():
+        raise MissingError(
+            f"BENCH_ONLY names {', '.join(sorted(unknown))}; there are {', '.join(CONTENDERS)}"
+        )
+    return [name for name in CONTENDERS if name in {*only, "bare"}]
+
+
+def _pythons(names: list[str], ours: Service) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the Python of each contender, and why others have none."""
+    pythons: dict[str, Path] = {}
+    failed: dict[str, str] = {}
+    for name in names:
+        packages = CONTENDERS[name].packages
+        try:
+            if name == "service":
+                pythons[name] = ours.python
+            else:
+                pythons[name] = environment(name if packages else "bare", *COMMON, *packages)
+        except MissingError as error:
+            failed[name] = str(error)
+    return pythons, failed
+
+
+def _versions(name: str, python: Path) -> dict[str, str]:
+    return versions(python, *(re.split(r"[^\w-]", p)[0] for p in CONTENDERS[name].packages))
+
+
+def _report(
+    server: PostgreSQL,
+    results: Results,
+    failed: dict[str, str],
+    versions_of: dict[str, dict[str, str]],
+) -> None:
+    columns = [(operation, level) for operation in OPERATIONS for level in LEVELS]
+    header = [f"{operation} {level}" for operation, level in columns]
+    ratios = {
+        figure: {n: [ratio(results, (n, *c), figure) for c in columns] for n in versions_of}
+        for figure in FIGURES
+    }
+    all_of = {n: [r for key, rs in results.items() if key[0] == n for r in rs] for n in versions_of}
+    errors = {name: sum(r.errors for r in rs) for name, rs in all_of.items()}
+    stalls = {name: sum(r.stalled for r in rs) for name, rs in all_of.items()}
+
+    for figure, rows in ratios.items():
+        report.show(
+            f"{figure.replace('_', ' ')}, as a ratio to bare",
+            ["", *header, "errors", "stalls"],
+            [[n, *map(report.cell, rows[n]), str(errors[n]), str(stalls[n])] for n in rows],
+        )
+    bare = [median(r.requests_per_second for r in results["bare", *column]) for column in columns]
+    report.show("requests per second", ["", *header], [["bare", *(f"{r:.0f}" for r in bare)]])
+    for name, reason in failed.items():
+        print(f"{name}: {reason}")
+
+    report.keep(
+        "compare",
+        settings={"rounds": ROUNDS, "seconds": SECONDS, "users": USERS, "pool_size": 20},
+        postgresql=server.version,
+        versions=versions_of,
+        columns=[f"{OPERATIONS[operation]}, {level} connections" for operation, level in columns],
+        ratios_to_bare=ratios,
+        errors=errors,
+        stalls=stalls,
+        failed=failed,
+        rounds={" ".join(map(str, k)): [r._asdict() for r in rs] for k, rs in results.items()},
+    )
+    python = versions_of["bare"]["python"]
+    rows = ratios["requests_per_second"]
+    report.plot(
+        "compare",
+        f"Requests per second as a ratio to what is written by hand; {LEVELS[0]} connections, one worker, "
+        f"Python {python}, PostgreSQL {server.version}",
+        list(OPERATIONS.values()),
+        {CONTENDERS[name].title: rows[name][:: len(LEVELS)] for name in rows},
+        ours=CONTENDERS["service"].title,
+    )

@@ -1,0 +1,163 @@
+"""Processes: which core each runs on, when it answers, what it costs, that it ends."""
+
+import ctypes
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+CORES = sorted(os.sched_getaffinity(0))
+SERVER = set(CORES[:1])  # what is measured has a core of its own
+OTHERS = set(CORES[1:])  # and PostgreSQL and the clients have the others
+
+SECONDS_TO_ANSWER = 30.0
+SECONDS_TO_END = 15.0
+
+Command = Sequence[str | Path]
+
+PR_SET_PDEATHSIG = 1  # https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html
+_libc = ctypes.CDLL(None)
+
+
+def started(
+    command: Command,
+    cores: set[int],
+    *,
+    env: dict[str, str],
+    folder: Path,
+    log: IO[Any] | None = None,
+) -> subprocess.Popen[str]:
+    """Start a process on these cores.
+
+    With a log it ends with us, even if we are killed. Without one there are pipes to it, whose end
+    tells it the same.
+    """
+
+    def prepare() -> None:
+        os.sched_setaffinity(0, cores)
+        if log:
+            _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        env=env,
+        preexec_fn=prepare,  # noqa: PLW1509, there are no other threads here
+        start_new_session=True,  # Ctrl-C is ours, and we end it
+        stdin=subprocess.DEVNULL if log else subprocess.PIPE,
+        stdout=log or subprocess.PIPE,
+        stderr=log,
+        text=True,
+    )
+
+
+@contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """End the process with the block."""
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        for pipe in (process.stdin, process.stdout):
+            if pipe:
+                pipe.close()
+
+
+class Serving(NamedTuple):
+    port: int
+    process: subprocess.Popen[str]
+
+    def get(self, path: str, *, timeout: float = SECONDS_TO_ANSWER) -> tuple[int, bytes]:
+        return self.request("GET", path, timeout=timeout)
+
+    def request(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        timeout: float = SECONDS_TO_ANSWER,
+    ) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request(method, path, body, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def cpu_seconds(self) -> float:
+        """Return what the process and its children have used, of the user's and the system's time."""
+        return sum(map(_cpu_seconds, _family(self.process.pid)))
+
+    def memory(self, figure: str) -> int:
+        """Return a figure of /proc/<pid>/status, such as VmRSS, in KiB."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith(f"{figure}:"):
+                return int(line.split()[1])
+        raise RuntimeError(f"the process has no {figure}")
+
+
+@contextmanager
+def serving(command: Command, *, env: dict[str, str], folder: Path, log: Path) -> Iterator[Serving]:
+    """Run a server on the core of what is measured; yield it when it listens.
+
+    Raises:
+        RuntimeError: it has ended, or it does not answer.
+    """
+    port = free_port()
+    with log.open("w") as output:
+        process = started(
+            [*command, "--port", str(port)], SERVER, env=env, folder=folder, log=output
+        )
+    with ended(process):
+        server = Serving(port, process)
+        wait_until_it_listens(server)
+        yield server
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port
+
+
+def wait_until_it_listens(server: Serving) -> None:
+    deadline = time.monotonic() + SECONDS_TO_ANSWER
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", server.port)).close()
+        except ConnectionRefusedError:
+            if server.process.poll() is not None:
+                raise RuntimeError("it has ended instead of answering") from None
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"it does not answer in {SECONDS_TO_ANSWER:.0f} s") from None
+            time.sleep(0.002)
+        else:
+            return
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            yield from _family(int(child))
+
+
+def _cpu_seconds(pid: int) -> float:
+    """Return what all threads of a process have used; /proc/<pid>/stat only counts ticks.
+
+    https://man7.org/linux/man-pages/man3/clock_getcpuclockid.3.html
+    """
+    return time.clock_gettime((~pid << 3) | 2)

@@ -1,0 +1,105 @@
+"""Taking turns: in each round all do the same thing one after the other, and are compared there.
+
+What slows the machine for a while then slows all of them.
+"""
+
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, closing
+from statistics import median
+
+from benchmarks.environment import MissingError, Sql
+from benchmarks.load import OPERATIONS, Result, load
+from benchmarks.processes import Serving
+
+ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
+SECONDS = float(os.environ.get("BENCH_SECONDS", "2"))
+
+FORGET = ("DELETE FROM users WHERE email LIKE 'posted-%'", "VACUUM ANALYZE users")
+FIGURES = ("requests_per_second", "cpu_seconds_per_request", "p99")
+
+Start = Callable[[], AbstractContextManager[Serving]]
+Key = tuple[str, str, int]  # who, which operation, on how many connections
+Results = dict[Key, list[Result]]
+
+
+class Running:
+    """A server that can be started anew."""
+
+    def __init__(self, start: Start) -> None:
+        self._start = start
+        self._stack = ExitStack()
+        self.server = self._stack.enter_context(start())
+
+    def start_anew(self) -> None:
+        self.server.process.kill()
+        self.close()
+        self.server = self._stack.enter_context(self._start())
+
+    def close(self) -> None:
+        self._stack.close()
+
+
+def measure(  # noqa: PLR0913, PLR0917
+    starts: Mapping[str, Start],
+    check: Callable[[Serving], None],
+    run_sql: Sql,
+    operations: Collection[str],
+    levels: Sequence[int],
+    failed: dict[str, str],
+) -> Results:
+    """Return the results of each round; `failed` gets those who drop out, and why.
+
+    Who answers nobody any more is started anew.
+    """
+    results: Results = {}
+    with ExitStack() as stack:
+        running: dict[str, Running] = {}
+        for name, start in starts.items():
+            try:
+                running[name] = stack.enter_context(closing(Running(start)))
+                check(running[name].server)
+            except RuntimeError as error:
+                failed[name] = f"{error} (see {name}.log)"
+                running.pop(name, None)
+        run_sql(*FORGET)
+        for number in range(ROUNDS + 1):  # the first one warms up
+            seconds = SECONDS if number else 1
+            for operation in operations:
+                print(f"round {number} of {ROUNDS}: {OPERATIONS[operation]}", flush=True)
+                for level in levels if number else levels[-1:]:
+                    for name in list(running):
+                        try:
+                            result = load(running[name].server, operation, level, seconds)
+                            if result.stalled:
+                                running[name].start_anew()
+                        except (OSError, RuntimeError):
+                            failed[name] = f"it has ended: {OPERATIONS[operation]} (see {name}.log)"
+                            del running[name]
+                            continue
+                        if number:
+                            results.setdefault((name, operation, level), []).append(result)
+                        if operation == "post":
+                            run_sql(*FORGET)
+    return results
+
+
+def ratio(results: Results, key: Key, figure: str) -> float | None:
+    """Return the median of the rounds' ratios to `bare`."""
+    mine, bare = results.get(key, []), results.get(("bare", *key[1:]), [])
+    ratios = [
+        getattr(a, figure) / getattr(b, figure)
+        for a, b in zip(mine, bare, strict=False)
+        if b.requests and (a.requests or figure == "requests_per_second")
+    ]
+    return float(median(ratios)) if ratios else None
+
+
+def refuse_few_connections(run_sql: Sql, number: int) -> None:
+    """Raise `MissingError` where so many servers cannot have their pools at once."""
+    there_are, needed = int(run_sql("SHOW max_connections")[0][0]), 20 * number + 50
+    if there_are < needed:
+        raise MissingError(
+            f"the PostgreSQL lets in {there_are} connections, and {number} servers that run at once "
+            f"need {needed}: raise max_connections, or compare fewer with BENCH_ONLY"
+        )

@@ -1,0 +1,113 @@
+"""What a request costs the database."""
+
+import os
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+from httpx2 import AsyncClient
+from sqlalchemy import Engine, event
+
+from app.core.config import DATABASES, variable
+from app.core.db import dispose_engines
+from tests.harness.proxy import Proxy
+from tests.support import new_email, set_databases
+
+
+class Request(NamedTuple):
+    method: str
+    path: str
+    statements: int  # beside BEGIN and COMMIT
+    round_trips: int
+    body: Any = None
+
+
+REQUESTS = [
+    Request("GET", "/users/{id}", 1, 1),
+    Request("GET", "/users", 1, 1),
+    Request("GET", "/users?limit=1&after={after}", 1, 1),
+    Request("POST", "/users", 1, 3, {"name": "Ada", "email": "{email}"}),
+    Request("PATCH", "/users/{id}", 1, 3, {"name": "Grace", "version": 1}),
+    Request("DELETE", "/users/{id}", 1, 3),
+    # {% if cookiecutter.__analytics %}
+    Request("GET", "/analytics/events", 1, 1),
+    Request("POST", "/analytics/events", 1, 3, [{"name": "seen"}, {"name": "heard"}]),
+    Request("GET", "/analytics/report?limit=2", 2, 2),
+    # {% endif %}
+]
+NAMES = [f"{request.method} {request.path}" for request in REQUESTS]
+
+
+@contextmanager
+def counted() -> Iterator[list[str]]:
+    """Yield a list that fills with the statements of all engines."""
+    statements: list[str] = []
+
+    def note(_: Any, cursor: Any, statement: str, *others: object) -> None:
+        if statement != "BEGIN":
+            statements.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        yield statements
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+
+
+async def send(client: AsyncClient, request: Request) -> None:
+    """Send a request to users that are made for it, and once before, to prepare its statements."""
+    path, body = await prepare(client, request)
+    answer = await client.request(request.method, path, json=body)
+    assert answer.is_success, answer.text
+
+
+async def prepare(client: AsyncClient, request: Request) -> tuple[str, Any]:
+    new = [{"name": "Ada", "email": new_email()} for _ in range(2)]
+    users = [(await client.post("/users", json=user)).json() for user in new]
+    after = (await client.get("/users?limit=1")).json()["next"]
+    body = request.body
+    if isinstance(body, dict) and "email" in body:
+        body = body | {"email": new_email()}
+    return request.path.format(id=users[0]["id"], after=after), body
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=NAMES)
+async def test_statements_of_a_request(client: AsyncClient, request_: Request) -> None:
+    path, body = await prepare(client, request_)
+
+    with counted() as statements:
+        answer = await client.request(request_.method, path, json=body)
+
+    assert answer.is_success
+    assert request_.statements == len(statements), statements
+
+
+@pytest.fixture
+async def proxies(
+    databases: None, environment: pytest.MonkeyPatch
+) -> AsyncGenerator[list[Proxy], None]:
+    """Networks between the service and its databases."""
+    async with AsyncExitStack() as stack:
+        proxies = {
+            name: await stack.enter_async_context(Proxy(os.environ[variable(name)]))
+            for name in DATABASES
+        }
+        set_databases(environment, {name: proxy.url for name, proxy in proxies.items()})
+        yield [*proxies.values()]
+        await dispose_engines()
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("request_", REQUESTS, ids=NAMES)
+async def test_round_trips_of_a_request(
+    proxies: list[Proxy], client: AsyncClient, request_: Request
+) -> None:
+    await send(client, request_)  # which connects, and prepares its statements
+    path, body = await prepare(client, request_)
+    before = sum(proxy.round_trips for proxy in proxies)
+
+    answer = await client.request(request_.method, path, json=body)
+
+    assert answer.is_success
+    assert request_.round_trips == sum(proxy.round_trips for proxy in proxies) - before
