@@ -8,6 +8,7 @@ from pathlib import Path
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 ANALYTICS = [
+    "app/core/streaming.py",
     "app/migrations/analytics",
     "app/models/event.py",
     "app/repositories/event.py",
@@ -17,6 +18,7 @@ ANALYTICS = [
     "app/schemas/report.py",
     "app/services/event.py",
     "app/services/report.py",
+    "tests/core/test_streaming.py",
     "tests/sessions/test_two_databases.py",
     "tests/repositories/test_event.py",
     "tests/routers/test_events.py",

@@ -93,8 +93,8 @@ SESSIONS = [
     Mutation(
         "dev ignored",
         "core/db.py",
-        "settings.url(dev=dev,",
-        "settings.url(dev=False,",
+        "get_database(name), dev=dev,",
+        "get_database(name), dev=False,",
         "sessions/test_lazy.py",
     ),
     Mutation(
@@ -107,8 +107,8 @@ SESSIONS = [
     Mutation(
         "read_only ignored",
         "core/db.py",
-        "settings, read_only=read_only)",
-        "settings, read_only=False)",
+        "dev=dev, read_only=read_only)",
+        "dev=dev, read_only=False)",
         "sessions/test_read_only.py",
     ),
     Mutation(
@@ -128,7 +128,7 @@ SESSIONS = [
     Mutation(
         "engine per call",
         "core/registry.py",
-        "if (url, read_only) not in of_loop:",
+        "if (url, read_only) not in self.by_url:",
         "if True:",
         "sessions/test_one_engine.py",
     ),
@@ -156,8 +156,8 @@ SESSIONS = [
     Mutation(
         "no lock around the first engine",
         "core/registry.py",
-        "    with _lock:\n        if loop",
-        "    if True:\n        if loop",
+        "        with _lock:\n            if loop",
+        "        if True:\n            if loop",
         "sessions/test_one_engine.py",
     ),
     Mutation(
@@ -194,6 +194,58 @@ SESSIONS = [
         "hide_parameters=True, **options",
         "hide_parameters=False, **options",
         "sessions/test_secrets.py",
+    ),
+    Mutation(
+        "connections to who comes by",
+        "core/engines.py",
+        '"poolclass": FairPool,',
+        '"poolclass": FairPool.__base__,',
+        "sessions/test_pool.py",
+    ),
+    Mutation(
+        "connections lost by who gives up",
+        "core/pool.py",
+        "                self.put_nowait(waiter.result())\n",
+        "                pass\n",
+        "sessions/test_pool.py",
+    ),
+    Mutation(
+        "stream in no transaction",
+        "core/postgresql.py",
+        '        event.listen(engine, "before_cursor_execute", _begin_for_cursor)\n',
+        "",
+        "sessions/test_read_only.py",
+        kind="postgresql",
+    ),
+    Mutation(
+        "transaction of a stream left to the next session",
+        "core/postgresql.py",
+        '        event.listen(engine, "checkin", partial(_end_of_transactions, engine.dialect))\n',
+        "",
+        "sessions/test_read_only.py",
+        kind="postgresql",
+    ),
+    Mutation(
+        "reads in transactions",
+        "core/postgresql.py",
+        '        options["isolation_level"] = "AUTOCOMMIT"\n',
+        "",
+        "sessions/test_read_only.py",
+        kind="postgresql",
+    ),
+    Mutation(
+        "writes through a connection that only reads",
+        "core/sqlite.py",
+        '        event.listen(engine, "connect", _refuse_writes)\n',
+        "        pass\n",
+        "sessions/test_read_only.py",
+    ),
+    Mutation(
+        "replica ignored",
+        "core/config.py",
+        "if read_only and self.read_database_url:",
+        "if False:",
+        "sessions/test_read_only.py",
     ),
     Mutation(
         "the pool waits for as long as it likes",

@@ -1,7 +1,10 @@
-"""What a route asks for: the only file that joins rooms.
+"""The sessions that a route may ask for.
 
 `scope="function"` is what makes FastAPI commit before the answer leaves. It is part of the key by
 which FastAPI shares a session within a request, so it stands in aliases, and in aliases only.
+
+What only reads asks for a read-only session: it costs one round trip for a statement, and the database
+refuses a write. Beside a writing one in a request, it sees what is committed.
 """
 
 from typing import Annotated
@@ -9,10 +12,7 @@ from typing import Annotated
 from fastapi import Depends
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.db import get_session  # {%- if cookiecutter.__analytics +%}
-from app.services.event import EventService
-from app.services.report import ReportService  # {%- endif +%}
-from app.services.user import UserService
+from app.core.db import get_session
 
 SessionDep = Annotated[AsyncSession, Depends(get_session(), scope="function")]
 PrimarySessionDep = SessionDep
@@ -23,37 +23,4 @@ AnalyticsSessionDep = Annotated[AsyncSession, Depends(get_session("analytics"), 
 AnalyticsReadSessionDep = Annotated[
     AsyncSession, Depends(get_session("analytics", read_only=True), scope="function")
 ]
-# {% endif %}
-
-
-async def get_user_service(session: SessionDep) -> UserService:
-    return UserService(session)
-
-
-async def get_user_reader(session: ReadSessionDep) -> UserService:
-    return UserService(session)
-
-
-UserServiceDep = Annotated[UserService, Depends(get_user_service)]
-UserReaderDep = Annotated[UserService, Depends(get_user_reader)]
-# {% if cookiecutter.__analytics %}
-
-
-async def get_event_service(session: AnalyticsSessionDep) -> EventService:
-    return EventService(session)
-
-
-async def get_event_reader(session: AnalyticsReadSessionDep) -> EventService:
-    return EventService(session)
-
-
-async def get_report_reader(
-    session: ReadSessionDep, analytics_session: AnalyticsReadSessionDep
-) -> ReportService:
-    return ReportService(session, analytics_session)
-
-
-EventServiceDep = Annotated[EventService, Depends(get_event_service)]
-EventReaderDep = Annotated[EventService, Depends(get_event_reader)]
-ReportReaderDep = Annotated[ReportService, Depends(get_report_reader)]
 # {% endif %}

@@ -1,10 +1,18 @@
 """The application as it starts, is described and stops."""
 
+from collections.abc import Iterator
+from importlib import import_module
+from inspect import isasyncgenfunction, iscoroutinefunction
+from pkgutil import iter_modules
+from typing import Any
+
 import pytest
 from fastapi import FastAPI
+from fastapi.dependencies.models import Dependant
 from httpx2 import AsyncClient
+from starlette.middleware.base import BaseHTTPMiddleware  # noqa: TID251
 
-from app import DESCRIPTION, TITLE, __version__
+from app import DESCRIPTION, TITLE, __version__, routers
 from app.core.db import get_engine
 from app.core.errors import ConfigurationError
 from app.main import create_app
@@ -47,3 +55,31 @@ async def test_stop_closes_every_connection(app: FastAPI, databases: None) -> No
 async def test_documentation_is_served(client: AsyncClient) -> None:
     assert (await client.get("/openapi.json")).status_code == 200
     assert (await client.get("/docs")).status_code == 200
+
+
+def test_no_route_and_no_dependency_takes_a_thread() -> None:
+    """FastAPI runs in one what is no coroutine, and the constructor of a class."""
+
+    def calls(dependant: Dependant) -> Iterator[Any]:
+        yield dependant.call
+        for dependency in dependant.dependencies:
+            yield from calls(dependency)
+
+    modules = [import_module(f"app.routers.{m.name}") for m in iter_modules(routers.__path__)]
+    routes = [route for module in modules for route in module.router.routes]
+    found = [call for route in routes for call in calls(route.dependant)]
+
+    assert len(found) > len(routes)
+    assert not [
+        call for call in found if not (iscoroutinefunction(call) or isasyncgenfunction(call))
+    ]
+
+
+def test_no_middleware_is_a_base_http_middleware() -> None:
+    """Which costs a quarter of a request."""
+    classes = [middleware.cls for middleware in create_app().user_middleware]
+
+    assert classes
+    assert not [
+        cls for cls in classes if isinstance(cls, type) and issubclass(cls, BaseHTTPMiddleware)
+    ]

@@ -6,10 +6,11 @@ from sqlalchemy import URL, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from app.core import postgresql, sqlite
 from app.core.config import DatabaseSettings
+from app.core.pool import FairPool
 
 DRIVERS = {"asyncpg": postgresql, "aiosqlite": sqlite}
 
@@ -17,7 +18,7 @@ DRIVERS = {"asyncpg": postgresql, "aiosqlite": sqlite}
 def make_engine(url: URL, settings: DatabaseSettings, *, read_only: bool = False) -> AsyncEngine:
     """Return a new engine for sessions. It connects when a session needs it to."""
     pool: dict[str, Any] = {
-        "poolclass": AsyncAdaptedQueuePool,
+        "poolclass": FairPool,
         "pool_size": settings.pool_size,
         "max_overflow": settings.max_overflow,
         "pool_timeout": settings.pool_timeout,

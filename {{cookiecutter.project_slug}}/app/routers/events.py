@@ -5,10 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header, status
 
 from app.core.streaming import Stream, stream
-from app.dependencies import EventReaderDep, EventServiceDep
+from app.dependencies import AnalyticsReadSessionDep, AnalyticsSessionDep
 from app.schemas.event import EventBatch, EventRead, EventsCreated
 from app.schemas.page import After, Limit, Page
-from app.services.event import export_events
+from app.services.event import EventService, export_events
 
 NDJSON = "application/x-ndjson"
 
@@ -16,15 +16,15 @@ router = APIRouter(prefix="/analytics/events", tags=["analytics"])
 
 
 @router.post("", status_code=status.HTTP_201_CREATED)
-async def create_events(batch: EventBatch, events: EventServiceDep) -> EventsCreated:
-    return await events.create(batch)
+async def create_events(batch: EventBatch, session: AnalyticsSessionDep) -> EventsCreated:
+    return await EventService(session).create(batch)
 
 
 @router.get("")
 async def list_events(
-    events: EventReaderDep, limit: Limit = 50, after: After = None
+    session: AnalyticsReadSessionDep, limit: Limit = 50, after: After = None
 ) -> Page[EventRead]:
-    return await events.page(limit, after)
+    return await EventService(session).page(limit, after)
 
 
 @router.get("/export", response_class=Stream, responses={200: {"content": {NDJSON: {}}}})

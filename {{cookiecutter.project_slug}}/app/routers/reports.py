@@ -2,15 +2,19 @@
 
 from fastapi import APIRouter
 
-from app.dependencies import ReportReaderDep
+from app.dependencies import AnalyticsReadSessionDep, ReadSessionDep
 from app.schemas.page import After, Limit, Page
 from app.schemas.report import UserActivity
+from app.services.report import ReportService
 
 router = APIRouter(prefix="/analytics/report", tags=["analytics"])
 
 
 @router.get("")
 async def report_activity(
-    reports: ReportReaderDep, limit: Limit = 50, after: After = None
+    session: ReadSessionDep,
+    analytics_session: AnalyticsReadSessionDep,
+    limit: Limit = 50,
+    after: After = None,
 ) -> Page[UserActivity]:
-    return await reports.page(limit, after)
+    return await ReportService(session, analytics_session).page(limit, after)

@@ -5,15 +5,19 @@ import json
 import random
 from collections.abc import AsyncGenerator
 from http import HTTPStatus
+from typing import Annotated
 
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from httpx2 import AsyncClient, Limits, Response
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.config import DATABASES, get_settings, variable
+from app.core.db import SessionDependency, get_session
 from app.dependencies import SessionDep
 from tests.inspection import checked_out, stored_users
-from tests.support import configure, many_files, new_email, until
+from tests.support import configure, many_files, new_email, serves, until
 
 pytestmark = pytest.mark.load
 
@@ -76,6 +80,58 @@ async def test_pool_that_is_exhausted_under_load_is_an_answer_to_try_again_and_r
     assert statuses(released) == {HTTPStatus.OK}
     assert statuses(again) == {HTTPStatus.CREATED}
     assert await stored_users() == POOL_SIZE
+
+
+PAIRS = {
+    "writing and reading": (get_session(), get_session(read_only=True)),
+    # {% if cookiecutter.__analytics %}
+    "two databases": (get_session(), get_session("analytics")),
+    "two databases that are read": (
+        get_session(read_only=True),
+        get_session("analytics", read_only=True),
+    ),
+    # {% endif %}
+}
+
+
+@pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
+async def test_requests_that_take_connections_of_two_pools_in_any_order_all_end(
+    app: FastAPI,
+    crowd: AsyncClient,
+    environment: pytest.MonkeyPatch,
+    pair: tuple[SessionDependency, SessionDependency],
+) -> None:
+    """Each holds what the other waits for, until the pool's time is over."""
+    for database in DATABASES:
+        environment.setenv(variable(database, "pool_size"), str(POOL_SIZE))
+        environment.setenv(variable(database, "pool_timeout"), "1")
+    get_settings.cache_clear()
+    one, other = pair
+
+    @app.get("/forth")
+    async def forth(
+        first: Annotated[AsyncSession, Depends(one, scope="function")],
+        second: Annotated[AsyncSession, Depends(other, scope="function")],
+    ) -> None:
+        for session in (first, second):
+            await session.execute(text("SELECT 1"))
+
+    @app.get("/back")
+    async def back(
+        first: Annotated[AsyncSession, Depends(one, scope="function")],
+        second: Annotated[AsyncSession, Depends(other, scope="function")],
+    ) -> None:
+        for session in (second, first):
+            await session.execute(text("SELECT 1"))
+
+    async with asyncio.timeout(10):
+        answers = await asyncio.gather(
+            *(crowd.get(path) for _ in range(100) for path in ("/forth", "/back"))
+        )
+
+    assert statuses(answers) <= {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE}
+    assert not checked_out()
+    assert await serves(crowd)
 
 
 async def test_three_hundred_clients_that_leave_at_random_moments_leave_nothing_behind(

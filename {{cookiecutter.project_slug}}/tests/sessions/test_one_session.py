@@ -11,8 +11,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import get_settings
 from app.core.db import get_session, session_scope
-from app.dependencies import DevSessionDep, PrimarySessionDep, SessionDep, UserServiceDep
+from app.dependencies import DevSessionDep, PrimarySessionDep, SessionDep
 from app.schemas.user import UserCreate
+from app.services.user import UserService
 from tests.inspection import stored_users
 from tests.support import new_user
 
@@ -63,8 +64,8 @@ async def test_services_of_a_request_share_its_transaction(
     app: FastAPI, client: AsyncClient
 ) -> None:
     @app.post("/fail")
-    async def fail(users: UserServiceDep, session: SessionDep) -> None:
-        await users.create(UserCreate(name="Ada", email="ada@example.com"))
+    async def fail(first: PrimarySessionDep, session: SessionDep) -> None:
+        await UserService(first).create(UserCreate(name="Ada", email="ada@example.com"))
         assert await session.scalar(text("SELECT count(*) FROM users")) == 1
         raise ValueError
 

@@ -1,0 +1,65 @@
+"""Connections go to who has waited longest, and giving up loses none."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from app.core.db import get_engine, session_scope
+from tests.inspection import checked_out
+from tests.support import configure, until
+
+
+async def test_connection_goes_to_who_has_waited_longest(single: None) -> None:
+    served: list[int] = []
+
+    async def use(number: int) -> None:
+        for _ in range(3):
+            async with session_scope() as session:
+                await session.execute(text("SELECT 1"))
+                served.append(number)
+
+    await asyncio.gather(*(use(number) for number in range(10)))
+
+    assert [*range(10)] * 3 == served
+
+
+async def test_connection_that_comes_to_who_has_just_given_up_is_not_lost(single: None) -> None:
+    async def use() -> None:
+        async with session_scope() as session:
+            await session.execute(text("SELECT 1"))
+
+    async with session_scope() as holder:
+        await holder.execute(text("SELECT 1"))
+        waiting = asyncio.create_task(use())
+        await until(lambda: bool(get_engine().pool._pool._waiting))  # type: ignore[attr-defined]
+    waiting.cancel()  # it has been handed the connection, and has not yet run
+    await asyncio.wait([waiting])
+
+    await use()
+
+
+async def test_who_gives_up_loses_no_connection(
+    databases: None, environment: pytest.MonkeyPatch
+) -> None:
+    """Cancelled, or out of time, at whatever moment."""
+    configure(environment, pool_size=2, pool_timeout=0.005)
+
+    async def use(seconds: float) -> None:
+        async with session_scope() as session:
+            await session.execute(text("SELECT 1"))
+            await asyncio.sleep(seconds)
+
+    for step in range(40):
+        tasks = [asyncio.create_task(use(0.005)) for _ in range(8)]
+        await asyncio.sleep(step / 4000)
+        for task in tasks[::2]:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {type(o) for o in outcomes} <= {type(None), asyncio.CancelledError, PoolTimeoutError}
+
+    assert not checked_out()
+    async with asyncio.timeout(5), session_scope() as one, session_scope() as other:
+        for session in (one, other):
+            await session.execute(text("SELECT 1"))
