@@ -191,8 +191,8 @@ SESSIONS = [
     Mutation(
         "parameters in errors",
         "core/engines.py",
-        "hide_parameters=True, **options",
-        "hide_parameters=False, **options",
+        "hide_parameters=True, json",
+        "hide_parameters=False, json",
         "sessions/test_secrets.py",
     ),
     Mutation(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pydantic_core import to_json
 from sqlalchemy import URL, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import OperationalError
@@ -60,11 +61,17 @@ def _make(url: URL, settings: DatabaseSettings, *, read_only: bool, **pool: Any)
     else:  # one that we know nothing about
         options = {"pool_pre_ping": True}
     # Parameters are somebody's data: they do not belong into error messages.
-    engine = create_async_engine(url, hide_parameters=True, **options, **pool)
+    engine = create_async_engine(
+        url, hide_parameters=True, json_serializer=_to_json, **options, **pool
+    )
     if driver:
         driver.add_listeners(engine.sync_engine, read_only=read_only)
     event.listen(engine.sync_engine, "handle_error", _translate_loss)
     return engine
+
+
+def _to_json(value: object) -> str:
+    return to_json(value).decode()  # seven times as fast as json.dumps
 
 
 def _translate_loss(context: ExceptionContext) -> Exception | None:

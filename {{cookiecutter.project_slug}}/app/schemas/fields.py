@@ -1,10 +1,10 @@
 """Kinds of fields that several schemas share."""
 
-import json
 from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, JsonValue, StringConstraints
+from pydantic_core import PydanticSerializationError, to_json
 
 
 def _to_utc(value: datetime) -> datetime:
@@ -16,8 +16,8 @@ def _to_utc(value: datetime) -> datetime:
 
 def _is_unicode(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError:
+        to_json(value)
+    except PydanticSerializationError:
         raise ValueError("half of a surrogate pair is no character") from None
     return value
 
