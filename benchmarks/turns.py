@@ -13,7 +13,7 @@ from benchmarks.load import OPERATIONS, Result, load
 from benchmarks.processes import Serving
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
-SECONDS = float(os.environ.get("BENCH_SECONDS", "2"))
+SECONDS = float(os.environ.get("BENCH_SECONDS", "3"))
 
 FORGET = ("DELETE FROM users WHERE email LIKE 'posted-%'", "VACUUM ANALYZE users")
 FIGURES = ("requests_per_second", "cpu_seconds_per_request", "p99")
