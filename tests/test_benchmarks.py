@@ -1,5 +1,7 @@
 """What the figures in docs/decisions were measured with still measures."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -15,3 +17,14 @@ def test_isolation(project: Path) -> None:
 
     assert ended.returncode == 0
     assert ended.stdout.count("restored_clone") == 2
+
+
+def test_mode_that_does_not_exist_is_one_sentence() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "speed"], cwd=ROOT, capture_output=True, text=True
+    )
+
+    assert 1 <= ended.returncode
+    assert "speed" in ended.stderr
+    assert "compare" in ended.stderr
+    assert "Traceback" not in ended.stderr
