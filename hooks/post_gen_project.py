@@ -21,6 +21,7 @@ ANALYTICS = [
     "tests/core/test_streaming.py",
     "tests/sessions/test_two_databases.py",
     "tests/repositories/test_event.py",
+    "tests/repositories/test_growth_of_events.py",
     "tests/routers/test_events.py",
     "tests/routers/test_reports.py",
     "tests/services/test_report.py",
