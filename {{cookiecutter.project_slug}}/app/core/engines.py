@@ -27,6 +27,9 @@ def make_engine(url: URL, settings: DatabaseSettings, *, read_only: bool = False
     }
     if sqlite.is_in_memory(url):  # such a database is its connection: there can be only one
         pool |= {"pool_size": 1, "max_overflow": 0, "pool_recycle": -1}
+        # What ends a transaction has rolled back by then; to do it again may be cancelled, and that
+        # would cost the connection.
+        pool["pool_reset_on_return"] = None
     return _make(url, settings, read_only=read_only, **pool)
 
 

@@ -61,12 +61,13 @@ class LogRequests:
         status = 500  # what an error is answered with, outside of here
         key = _id_of(scope)
         request_id.set(key)
+        scope.setdefault("state", {})["request_id"] = key  # for what runs in another context
 
         async def send_with_id(message: Message) -> None:
             nonlocal status, end
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (REQUEST_ID_KEY, key.encode())]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID_KEY, key.encode())]
             await send(message)
             end = perf_counter()
 
@@ -85,5 +86,9 @@ def _id_of(scope: Scope) -> str:
 
 
 def _route(scope: Scope) -> str:
-    """Return the path as the route has it: what stands for its parameters may be personal."""
-    return scope["route"].path if "route" in scope else quote(scope["path"])
+    """Return the path as the router has it: what stands for its parameters may be personal.
+
+    What was added to it by `include_router(prefix=…)` or `mount()` is not in it.
+    """
+    path: str | None = getattr(scope.get("route"), "path", None)
+    return quote(scope["path"], errors="replace") if path is None else path

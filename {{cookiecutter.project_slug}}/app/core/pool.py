@@ -1,7 +1,6 @@
 """A pool whose connections go to who has waited longest."""
 
 import asyncio
-from collections import deque
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util import await_only
@@ -17,11 +16,12 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
 
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
         super().__init__(maxsize, use_lifo)
-        self._waiting = deque[asyncio.Future[ConnectionPoolEntry]]()
+        self._waiting: dict[asyncio.Future[ConnectionPoolEntry], None] = {}  # an ordered set
 
     def put_nowait(self, item: ConnectionPoolEntry) -> None:
         while self._waiting:
-            waiter = self._waiting.popleft()
+            waiter = next(iter(self._waiting))
+            del self._waiting[waiter]
             if not waiter.done():
                 waiter.set_result(item)
                 return
@@ -34,11 +34,12 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
 
     async def _wait(self, seconds: float | None) -> ConnectionPoolEntry:
         waiter = asyncio.Future[ConnectionPoolEntry]()
-        self._waiting.append(waiter)
+        self._waiting[waiter] = None
         try:
             async with asyncio.timeout(seconds):
                 return await waiter
         except BaseException as error:
+            self._waiting.pop(waiter, None)
             if waiter.done() and not waiter.cancelled():  # it came at the moment of giving up
                 self.put_nowait(waiter.result())
             if isinstance(error, TimeoutError):

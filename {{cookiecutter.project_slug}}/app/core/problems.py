@@ -15,7 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from app.core.errors import INTERNAL, Problem, ServiceError, problem_of
-from app.core.logging import REQUEST_ID, request_id
+from app.core.logging import REQUEST_ID
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -75,13 +75,14 @@ async def service_error(_: Request, error: Exception) -> JSONResponse:
     return answer(problem_of(error))
 
 
-async def unforeseen_error(_: Request, error: Exception) -> JSONResponse:
+async def unforeseen_error(request: Request, error: Exception) -> JSONResponse:
     """Answer outside of all middleware, and so with the id that `LogRequests` gives the others."""
-    return answer(replace(problem_of(error), headers={REQUEST_ID: request_id.get()}))
+    key = getattr(request.state, "request_id", None)
+    return answer(replace(problem_of(error), headers={REQUEST_ID: key} if key else {}))
 
 
 async def database_error(_: Request, error: Exception) -> JSONResponse:
-    """Answer, and log what the answer does not say; parameters are in neither."""
+    """Answer, and log what the answer does not say; SQLAlchemy's words are without parameters."""
     problem = problem_of(error)
     if problem.status == INTERNAL.status:
         logger.error("A statement has failed.", exc_info=error)

@@ -17,6 +17,7 @@ from app.core.errors import TransactionFailedError
 
 BUSY_TIMEOUT = 5.0  # seconds
 BEGIN = "BEGIN"
+QUERY_ONLY = "PRAGMA query_only"
 STEPS_BETWEEN_QUESTIONS = 100_000  # of SQLite's virtual machine
 
 _abandoned: set[asyncio.Task[None]] = set()  # a loop keeps only weak references to its tasks
@@ -37,10 +38,7 @@ def engine_options(settings: DatabaseSettings, *, read_only: bool) -> dict[str, 
 
 def read_only_view(engine: AsyncEngine) -> AsyncEngine:
     """Return an engine that reads what this one has in memory, on the one connection that both have."""
-    view = engine.execution_options(read_only=True)
-    event.listen(view.sync_engine, "engine_connect", _refuse_writes_for_now)
-    event.listen(engine.sync_engine, "checkin", _accept_writes)
-    return view
+    return engine.execution_options(read_only=True)
 
 
 def add_listeners(engine: Engine, *, read_only: bool) -> None:
@@ -51,6 +49,7 @@ def add_listeners(engine: Engine, *, read_only: bool) -> None:
     event.listen(engine, "invalidate", _abandon)
     if is_in_memory(engine.url):
         event.listen(engine, "handle_error", _keep)
+        event.listen(engine, "begin", _refuse_writes_to_a_view)
     else:
         event.listen(engine, "connect", _write_ahead)
     if read_only:
@@ -89,17 +88,14 @@ def _write_ahead(connection: Any, _: ConnectionPoolEntry) -> None:
     _execute(connection, "PRAGMA journal_mode = WAL")
 
 
-def _refuse_writes(connection: Any, _: object) -> None:
-    _execute(connection, "PRAGMA query_only = ON")
+def _refuse_writes(connection: Any, _: ConnectionPoolEntry) -> None:
+    _execute(connection, f"{QUERY_ONLY} = ON")
 
 
-def _refuse_writes_for_now(connection: Connection) -> None:
-    _refuse_writes(connection.connection.dbapi_connection, None)
-
-
-def _accept_writes(connection: Any, _: ConnectionPoolEntry) -> None:
-    if connection is not None:
-        _execute(connection, "PRAGMA query_only = OFF")
+def _refuse_writes_to_a_view(connection: Connection) -> None:
+    """Refuse, or accept again: a view and its engine have one connection."""
+    refuses = "read_only" in connection.get_execution_options()
+    connection.exec_driver_sql(f"{QUERY_ONLY} = {'ON' if refuses else 'OFF'}")
 
 
 def _execute(connection: Any, statement: str) -> None:
@@ -123,7 +119,7 @@ def _refuse_after_the_end(connection: Connection, _: Any, statement: str, *other
     SQLite gives up the whole transaction on `OR ROLLBACK`, a full disk and the like; what follows
     runs outside of any. https://www.sqlite.org/lang_transaction.html
     """
-    if statement != BEGIN:
+    if statement != BEGIN and not statement.startswith(QUERY_ONLY):
         _refuse_to_commit_nothing(connection)
 
 

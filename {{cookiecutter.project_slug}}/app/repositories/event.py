@@ -6,9 +6,12 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    BindParameter,
+    Column,
     Integer,
     Row,
     Select,
+    String,
     Table,
     Uuid,
     bindparam,
@@ -35,10 +38,16 @@ NEXT_PAGE = PAGE.where(EVENTS.c.id > bindparam("after"))
 ALL = ROWS.order_by(EVENTS.c.id).execution_options(yield_per=ROWS_AT_A_TIME)
 
 INSERT = insert(EVENTS)
+
+
+def _array(column: Column[Any]) -> BindParameter[Any]:
+    # A cast to VARCHAR(200) would cut what is longer, where the column refuses it.
+    item = String() if isinstance(column.type, String) else column.type
+    return bindparam(column.name, type_=ARRAY(item, dimensions=1))
+
+
 # PostgreSQL takes a parameter for each column instead of one for each value: as fast as COPY.
-INSERT_COLUMNS = INSERT.from_select(
-    WRITTEN, select(*(func.unnest(bindparam(c.name, type_=ARRAY(c.type))) for c in WRITTEN))
-)
+INSERT_COLUMNS = INSERT.from_select(WRITTEN, select(*(func.unnest(_array(c)) for c in WRITTEN)))
 
 
 class EventRepository:

@@ -14,15 +14,17 @@ def _to_utc(value: datetime) -> datetime:
         raise ValueError("this point in time is outside the years 1 to 9999 in UTC") from None
 
 
-def _is_unicode(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _can_be_shown(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     try:
-        to_json(value)
-    except PydanticSerializationError:
+        to_json([[[[value]]]])  # an answer nests it once more, or a few times
+    except PydanticSerializationError as error:
+        if "depth" in str(error):
+            raise ValueError("it is nested too deeply: 200 levels are accepted") from None
         raise ValueError("half of a surrogate pair is no character") from None
     return value
 
 
-JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_is_unicode)]
+JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_can_be_shown)]
 
 # PostgreSQL cannot store the character NUL in a text.
 Name = Annotated[

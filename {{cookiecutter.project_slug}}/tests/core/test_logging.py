@@ -7,6 +7,7 @@ import pytest
 from fastapi import FastAPI, WebSocket
 from httpx2 import AsyncClient
 from starlette.testclient import TestClient
+from starlette.types import Receive, Scope, Send
 
 from app.core.logging import REQUEST_ID, request_id
 
@@ -107,3 +108,17 @@ def test_websocket_passes(app: FastAPI) -> None:
         websocket.send_text("hello")
 
         assert "hello" == websocket.receive_text()
+
+
+async def test_answer_of_an_app_that_sends_no_headers_passes(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    async def bare(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204})
+        await send({"type": "http.response.body"})
+
+    app.mount("/bare", bare)
+
+    answer = await client.get("/bare/x", headers={REQUEST_ID: "mine"})
+
+    assert (204, "mine") == (answer.status_code, answer.headers[REQUEST_ID])

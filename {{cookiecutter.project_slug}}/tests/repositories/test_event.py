@@ -3,6 +3,7 @@ from uuid import uuid4
 
 import pytest
 from sqlalchemy import insert, text
+from sqlalchemy.exc import DBAPIError
 
 from app.core.db import session_scope
 from app.models import Event
@@ -62,6 +63,22 @@ async def test_batch_costs_one_insert_whatever_its_values(databases: None) -> No
         ]
 
     assert batch == stored
+
+
+@pytest.mark.postgresql
+async def test_value_that_is_too_long_is_refused_and_not_cut(databases: None) -> None:
+    with pytest.raises(DBAPIError, match="too long"):
+        async with session_scope("analytics") as session:
+            await EventRepository(session).add_all([new_event() | {"name": "x" * 201}])
+
+
+async def test_json_may_be_a_list_of_whatever_shape(databases: None) -> None:
+    values = [[1, 2], [[3], [4]], {"five": [6]}, None, "seven"]
+    async with session_scope("analytics") as session:
+        events = EventRepository(session)
+        await events.add_all([new_event() | {"properties": value} for value in values])
+
+        assert values == [event.properties for event in await events.page(9, None)]
 
 
 async def test_ids_have_64_bits(databases: None) -> None:

@@ -69,6 +69,24 @@ async def test_export_has_every_event_as_a_line(client: AsyncClient) -> None:
     assert (await client.get(EVENTS, params={"limit": 1000})).json()["items"] == lines[:1000]
 
 
+async def test_event_is_accepted_only_if_it_can_be_shown(client: AsyncClient) -> None:
+    def nested(depth: int) -> dict[str, Any]:
+        value: dict[str, Any] = {}
+        for _ in range(depth):
+            value = {"in": value}
+        return value
+
+    taken = [
+        (await client.post(EVENTS, json=[{"name": "x", "properties": nested(depth)}])).is_success
+        for depth in range(200, 260)
+    ]
+
+    assert taken[0]
+    assert not taken[-1]
+    assert (await client.get(EVENTS)).is_success
+    assert sum(taken) == len((await client.get(f"{EVENTS}/export")).text.splitlines())
+
+
 async def test_export_of_nothing_is_empty(client: AsyncClient) -> None:
     answer = await client.get(f"{EVENTS}/export")
 

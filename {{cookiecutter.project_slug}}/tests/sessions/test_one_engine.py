@@ -288,3 +288,22 @@ async def test_read_only_session_reads_the_same_database_in_memory(notes_in_memo
                 await session.execute(text("INSERT INTO notes VALUES (1)"))
         async with session_scope() as session:
             await session.execute(text("INSERT INTO notes VALUES (1)"))
+
+
+@pytest.mark.sqlite
+async def test_reading_of_a_database_in_memory_may_be_cancelled(notes_in_memory: None) -> None:
+    async def read() -> None:
+        async with session_scope(read_only=True) as session:
+            await session.execute(text("SELECT * FROM notes"))
+
+    for steps in range(40):
+        task = asyncio.create_task(read())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        await asyncio.sleep(steps % 4 * 0.0002)
+        task.cancel()
+        await asyncio.wait([task])
+        assert not checked_out()
+
+    async with session_scope() as session:
+        await session.execute(text("INSERT INTO notes VALUES (1)"))

@@ -60,6 +60,7 @@ async def test_who_gives_up_loses_no_connection(
         assert {type(o) for o in outcomes} <= {type(None), asyncio.CancelledError, PoolTimeoutError}
 
     assert not checked_out()
+    assert not get_engine().pool._pool._waiting  # type: ignore[attr-defined]
     async with asyncio.timeout(5), session_scope() as one, session_scope() as other:
         for session in (one, other):
             await session.execute(text("SELECT 1"))
