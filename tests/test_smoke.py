@@ -52,6 +52,11 @@ def wait_for(port: int, running: subprocess.Popen[bytes], seconds: float = 60) -
 
 
 def curl(command: str, address: str) -> Any:
+    [answer] = curl_lines(command, address)
+    return answer
+
+
+def curl_lines(command: str, address: str) -> list[Any]:
     output = subprocess.run(
         command.replace("localhost:8000", address),
         capture_output=True,
@@ -59,11 +64,11 @@ def curl(command: str, address: str) -> Any:
         shell=True,
         text=True,
     ).stdout
-    return json.loads(output)
+    return [json.loads(line) for line in output.splitlines()]
 
 
 def test_readme_is_true_and_what_is_stored_survives_a_restart(project: Path) -> None:
-    create_user, create_events, report = commands(project, "curl")
+    create_user, create_events, report, export = commands(project, "curl")
 
     with served(project) as address:
         ada = curl(create_user, address)
@@ -72,6 +77,7 @@ def test_readme_is_true_and_what_is_stored_survives_a_restart(project: Path) -> 
         assert curl(create_events, address) == {"created": 2}
         before = curl(report, address)
         assert before == {"items": [ada | {"events": 0}], "next": None}
+        assert [event["id"] for event in curl_lines(export, address)] == [1, 2]
 
     with served(project) as address:
         assert curl(report, address) == before

@@ -3,6 +3,7 @@
 import gc
 
 OBJECTS_BEFORE_A_LOOK = 10_000
+FROZEN_BY_PYTHON = 1_000  # at most: 3.12 begins with some hundreds
 
 
 def leave_alone_what_is_loaded() -> None:
@@ -11,7 +12,7 @@ def leave_alone_what_is_loaded() -> None:
     Modules, classes, routes and mappers stay as long as the process. Looking through them takes a
     fifth of a request's time, and stops all requests for tens of milliseconds at a time.
     """
-    if not gc.get_freeze_count():
+    if gc.get_freeze_count() <= FROZEN_BY_PYTHON:
         gc.collect()
         gc.freeze()
         gc.set_threshold(OBJECTS_BEFORE_A_LOOK, 20, 50)
