@@ -156,8 +156,8 @@ SESSIONS = [
     Mutation(
         "no lock around the first engine",
         "core/registry.py",
-        "        with _lock:\n            if loop",
-        "        if True:\n            if loop",
+        "    with _lock:\n        if loop",
+        "    if True:\n        if loop",
         "sessions/test_one_engine.py",
     ),
     Mutation(

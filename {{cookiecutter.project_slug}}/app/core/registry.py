@@ -92,14 +92,15 @@ _lock = Lock()
 def find_database(settings: DatabaseSettings, *, dev: bool, read_only: bool) -> Database:
     """Return the database of these settings in the running event loop; the first call makes it."""
     loop = _running_loop()
-    try:
-        return _databases[loop].by_settings[id(settings), dev, read_only][0]
-    except KeyError:
-        with _lock:
-            if loop is not None and loop not in _closers:
-                _forget_closed_loops()
-                _closers[loop] = _close_with(loop)
-            return _databases.setdefault(loop, Databases()).add(settings, dev, read_only)
+    if of_loop := _databases.get(loop):
+        found = of_loop.by_settings.get((id(settings), dev, read_only))
+        if found:
+            return found[0]
+    with _lock:
+        if loop is not None and loop not in _closers:
+            _forget_closed_loops()
+            _closers[loop] = _close_with(loop)
+        return _databases.setdefault(loop, Databases()).add(settings, dev, read_only)
 
 
 async def dispose_databases() -> None:

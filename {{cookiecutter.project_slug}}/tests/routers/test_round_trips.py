@@ -56,13 +56,14 @@ def counted() -> Iterator[list[str]]:
 
 
 async def send(client: AsyncClient, request: Request) -> None:
-    """Send a request to users that are made for it, and once before, to prepare its statements."""
+    """Send a request about users that are made for it."""
     path, body = await prepare(client, request)
     answer = await client.request(request.method, path, json=body)
     assert answer.is_success, answer.text
 
 
 async def prepare(client: AsyncClient, request: Request) -> tuple[str, Any]:
+    """Make users; return the path and the body of a request about them."""
     new = [{"name": "Ada", "email": new_email()} for _ in range(2)]
     users = [(await client.post("/users", json=user)).json() for user in new]
     after = (await client.get("/users?limit=1")).json()["next"]
