@@ -87,7 +87,8 @@ async def _session(database: str, dev: bool, read_only: bool) -> AsyncGenerator[
     session = _database(database, dev, read_only).sessions()
     try:
         yield session
-        await session.commit()
+        if not _tracked(session).has_only_read():
+            await session.commit()
     finally:
         await _roll_back_and_close(session)
 
@@ -99,15 +100,19 @@ async def _roll_back_and_close(session: AsyncSession) -> None:
     on a connection that is dead, or that some task still uses: then the connection is dropped, and
     the error does not replace the one that brought us here.
     """
-    if not session.in_transaction():  # after a commit there is nothing to wait for
-        session.sync_session.close()
+    if not session.in_transaction() or _tracked(session).has_only_read():
+        session.sync_session.close()  # there is nothing to wait for
         return
     try:
         async with session:
             pass
     except Exception:
         logger.warning("A session could not roll back; its connection is dropped.", exc_info=True)
-        cast("TrackedSession", session.sync_session).abandon()
+        _tracked(session).abandon()
+
+
+def _tracked(session: AsyncSession) -> TrackedSession:
+    return cast("TrackedSession", session.sync_session)
 
 
 def _name(database: str | None) -> str:

@@ -5,14 +5,14 @@ import math
 import selectors
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 
 import asyncpg
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.engine import Dialect
+from sqlalchemy.engine import Dialect, ExecutionContext
 from sqlalchemy.exc import InvalidatePoolError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
 from app.core.config import DatabaseSettings
@@ -71,12 +71,11 @@ def engine_options(settings: DatabaseSettings, *, read_only: bool) -> dict[str, 
 
 def add_listeners(engine: Engine, *, read_only: bool) -> None:
     event.listen(engine, "do_connect", _connect)
-    event.listen(engine, "checkin", _drop_busy)
-    event.listen(engine, "checkin", _note_idle_since)
+    event.listen(engine, "checkin", _take_back)
     event.listen(engine, "checkout", _refuse_stale)
     if read_only:
-        event.listen(engine, "before_cursor_execute", _begin_for_cursor)
-        event.listen(engine, "savepoint", _begin)
+        # An event of the dialect: those of a connection would be looked for at every step of it.
+        event.listen(engine, "do_execute", _begin_where_one_is_needed)
         event.listen(engine, "checkin", partial(_end_of_transactions, engine.dialect))
 
 
@@ -99,20 +98,29 @@ def _connect(
         raise dbapi.OperationalError(str(error) or type(error).__name__) from error
 
 
-def _drop_busy(connection: Any, record: ConnectionPoolEntry) -> None:
-    """Drop a connection that comes back within a transaction: some task uses it still.
+def ends_in_silence(connection: Connection) -> bool:
+    """Say whether a session on this connection can end without a word to the server.
+
+    It is in no transaction, and the pool has room for it: a connection of the overflow is closed.
+    """
+    if connection.dialect.driver != "asyncpg":
+        return False
+    adapter: Any = connection.connection.dbapi_connection
+    pool = cast("AsyncAdaptedQueuePool", connection.engine.pool)
+    return bool(adapter.autocommit) and pool.overflow() <= 0
+
+
+def _take_back(connection: Any, record: ConnectionPoolEntry) -> None:
+    """Note the time, and drop a connection that is within a transaction: some task uses it still.
 
     COMMIT and ROLLBACK have been refused to it by then, and SQLAlchemy takes it for clean.
     """
     if connection is None:  # it is dropped already
         return
+    record.info["idle_since"] = monotonic()
     driver = connection.driver_connection
     if not driver.is_closed() and driver.is_in_transaction():
         record.invalidate()
-
-
-def _note_idle_since(connection: Any, record: ConnectionPoolEntry) -> None:
-    record.info["idle_since"] = monotonic()
 
 
 def _refuse_stale(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
@@ -137,21 +145,15 @@ def _refuse_stale(connection: Any, record: ConnectionPoolEntry, _: object) -> No
         raise InvalidatePoolError from error
 
 
-def _begin_for_cursor(
-    connection: Connection, _: Any, statement: str, parameters: Any, context: Any, many: bool
-) -> None:
-    if context.execution_options.get("stream_results"):
-        _begin(connection)
-
-
-def _begin(connection: Connection, *_: object) -> None:
-    """Let a read-only session be in a transaction, one snapshot, from its next statement on.
+def _begin_where_one_is_needed(_: Any, statement: str, __: Any, context: ExecutionContext) -> None:
+    """Let a read-only session be in a transaction, one snapshot, from this statement on.
 
     A cursor on the server and a savepoint live in one, and AUTOCOMMIT begins none.
     """
-    adapter: Any = connection.connection.dbapi_connection
-    if adapter.autocommit:
-        connection.dialect.set_isolation_level(adapter, "REPEATABLE READ")
+    if context.execution_options.get("stream_results") or statement.startswith("SAVEPOINT"):
+        adapter: Any = context.root_connection.connection.dbapi_connection
+        if adapter.autocommit:
+            context.dialect.set_isolation_level(adapter, "REPEATABLE READ")
 
 
 def _end_of_transactions(dialect: Dialect, adapter: Any, _: ConnectionPoolEntry) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import Session, SessionTransaction
 
-from app.core import sqlite
+from app.core import postgresql, sqlite
 from app.core.config import DatabaseSettings
 from app.core.engines import dispose, make_engine
 
@@ -21,6 +21,20 @@ class TrackedSession(Session):
 
     connection_in_use: Connection | None = None
     is_abandoned = False
+
+    def has_only_read(self) -> bool:
+        """Say whether the database need not hear of the end: each statement was one of its own.
+
+        Then there is nothing to wait for, and no need of the greenlet that a commit runs in.
+        """
+        connection = self.connection_in_use
+        return (
+            connection is not None
+            and not (connection.closed or connection.invalidated)
+            and postgresql.ends_in_silence(connection)
+            and self.is_active
+            and not (self.new or self.dirty or self.deleted)
+        )
 
     def abandon(self) -> None:
         """Drop the connection, or the one that a task is about to open."""

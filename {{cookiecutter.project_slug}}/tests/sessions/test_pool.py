@@ -7,7 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core.db import get_engine, session_scope
-from tests.inspection import checked_out
+from tests.inspection import checked_out, connections
 from tests.support import configure, until
 
 
@@ -23,6 +23,22 @@ async def test_connection_goes_to_who_has_waited_longest(single: None) -> None:
     await asyncio.gather(*(use(number) for number in range(10)))
 
     assert [*range(10)] * 3 == served
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_connection_of_the_overflow_is_closed_when_it_comes_back(
+    databases: None, environment: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    configure(environment, pool_size=1, max_overflow=1)
+
+    async with (
+        session_scope(read_only=read_only) as one,
+        session_scope(read_only=read_only) as other,
+    ):
+        for session in (one, other):
+            await session.execute(text("SELECT 1"))
+
+    assert await connections() == 1
 
 
 async def test_connection_that_comes_to_who_has_just_given_up_is_not_lost(single: None) -> None:

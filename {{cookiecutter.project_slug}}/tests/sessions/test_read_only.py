@@ -1,12 +1,13 @@
 """The server refuses what a read-only session writes, and knows of no transaction."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import delete, insert, select, text, update
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import get_settings, variable
@@ -24,6 +25,15 @@ async def flush(session: AsyncSession) -> None:
 
 async def leave_it_to_the_end(session: AsyncSession) -> None:
     session.add(new_user())
+
+
+async def leave_a_new_one_after_a_read(session: AsyncSession) -> None:
+    await session.scalars(select(User))
+    session.add(new_user())
+
+
+async def delete_what_was_read(session: AsyncSession) -> None:
+    await session.delete((await session.scalars(select(User))).one())
 
 
 async def change_what_was_read(session: AsyncSession) -> None:
@@ -74,6 +84,8 @@ async def write_after_a_commit(session: AsyncSession) -> None:
 WRITES = [
     flush,
     leave_it_to_the_end,
+    leave_a_new_one_after_a_read,
+    delete_what_was_read,
     change_what_was_read,
     insert_in_core,
     update_in_core,
@@ -99,6 +111,14 @@ async def test_write_is_refused_by_the_database(
             await write(session)
 
     assert [("Ada",)] == await fetch("SELECT name FROM users")
+
+
+async def test_refusal_that_is_swallowed_fails_the_commit(databases: None) -> None:
+    with pytest.raises(PendingRollbackError):
+        async with session_scope(read_only=True) as session:
+            await session.scalars(select(User))
+            with suppress(DBAPIError):
+                await flush(session)
 
 
 async def test_write_is_refused_to_a_route_and_answered_with_an_error(
