@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 
-from benchmarks import bulk, compare, export, isolated, levers, pages, render, start
+from benchmarks import bulk, compare, export, isolated, levers, pages, publish, render, start
 from benchmarks.environment import MissingError
 
 MODES = {
@@ -16,6 +16,7 @@ MODES = {
     "start": start.run,
     "render": render.run,
     "isolation": isolated.run,
+    "publish": publish.run,
 }
 
 

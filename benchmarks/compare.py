@@ -170,13 +170,3 @@ def _report(
         failed=failed,
         rounds={" ".join(map(str, k)): [r._asdict() for r in rs] for k, rs in results.items()},
     )
-    python = versions_of["bare"]["python"]
-    rows = ratios["requests_per_second"]
-    report.plot(
-        "compare",
-        f"Requests per second as a ratio to what is written by hand; {LEVELS[0]} connections, one worker, "
-        f"Python {python}, PostgreSQL {server.version}",
-        list(OPERATIONS.values()),
-        {CONTENDERS[name].title: rows[name][:: len(LEVELS)] for name in rows},
-        ours=CONTENDERS["service"].title,
-    )

@@ -87,6 +87,7 @@ def render(template: Path, target: Path) -> Path:
             [*COOKIECUTTER, "--config-file", config, "--output-dir", target, template],
             capture_output=True,
             check=True,
+            env=variables(),
         )
     return next(target.iterdir())
 

@@ -45,14 +45,9 @@ def keep(mode: str, **figures: Any) -> Path:
 
 
 def plot(
-    mode: str,
-    caption: str,
-    panels: Sequence[str],
-    ratios: dict[str, Sequence[float | None]],
-    *,
-    ours: str,
-) -> None:
-    """Write a plot of ratios, where 1 is a line: a panel of bars for each of their columns."""
+    caption: str, panels: Sequence[str], ratios: dict[str, Sequence[float | None]], *, ours: str
+) -> str:
+    """Return an SVG of ratios, where 1 is a line: a panel of bars for each of their columns."""
     scale = (PANEL - VALUE) / LONGEST
     width = LABELS + len(panels) * (PANEL + GAP)
     bottom = HEAD + len(ratios) * ROW
@@ -79,13 +74,11 @@ def plot(
             f'<line class="line" x1="{one:.1f}" x2="{one:.1f}" y1="{HEAD - 4}" y2="{bottom}"/>'
         )
     shapes.append(f'<text class="small" x="12" y="{bottom + 22}">{escape(caption)}</text>')
-    target = BUILD / f"{mode}.svg"
-    target.write_text(
+    return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {bottom + 36}" '
         f'width="{width}" role="img">\n<title>{escape(caption)}</title>\n'
         f"<style>{STYLE}</style>\n" + "\n".join(shapes) + "\n</svg>\n"
     )
-    print(os.path.relpath(target))
 
 
 def cell(figure: float | None) -> str:

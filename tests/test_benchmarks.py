@@ -1,9 +1,12 @@
 """What the figures in docs/decisions were measured with still measures."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks import publish
+from benchmarks.compare import CONTENDERS
 from tests.conftest import ROOT
 from tests.servers import python
 
@@ -28,3 +31,11 @@ def test_mode_that_does_not_exist_is_one_sentence() -> None:
     assert "speed" in ended.stderr
     assert "compare" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_readme_shows_the_figures_that_were_measured() -> None:
+    figures = json.loads(publish.FIGURES.read_text())
+
+    assert publish.table(figures) in publish.README.read_text()
+    assert publish.plot(figures) == publish.PLOT.read_text()
+    assert figures["ratios_to_bare"]["p99"].keys() == CONTENDERS.keys()

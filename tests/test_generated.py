@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import UV, Bake, make
 from tests.servers import NO_DOCKER, needs_docker, somebody_elses_server
 
-QUIET = 'ARGS=-m "not load"'
+QUIET = 'ARGS=-m "not load"'  # once is enough for these: they need minutes, and neither Docker nor a Python
 
 
 def interpreter(version: str) -> str | None:
@@ -42,7 +42,7 @@ def test_one_database_without_uv(bake: Bake) -> None:
 
 @needs_docker
 def test_on_docker(bake: Bake) -> None:
-    made = make(bake(postgres_version="15"), "test", variables={"TEST_POSTGRES": "docker"})
+    made = make(bake(postgres_version="15"), "test", QUIET, variables={"TEST_POSTGRES": "docker"})
 
     assert re.search(
         r"^database: PostgreSQL 15\.\d+ in Docker \(postgres:15-alpine\)$", made.stdout, re.M
@@ -76,4 +76,4 @@ def test_on_another_python(bake: Bake, version: str) -> None:
     if python is None:
         pytest.skip(f"there is no Python {version} on this machine")
 
-    make(bake(python_version=version), "test", f"PYTHON={python}")
+    make(bake(python_version=version), "test", QUIET, f"PYTHON={python}")

@@ -1,0 +1,61 @@
+"""Publish: take what `compare` has measured last into the repository, its table and its plot into the README.
+
+The figures stand in compare.json beside this file, and the tests draw both from it again.
+"""
+
+import json
+import re
+from typing import Any
+
+from benchmarks import report
+from benchmarks.compare import CONTENDERS, LEVELS
+from benchmarks.environment import BUILD, ROOT, MissingError
+from benchmarks.load import OPERATIONS
+
+README = ROOT / "README.md"
+FIGURES = ROOT / "benchmarks" / "compare.json"
+PLOT = ROOT / "benchmarks" / "compare.svg"
+
+MARKED = re.compile(r"(?<=<!-- compare -->\n).*(?=<!-- compare end -->)", re.DOTALL)
+
+
+def run() -> None:
+    measured = BUILD / "compare.json"
+    if not measured.exists():
+        raise MissingError("nothing has been compared yet: call make bench first")
+    figures = json.loads(measured.read_text())
+    if missing := CONTENDERS.keys() - figures["ratios_to_bare"]["p99"].keys():
+        raise MissingError(f"not all were compared: {', '.join(sorted(missing))} are missing")
+    del figures["rounds"]
+    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    PLOT.write_text(plot(figures))
+    README.write_text(MARKED.sub(table(figures), README.read_text()))
+
+
+def plot(figures: dict[str, Any]) -> str:
+    """Return the requests per second on few connections, as an SVG."""
+    python = figures["versions"]["bare"]["python"]
+    ratios = figures["ratios_to_bare"]["requests_per_second"]
+    return report.plot(
+        f"Requests per second as a ratio to what is written by hand; {LEVELS[0]} connections, one worker, "
+        f"Python {python}, PostgreSQL {figures['postgresql']}",
+        list(OPERATIONS.values()),
+        {CONTENDERS[name].title: ratios[name][:: len(LEVELS)] for name in ratios},
+        ours=CONTENDERS["service"].title,
+    )
+
+
+def table(figures: dict[str, Any]) -> str:
+    """Return the requests per second and the 99th percentiles of all, in Markdown."""
+    few, many = LEVELS
+    rates, p99 = (figures["ratios_to_bare"][name] for name in ("requests_per_second", "p99"))
+    lines = [
+        f"| | {few} connections: GET | list | POST | {many}: GET | list | POST "
+        f"| p99 at {many}: GET | list | POST |",
+        "|---" * 10 + "|",
+    ]
+    for name in rates:
+        cells = [*rates[name][::2], *rates[name][1::2], *p99[name][1::2]]
+        shown = " | ".join(report.cell(cell or None) for cell in cells)
+        lines.append(f"| {CONTENDERS[name].title} | {shown} |")
+    return "\n".join(lines) + "\n"
