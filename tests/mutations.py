@@ -33,7 +33,8 @@ SESSIONS = [
     Mutation(
         "commit in finally",
         "core/db.py",
-        "        await session.commit()\n    finally:\n",
+        "        if not _tracked(session).has_only_read():\n            await session.commit()\n"
+        "    finally:\n",
         "    finally:\n        await session.commit()\n",
         "sessions/test_roll_back.py",
     ),
@@ -102,7 +103,7 @@ SESSIONS = [
     Mutation(
         "leave the connection to the task that uses it",
         "core/db.py",
-        '        cast("TrackedSession", session.sync_session).abandon()\n',
+        "        _tracked(session).abandon()\n",
         "",
         "sessions/test_always_closed.py",
         kind="postgresql",
@@ -236,7 +237,7 @@ SESSIONS = [
     Mutation(
         "stream in no transaction",
         "core/postgresql.py",
-        '        event.listen(engine, "before_cursor_execute", _begin_for_cursor)\n',
+        '        event.listen(engine, "do_execute", _begin_where_one_is_needed)\n',
         "",
         "sessions/test_read_only.py",
         kind="postgresql",
@@ -304,7 +305,7 @@ SESSIONS = [
     Mutation(
         "busy connections back into the pool",
         "core/postgresql.py",
-        '    event.listen(engine, "checkin", _drop_busy)\n',
+        "    if not driver.is_closed() and driver.is_in_transaction():\n        record.invalidate()\n",
         "",
         "sessions/test_always_closed.py",
         kind="postgresql",

@@ -38,7 +38,10 @@ async def test_connection_of_the_overflow_is_closed_when_it_comes_back(
         for session in (one, other):
             await session.execute(text("SELECT 1"))
 
-    assert await connections() == 1
+    async def one_is_left() -> bool:
+        return await connections() == 1
+
+    await until(one_is_left)
 
 
 async def test_connection_that_comes_to_who_has_just_given_up_is_not_lost(single: None) -> None:
