@@ -1,6 +1,10 @@
-"""Leave only the files that the answers ask for, begin a repository, say what comes next."""
+"""Leave only the files that the answers ask for, begin a repository, say what comes next.
+
+Here and in the other hook there is nothing but the standard library, no shell and no network.
+"""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -63,12 +67,26 @@ def remove_leftovers() -> None:
 
 
 def begin_repository() -> None:
-    """Run `git init`, unless there is no git or this is inside a repository already."""
-    if shutil.which("git") is None:
+    """Begin a repository with a first commit, unless there is no git or this is inside one already.
+
+    cruft renders into folders of its own, and compares them: they are to have no repository.
+    """
+    is_by_cookiecutter = "_output_dir" in ANSWERS
+    if shutil.which("git") is None or git("rev-parse") or not is_by_cookiecutter:
         return
-    inside = subprocess.run(["git", "rev-parse"], capture_output=True, check=False)
-    if inside.returncode != 0:
-        subprocess.run(["git", "init", "--quiet"], check=True)
+    git("init", "--quiet")
+    git("add", "--all")
+    author = [f"user.name={ANSWERS['author_name']}", f"user.email={ANSWERS['author_email']}"]
+    # The user's own hooks and keys are for the user's own commits.
+    options = ["commit.gpgSign=false", f"core.hooksPath={os.devnull}"]
+    settings = [part for option in author + options for part in ("-c", option)]
+    git(*settings, "commit", "--quiet", "--message", "Begin with dbwarden-template")
+
+
+def git(*arguments: str) -> bool:
+    """Run git and say whether it has worked; a project without a commit is one nevertheless."""
+    ran = subprocess.run(["git", *arguments], capture_output=True, check=False)
+    return ran.returncode == 0
 
 
 keep_what_was_asked_for()

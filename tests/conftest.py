@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory, mkdtemp
@@ -24,7 +25,28 @@ QUESTIONS: dict[str, Any] = {
 
 UV = find_uv_bin()
 
+# For make. Once is enough for the load tests: they need half a minute, and neither Docker nor a Python.
+QUIET = 'ARGS=-m "not load"'
+
+# Where hundreds of projects are rendered: to make a file on a disk may take a millisecond.
+IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+
 Bake = Callable[..., Path]
+Rendered = subprocess.CompletedProcess[str]
+Render = Callable[..., Rendered]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def git_of_nobody() -> Iterator[None]:
+    """A git that does not know who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+        patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+        yield
+
+
+def files(project: Path) -> list[Path]:
+    return [p for p in project.rglob("*") if p.is_file() and ".git" not in p.parts]
 
 
 def tracked_files(folder: Path = ROOT) -> list[Path]:
@@ -90,6 +112,34 @@ def bake(template: Path, cookiecutter_config: Path, folder: Path) -> Bake:
         return Path(project)
 
     return bake
+
+
+@pytest.fixture
+def render(template: Path, cookiecutter_config: Path, tmp_path: Path) -> Render:
+    """Render into the test's own folder as a person does, on the command line, there."""
+
+    def render(
+        *options: str,
+        template: Path | str = template,
+        config: Path = cookiecutter_config,
+        typed: str | None = None,
+        **answers: str,
+    ) -> Rendered:
+        return subprocess.run(
+            [
+                *(sys.executable, "-m", "cookiecutter", str(template)),
+                *(["--no-input"] if typed is None and options != ("--replay",) else []),
+                *("--config-file", str(config), *options),
+                *(f"{name}={value}" for name, value in answers.items()),
+            ],
+            capture_output=True,
+            check=False,
+            cwd=tmp_path,
+            input=typed,
+            text=True,
+        )
+
+    return render
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import UV, Bake, make
+from tests.conftest import QUIET, UV, Bake, make
 from tests.servers import NO_DOCKER, needs_docker, somebody_elses_server
-
-QUIET = 'ARGS=-m "not load"'  # once is enough for these: they need minutes, and neither Docker nor a Python
 
 
 def interpreter(version: str) -> str | None:

@@ -1,65 +1,17 @@
-"""What the hooks refuse, and what they say."""
+"""What is done beside rendering: a repository is begun, and what comes next is said."""
 
-import json
-import os
 import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Bake
-
-Rendered = subprocess.CompletedProcess[str]
-Render = Callable[..., Rendered]
+from tests.conftest import Bake, Render, files
 
 
-@pytest.fixture
-def render(template: Path, cookiecutter_config: Path, tmp_path: Path) -> Render:
-    """Render into the test's own folder as a person does, on the command line."""
-
-    def render(*options: str, path: str = os.environ["PATH"], **answers: str) -> Rendered:
-        return subprocess.run(
-            [
-                *(sys.executable, "-m", "cookiecutter", str(template), "--no-input"),
-                *("--config-file", str(cookiecutter_config), "--output-dir", str(tmp_path)),
-                *options,
-                *(f"{name}={value}" for name, value in answers.items()),
-            ],
-            capture_output=True,
-            check=False,
-            env=os.environ | {"PATH": path},
-            text=True,
-        )
-
-    return render
-
-
-REFUSED = [
-    ("project_slug", "Orders", "must be lower-case letters, digits and single hyphens"),
-    ("project_slug", "two words", "must be lower-case letters"),
-    ("project_slug", "-orders", "must be lower-case letters"),
-    ("project_slug", "x" * 64, "must be lower-case letters"),
-    ("project_slug", "app", "is taken by a package or a command"),
-    ("project_slug", "fastapi", "is taken by a package or a command"),
-    ("author_email", "ada", "must be an e-mail address, such as 'ada@example.com'"),
-    ("author_email", 'a"b@example.com', "must be an e-mail address"),
-    ("project_name", " ", "must be one line of text, such as 'Order Service'"),
-    ("description", "two\nlines", "must be one line of text"),
-]
-
-
-@pytest.mark.parametrize(("question", "answer", "complaint"), REFUSED)
-def test_answer_is_refused_with_what_is_wrong_and_leaves_nothing(
-    render: Render, tmp_path: Path, question: str, answer: str, complaint: str
-) -> None:
-    rendered = render(**({"project_slug": "orders"} | {question: answer}))
-
-    assert rendered.returncode != 0
-    assert f"{question}={answer!r} {complaint}" in rendered.stderr
-    assert "Traceback" not in rendered.stderr
-    assert not list(tmp_path.iterdir())
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", *arguments], capture_output=True, check=True, cwd=folder, text=True
+    ).stdout
 
 
 def test_next_steps_are_three_lines_with_the_real_folder(render: Render) -> None:
@@ -87,33 +39,44 @@ def test_rendering_again_keeps_what_the_owner_has_made(render: Render, tmp_path:
         assert (tmp_path / "example-service" / name).read_text() == "the owner's"
 
 
-def test_repository_is_begun(bake: Bake) -> None:
-    assert (bake() / ".git").is_dir()
+def test_repository_is_begun_with_a_commit_of_everything(bake: Bake) -> None:
+    project = bake(author_name="Ada", author_email="ada@example.com")
+
+    assert git(project, "log", "--format=%an <%ae> %s") == (
+        "Ada <ada@example.com> Begin with dbwarden-template\n"
+    )
+    assert git(project, "status", "--porcelain", "--untracked-files=all") == ""
+    assert set(git(project, "ls-files").splitlines()) == {
+        str(path.relative_to(project)) for path in files(project)
+    }
+
+
+def test_commit_does_without_the_hooks_and_the_keys_of_its_user(
+    bake: Bake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hook = tmp_path / "hooks" / "pre-commit"
+    hook.parent.mkdir()
+    hook.write_text("#!/bin/sh\nexit 1\n")
+    hook.chmod(0o755)
+    config = tmp_path / "config"
+    config.write_text(f"[core]\nhooksPath = {hook.parent}\n[commit]\ngpgSign = true\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+
+    assert git(bake(), "rev-list", "--count", "HEAD") == "1\n"
 
 
 def test_no_repository_is_begun_inside_another(render: Render, tmp_path: Path) -> None:
-    subprocess.run(["git", "init", "--quiet"], check=True, cwd=tmp_path)
+    git(tmp_path, "init", "--quiet")
     render()
 
     assert (tmp_path / "example-service" / "app").is_dir()
     assert not (tmp_path / "example-service" / ".git").exists()
 
 
-def test_git_is_not_needed(render: Render, tmp_path: Path) -> None:
-    rendered = render(path=str(tmp_path))
+def test_git_is_not_needed(render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    rendered = render()
 
     assert rendered.returncode == 0
     assert not (tmp_path / "example-service" / ".git").exists()
-
-
-def test_every_choice_has_a_label_and_every_question_a_sentence(template: Path) -> None:
-    context = json.loads((template / "cookiecutter.json").read_text())
-    prompts = context["__prompts__"]
-    for question, answers in context.items():
-        if question.startswith("_"):
-            continue
-        prompt = prompts[question]
-        if isinstance(answers, list):
-            assert prompt.keys() - {"__prompt__"} == set(answers)
-            prompt = prompt["__prompt__"]
-        assert prompt.endswith("?")

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from cookiecutter.main import cookiecutter
 
-from tests.conftest import QUESTIONS, SERVICE, Bake
+from tests.conftest import QUESTIONS, SERVICE, Bake, files
 
 EVERY_ANSWER = [
     (question, answer)
@@ -31,10 +31,6 @@ PARSERS: dict[str, Any] = {
     ".yaml": yaml.safe_load,
     ".yml": yaml.safe_load,
 }
-
-
-def files(project: Path) -> list[Path]:
-    return [p for p in project.rglob("*") if p.is_file() and ".git" not in p.parts]
 
 
 @pytest.fixture(scope="session", params=EVERY_ANSWER, ids="=".join)
@@ -73,16 +69,6 @@ def assert_code_is_formatted_and_linted(project: Path) -> None:
 def test_code_parses_and_is_formatted_and_linted_already(rendered: Path) -> None:
     assert_every_file_parses(rendered)
     assert_code_is_formatted_and_linted(rendered)
-
-
-def test_first_commit_may_hold_everything_but_what_is_ignored(bake: Bake) -> None:
-    project = bake()
-    status = ["git", "status", "--porcelain", "--untracked-files=all"]
-    untracked = subprocess.run(status, capture_output=True, check=True, cwd=project, text=True)
-
-    assert {line[3:] for line in untracked.stdout.splitlines()} == {
-        str(path.relative_to(project)) for path in files(project)
-    }
 
 
 def test_what_was_left_in_the_templates_folder_is_not_rendered(

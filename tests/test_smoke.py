@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import UV, Bake, clean_environment, make
+from tests.conftest import QUIET, UV, Bake, clean_environment, make
 
 
 def commands(project: Path, name: str) -> list[str]:
@@ -97,4 +97,4 @@ def test_readme_leads_from_a_changed_model_to_a_revision(bake: Bake) -> None:
     subprocess.run(
         ["bash", "-c", "\n".join(script)], check=True, cwd=project, env=clean_environment()
     )
-    make(project, "check", "test")
+    make(project, "check", "test", QUIET)

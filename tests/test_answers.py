@@ -1,0 +1,230 @@
+"""What is asked, what is derived, and what is refused in one sentence and leaves nothing behind."""
+
+import ast
+import json
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.conftest import QUESTIONS, SERVICE, Render
+
+SLUG = "must be lower-case letters, digits and single hyphens, begin with a letter and have 63"
+TAKEN = "must be a name that is not taken, as it is by"
+ONE_LINE = "must be one line of text, such as"
+
+REFUSED = [
+    *(("project_slug", slug, SLUG) for slug in ("Orders", "two words", "-orders", "a_b", "x" * 64)),
+    *(
+        ("project_slug", slug, SLUG)
+        for slug in ("a/b", "../orders", "a\\b", ".orders", "3d", "a--b")
+    ),
+    *(("project_slug", slug, f"{TAKEN} Windows") for slug in ("con", "aux", "lpt1")),
+    *(("project_slug", slug, f"{TAKEN} Python") for slug in ("json", "import", "email")),
+    *(("project_slug", slug, f"{TAKEN} something") for slug in ("app", "fastapi", "pytest-xdist")),
+    ("project_slug", "", f"{ONE_LINE} 'order-service'"),
+    *(
+        ("author_email", email, "must be an e-mail address, such as 'ada@example.com'")
+        for email in (
+            "ada",
+            "ada@localhost",
+            'a"b@example.com',
+            "a b@example.com",
+            "a,b@example.com",
+        )
+    ),
+    *(
+        ("project_name", name, f"{ONE_LINE} 'Order Service'")
+        for name in ("", " ", "a\tb", "a\x7fb")
+    ),
+    *(("description", text, ONE_LINE) for text in ("two\nlines", "two\u2028lines", "two\x85lines")),
+    ("author_name", "a\ufeffb", ONE_LINE),
+]
+
+
+@pytest.mark.parametrize(("question", "answer", "complaint"), REFUSED)
+def test_answer_is_refused_in_one_sentence_and_leaves_nothing(
+    render: Render, tmp_path: Path, question: str, answer: str, complaint: str
+) -> None:
+    before = set(tmp_path.parent.iterdir())
+
+    rendered = render(**({"project_slug": "orders"} | {question: answer}))
+
+    assert rendered.returncode == 1
+    assert rendered.stderr.startswith(f"{question}={answer!r} {complaint}")
+    assert rendered.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+    assert set(tmp_path.parent.iterdir()) == before
+
+
+def test_folder_that_exists_is_refused_and_left_as_it_is(render: Render, tmp_path: Path) -> None:
+    theirs = tmp_path / "orders" / "theirs"
+    theirs.parent.mkdir()
+    theirs.touch()
+
+    rendered = render(project_slug="orders")
+
+    assert rendered.returncode == 1
+    assert rendered.stderr.startswith(
+        "project_slug='orders' must be the name of a folder that does"
+    )
+    assert "take 'orders-2'" in rendered.stderr
+    assert rendered.stderr.count("\n") == 1
+    assert [*theirs.parent.iterdir()] == [theirs]
+
+
+def test_what_is_typed_is_shown_as_it_was_typed(render: Render, tmp_path: Path) -> None:
+    name, description = "{{ 7 * 7 }} # {% if %}", 'He said "{# no #}" \\n'
+    choices = ["1"] * 5
+    rendered = render(
+        typed="\n".join([name, "orders", description, "Ada", "a@b.org", *choices, ""])
+    )
+
+    assert rendered.returncode == 0, rendered.stderr
+    assert title_and_description(tmp_path / "orders") == (name, description)
+
+
+def test_first_question_is_a_sentence(render: Render) -> None:
+    asked = render(typed="")
+
+    assert "[1/10] What is the service called, as people say it? (Example Service)" in asked.stdout
+
+
+def test_author_is_who_git_says(
+    render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "gitconfig"
+    config.write_text("[user]\nname = Zoë Ada\nemail = zoe@example.org\n", encoding="utf-8")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    render()
+
+    assert author(tmp_path / "example-service") == ("Zoë Ada", "zoe@example.org")
+
+
+def test_author_is_nobody_where_git_says_nothing_or_what_would_be_refused(
+    render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tmp_path / "gitconfig"
+    config.write_text("[user]\nemail = root@localhost\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    render()
+
+    assert author(tmp_path / "example-service") == ("Your Name", "you@example.com")
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("Order Service", "order-service"),
+        ("Überweisungen & Co.", "uberweisungen-co"),
+        ("3D Shop", "d-shop"),
+        ("JSON", "json-service"),
+        ("FastAPI", "fastapi-service"),
+        ("🦄", "service"),
+        ("x" * 80, "x" * 63),
+    ],
+)
+def test_slug_is_derived_from_the_name(
+    render: Render, tmp_path: Path, name: str, slug: str
+) -> None:
+    rendered = render(project_name=name)
+
+    assert rendered.returncode == 0, rendered.stderr
+    assert [folder.name for folder in tmp_path.iterdir()] == [slug]
+
+
+def test_answers_may_come_from_a_configuration(render: Render, tmp_path: Path) -> None:
+    defaults = {"project_name": "Orders {{ 1 }}", "project_slug": "orders"}
+    config = tmp_path / "config.yaml"
+    folders = {"cookiecutters_dir": str(tmp_path / "c"), "replay_dir": str(tmp_path / "r")}
+    config.write_text(yaml.safe_dump(folders | {"default_context": defaults}))
+
+    assert render(config=config).returncode == 0
+    assert title_and_description(tmp_path / "orders")[0] == "Orders {{ 1 }}"
+
+
+def test_answers_may_be_replayed(render: Render, tmp_path: Path) -> None:
+    render(project_name="Orders {{ 1 }}", project_slug="orders")
+    first = (tmp_path / "orders" / "pyproject.toml").read_text()
+    shutil.rmtree(tmp_path / "orders")
+
+    replayed = render("--replay")
+
+    assert replayed.returncode == 0, replayed.stderr
+    assert (tmp_path / "orders" / "pyproject.toml").read_text() == first
+    assert title_and_description(tmp_path / "orders")[0] == "Orders {{ 1 }}"
+
+
+def test_replayed_answer_is_refused_too(
+    render: Render, tmp_path: Path, cookiecutter_config: Path
+) -> None:
+    render(project_slug="orders")
+    shutil.rmtree(tmp_path / "orders")
+    [replay] = cookiecutter_config.parent.glob("replay/template*.json")
+    replay.write_text(replay.read_text().replace('"orders"', '"Orders"'))
+
+    replayed = render("--replay")
+
+    assert replayed.returncode == 1
+    assert f"project_slug='Orders' {SLUG}" in replayed.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_template_may_come_from_a_zip(render: Render, template: Path, tmp_path: Path) -> None:
+    shutil.make_archive(str(tmp_path / "x"), "zip", template.parent, template.name)
+
+    assert render(template=tmp_path / "x.zip").returncode == 0
+    assert (tmp_path / "example-service" / "LICENSE").exists()
+
+
+def test_template_may_come_from_a_repository(
+    render: Render, template: Path, tmp_path: Path
+) -> None:
+    repository = shutil.copytree(template, tmp_path / "template.git")
+    for command in (
+        ["init", "--quiet"],
+        ["add", "--all"],
+        ["-c", "user.name=Ada", "-c", "user.email=a@b.org", "commit", "--quiet", "-m", "x"],
+    ):
+        subprocess.run(["git", *command], check=True, cwd=repository)
+
+    rendered = render(template=repository.as_uri())
+
+    assert rendered.returncode == 0, rendered.stderr
+
+
+def test_every_choice_has_a_label_and_every_question_a_sentence(template: Path) -> None:
+    prompts = json.loads((template / "cookiecutter.json").read_text())["__prompts__"]
+    for question, answers in QUESTIONS.items():
+        prompt = prompts[question]
+        if isinstance(answers, list):
+            assert prompt.keys() - {"__prompt__"} == set(answers)
+            prompt = prompt["__prompt__"]
+        assert prompt.endswith("?")
+
+
+def test_nothing_in_the_template_is_trouble_on_windows(template: Path) -> None:
+    for path in template.rglob("*"):
+        assert not path.is_symlink(), path
+        assert path.stem.lower() not in {"con", "prn", "aux", "nul"}, path
+        assert not set(path.name) & set('<>:"|?*\\'), path
+    names = [str(path.relative_to(template)).lower() for path in (template / SERVICE).rglob("*")]
+    assert len(names) == len(set(names))
+    assert {hook.suffix for hook in (template / "hooks").iterdir()} == {".py"}
+
+
+def title_and_description(project: Path) -> tuple[str, str]:
+    strings = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in ast.parse((project / "app/__init__.py").read_text(encoding="utf-8")).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    return strings["TITLE"], strings["DESCRIPTION"]
+
+
+def author(project: Path) -> tuple[str, str]:
+    metadata = tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    return metadata["authors"][0]["name"], metadata["authors"][0]["email"]
