@@ -69,12 +69,14 @@ def remove_leftovers() -> None:
 def begin_repository() -> None:
     """Begin a repository with a first commit, unless there is no git or this is inside one already.
 
-    cruft renders into folders of its own, and compares them: they are to have no repository.
+    Without a commit where cruft renders: it compares what two versions of the template give with all
+    that is in the folder, and an empty repository is like another.
     """
-    is_by_cookiecutter = "_output_dir" in ANSWERS
-    if shutil.which("git") is None or git("rev-parse") or not is_by_cookiecutter:
+    if shutil.which("git") is None or git("rev-parse"):
         return
     git("init", "--quiet")
+    if "_output_dir" not in ANSWERS:  # which Cookiecutter's command sets, and cruft does not
+        return
     git("add", "--all")
     author = [f"user.name={ANSWERS['author_name']}", f"user.email={ANSWERS['author_email']}"]
     # The user's own hooks and keys are for the user's own commits.
