@@ -128,7 +128,7 @@ def render(template: Path, cookiecutter_config: Path, tmp_path: Path) -> Render:
         return subprocess.run(
             [
                 *(sys.executable, "-m", "cookiecutter", str(template)),
-                *(["--no-input"] if typed is None and options != ("--replay",) else []),
+                *(["--no-input"] if typed is None and "--replay" not in options else []),
                 *("--config-file", str(config), *options),
                 *(f"{name}={value}" for name, value in answers.items()),
             ],

@@ -10,6 +10,8 @@ import pytest
 from tests.conftest import QUIET, UV, Bake, make
 from tests.servers import NO_DOCKER, needs_docker, somebody_elses_server
 
+POSTGRESQL = f"{QUIET} --db=postgresql"
+
 
 def interpreter(version: str) -> str | None:
     """Return the path of this Python, None where the machine has none."""
@@ -40,7 +42,8 @@ def test_one_database_without_uv(bake: Bake) -> None:
 
 @needs_docker
 def test_on_docker(bake: Bake) -> None:
-    made = make(bake(postgres_version="15"), "test", QUIET, variables={"TEST_POSTGRES": "docker"})
+    project = bake(postgres_version="15")
+    made = make(project, "test", POSTGRESQL, variables={"TEST_POSTGRES": "docker"})
 
     assert re.search(
         r"^database: PostgreSQL 15\.\d+ in Docker \(postgres:15-alpine\)$", made.stdout, re.M
@@ -49,7 +52,7 @@ def test_on_docker(bake: Bake) -> None:
 
 def test_on_somebody_elses_server(project: Path) -> None:
     with somebody_elses_server(project) as url:
-        made = make(project, "test", QUIET, variables={"TEST_DATABASE_URL": url})
+        made = make(project, "test", POSTGRESQL, variables={"TEST_DATABASE_URL": url})
 
     assert re.search(r"^database: PostgreSQL [\d.]+ at TEST_DATABASE_URL$", made.stdout, re.M)
     assert "cret" not in made.stdout

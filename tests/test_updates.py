@@ -1,0 +1,124 @@
+"""A service that its owner has edited takes over what is new in the template."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import SERVICE, Render, clean_environment
+from tests.servers import run_python
+from tests.test_answers import title_and_description
+
+DESCRIPTION = 'Takes {{ orders }}, "quickly"'
+NEW_FILE = "tests/sessions/test_pool.py"
+OLDER, NEWER = "pool_timeout: Seconds = 4\n", "pool_timeout: Seconds = 5\n"
+
+ROUTE = '''
+
+@router.get("/{user_id}/name")
+async def get_name(user_id: UUID, session: ReadSessionDep) -> str:
+    """The owner's."""
+    return (await UserService(session).get(user_id)).name
+'''
+
+
+def run(folder: Path, *command: str) -> str:
+    ended = subprocess.run(
+        command, capture_output=True, check=False, cwd=folder, env=clean_environment(), text=True
+    )
+    print(ended.stdout, ended.stderr, sep="\n")
+    assert ended.returncode == 0
+    return ended.stdout
+
+
+def commit(folder: Path) -> None:
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "-c", "user.name=A", "-c", "user.email=a@b.org", "commit", "-qm", "x")
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def cruft(folder: Path, *arguments: str) -> str:
+    return run(folder, sys.executable, "-m", "cruft", *arguments)
+
+
+@pytest.fixture
+def repository(template: Path, tmp_path: Path) -> Path:
+    """The template in a repository, with an older version, which lacks a file and has another default."""
+    repository = shutil.copytree(template, tmp_path / "template")
+    service = repository / SERVICE
+    new = (service / NEW_FILE).read_text()
+    (service / NEW_FILE).unlink()
+    replace(service / "app/core/config.py", NEWER, OLDER)
+    run(repository, "git", "init", "--quiet", "--initial-branch=main")
+    commit(repository)
+    run(repository, "git", "tag", "older")
+    (service / NEW_FILE).write_text(new)
+    replace(service / "app/core/config.py", OLDER, NEWER)
+    commit(repository)
+    return repository
+
+
+def edit(project: Path) -> None:
+    """Do what owners do: a new route, a changed setting, a file of their own, a file less."""
+    with (project / "app/routers/users.py").open("a") as router:
+        router.write(ROUTE)
+    replace(project / "app/core/config.py", "pool_size: int = Field(20", "pool_size: int = Field(7")
+    replace(project / ".env.example", "POOL_SIZE=20", "POOL_SIZE=7")
+    (project / "app/owner.py").write_text('"""The owner\'s."""\n')
+    (project / "LICENSE").unlink()
+    commit(project)
+
+
+def test_update_with_cruft_keeps_what_the_owner_has_edited(
+    project: Path, repository: Path, folder: Path
+) -> None:
+    answers = json.dumps({"project_slug": "orders", "description": DESCRIPTION})
+    create = ["create", "--no-input", "--extra-context", answers, "--checkout", "older"]
+    cruft(folder, *create, str(repository))
+    orders = folder / "orders"
+    commit(orders)
+    edit(orders)
+
+    cruft(orders, "update", "--skip-apply-ask", "--checkout", "main")
+
+    assert (orders / NEW_FILE).exists()
+    settings = (orders / "app/core/config.py").read_text()
+    assert NEWER in settings
+    assert "pool_size: int = Field(7" in settings
+    assert ROUTE in (orders / "app/routers/users.py").read_text()
+    assert (orders / "app/owner.py").exists()
+    assert not (orders / "LICENSE").exists()
+    assert not [*orders.rglob("*.rej"), *orders.rglob("*.orig")]
+    assert title_and_description(orders) == ("Example Service", DESCRIPTION)
+    cruft(orders, "check")
+    passed = run_python(
+        project, "-m", "pytest", "-q", "-n2", "-m", "not load", "--db=sqlite", folder=orders
+    )
+    assert passed.returncode == 0, passed.stdout
+
+
+def test_replayed_answers_bring_what_is_new_and_leave_the_owners_files(
+    render: Render, repository: Path, tmp_path: Path
+) -> None:
+    run(repository, "git", "checkout", "--quiet", "older")
+    render(template=repository, project_slug="orders", description=DESCRIPTION)
+    orders = tmp_path / "orders"
+    edit(orders)
+    run(repository, "git", "checkout", "--quiet", "main")
+
+    replayed = render("--replay", "--overwrite-if-exists", template=repository)
+
+    assert replayed.returncode == 0, replayed.stderr
+    assert (orders / NEW_FILE).exists()
+    assert (orders / "app/owner.py").exists()
+    assert title_and_description(orders) == ("Example Service", DESCRIPTION)
+    changed = run(orders, "git", "diff", "--name-only").split()  # where the owner has a choice
+    assert changed == [".env.example", "app/core/config.py", "app/routers/users.py"]
