@@ -37,7 +37,7 @@ def test_two_databases_with_uv_and_without_docker(project: Path) -> None:
 
 
 def test_one_database_without_uv(bake: Bake) -> None:
-    make(bake(databases="primary"), "check", "test", QUIET, uv=False)
+    make(bake(databases="primary"), "test", QUIET, uv=False)
 
 
 @needs_docker

@@ -2,7 +2,6 @@
 
 import ast
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -39,15 +38,6 @@ def rendered(bake: Bake, request: pytest.FixtureRequest) -> Path:
     return bake(**{question: answer})
 
 
-def test_nothing_is_left_unrendered(rendered: Path) -> None:
-    for path in files(rendered):
-        text = path.read_text()
-        assert not re.search(r"cookiecutter|\{%|%\}|\{\{", text), path
-        assert text.endswith("\n"), path
-        assert not text.endswith("\n\n"), path
-        assert not re.search(r"\n\n\n\n|[ \t]\n", text), path
-
-
 def test_no_folder_is_empty_and_no_cache_is_left(rendered: Path) -> None:
     folders = [p for p in rendered.rglob("*") if p.is_dir() and ".git" not in p.parts]
 
@@ -64,11 +54,6 @@ def assert_code_is_formatted_and_linted(project: Path) -> None:
     for arguments in (["format", "--check"], ["check"]):
         command = [sys.executable, "-m", "ruff", *arguments, "--no-cache"]
         subprocess.run(command, check=True, cwd=project)
-
-
-def test_code_parses_and_is_formatted_and_linted_already(rendered: Path) -> None:
-    assert_every_file_parses(rendered)
-    assert_code_is_formatted_and_linted(rendered)
 
 
 def test_what_was_left_in_the_templates_folder_is_not_rendered(

@@ -1,0 +1,120 @@
+"""All combinations of the closed questions render, and whatever any of them renders is well.
+
+What several combinations render alike is checked once.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
+from math import prod
+from pathlib import Path
+from shutil import rmtree
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import pytest
+from cookiecutter.main import cookiecutter
+
+from tests.conftest import IN_MEMORY, QUESTIONS, files
+from tests.test_render import PARSERS
+
+CLOSED = {question: answers for question, answers in QUESTIONS.items() if isinstance(answers, list)}
+COMBINATIONS = [dict(zip(CLOSED, answers, strict=True)) for answers in product(*CLOSED.values())]
+
+Tree = frozenset[tuple[str, str]]  # paths and what stands there
+
+SCHEMAS = {
+    ".github/workflows/ci.yml": "vendor.github-workflows",
+    ".gitlab-ci.yml": "vendor.gitlab-ci",
+}
+
+
+class Rendered(NamedTuple):
+    projects: int
+    texts: dict[str, set[str]]  # what any of them has at each path
+    code: set[Tree]  # the Python files of each
+
+
+def render(template: Path, config: Path, answers: dict[str, str]) -> dict[str, str]:
+    """Return the texts of a project; without git, which would take as long as the rest."""
+    os.environ["PATH"] = ""
+    with TemporaryDirectory(dir=IN_MEMORY) as folder:
+        project = Path(
+            cookiecutter(
+                str(template),
+                config_file=str(config),
+                extra_context=answers,
+                no_input=True,
+                output_dir=folder,
+            )
+        )
+        return {str(p.relative_to(project)): p.read_text(encoding="utf-8") for p in files(project)}
+
+
+@pytest.fixture(scope="module")
+def rendered(template: Path, cookiecutter_config: Path) -> Rendered:
+    texts = defaultdict[str, set[str]](set)
+    code = set[Tree]()
+    with ProcessPoolExecutor() as executor:
+        arguments = ([template] * len(COMBINATIONS), [cookiecutter_config] * len(COMBINATIONS))
+        projects = [*executor.map(render, *arguments, COMBINATIONS, chunksize=8)]
+    for project in projects:
+        for path, text in project.items():
+            texts[path].add(text)
+        code.add(frozenset((p, t) for p, t in project.items() if p.endswith(".py")))
+    return Rendered(len(projects), texts, code)
+
+
+def test_every_combination_renders(rendered: Rendered) -> None:
+    assert rendered.projects == prod(map(len, CLOSED.values()))
+
+
+def test_every_file_is_tidy_and_parses(rendered: Rendered) -> None:
+    for path, texts in rendered.texts.items():
+        for text in texts:
+            assert_tidy(Path(path), text)
+            PARSERS.get(Path(path).suffix, str)(text)
+
+
+def assert_tidy(path: Path, text: str) -> None:
+    assert not re.search(r"cookiecutter|\{%|%\}|\{\{", text), path
+    assert text.endswith("\n"), path
+    assert not text.endswith("\n\n"), path
+    assert not re.search(r"\n\n\n\n|[ \t]\n", text), path
+
+
+@pytest.mark.parametrize(("path", "schema"), SCHEMAS.items())
+def test_workflows_have_the_form_that_their_runners_want(
+    rendered: Rendered, tmp_path: Path, path: str, schema: str
+) -> None:
+    for number, text in enumerate(rendered.texts[path]):
+        (tmp_path / f"{number}.yml").write_text(text)
+    names = [str(name) for name in tmp_path.iterdir()]
+    assert names
+
+    check = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, *names]
+    subprocess.run(check, check=True)
+
+
+def test_code_is_formatted_linted_and_typed_and_its_arrows_point_one_way(
+    rendered: Rendered, project: Path, folder: Path
+) -> None:
+    tools = project / ".venv" / "bin"
+    assert len(rendered.code) == len(CLOSED["databases"])  # nothing else makes another service
+    for tree in rendered.code:
+        copy = folder / "matrix"
+        for path, text in [*tree, ("pyproject.toml", (project / "pyproject.toml").read_text())]:
+            (copy / path).parent.mkdir(parents=True, exist_ok=True)
+            (copy / path).write_text(text, encoding="utf-8")
+        for command in (
+            ["ruff", "format", "--check"],
+            ["ruff", "check"],
+            ["mypy"],
+            ["lint-imports"],
+        ):
+            subprocess.run([tools / command[0], *command[1:]], check=True, cwd=copy)
+        rmtree(copy)
