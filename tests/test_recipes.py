@@ -1,0 +1,102 @@
+"""What the rendered README tells an owner to do, done to the letter."""
+
+import re
+from pathlib import Path
+
+from tests.conftest import Bake, make
+
+EDIT = re.compile(
+    r"(?:In|At the end of) `(?P<file>[^`]+)`(?:, (?P<where>above|below) `(?P<anchor>[^`]+)`)?:\n\n"
+    r"(?P<code>(?: {4}.*\n|\n)+)"
+)
+
+TABLE = '''"""Entries, in the logging database."""
+
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import LoggingBase
+
+
+class Entry(LoggingBase):
+    __tablename__ = "entries"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    text: Mapped[str]
+'''
+ROUTES = '''"""Routes of entries."""
+
+from fastapi import APIRouter, status
+from sqlalchemy import select
+
+from app.dependencies import LoggingSessionDep
+from app.models import Entry
+
+router = APIRouter(prefix="/entries")
+
+
+@router.post("", status_code=status.HTTP_201_CREATED)
+async def create_entry(text: str, session: LoggingSessionDep) -> None:
+    session.add(Entry(text=text))
+
+
+@router.get("")
+async def list_entries(session: LoggingSessionDep) -> list[str]:
+    return list(await session.scalars(select(Entry.text)))
+'''
+TESTS = """from httpx2 import AsyncClient
+
+
+async def test_entry_is_stored(client: AsyncClient) -> None:
+    assert (await client.post("/entries?text=started")).status_code == 201
+    assert (await client.get("/entries")).json() == ["started"]
+"""
+
+
+def follow(project: Path, section: str) -> int:
+    """Make the edits that a section of the README shows; return how many files they touch."""
+    [text] = re.findall(
+        rf"^## {section}\n(.*?)(?=^## |\Z)", (project / "README.md").read_text(), re.DOTALL | re.M
+    )
+    edits = [*EDIT.finditer(text)]
+    for edit in edits:
+        path = project / edit["file"]
+        before = path.read_text()
+        code = re.sub(r"^ {4}", "", edit["code"], flags=re.M).rstrip("\n") + "\n"
+        if edit["where"] == "below":
+            assert before.count(f"{edit['anchor']}\n") == 1
+            after = before.replace(f"{edit['anchor']}\n", f"{edit['anchor']}\n{code}")
+        elif edit["where"] == "above":
+            gap = "\n" * (len(edit["code"]) - len(edit["code"].rstrip("\n")) - 1)
+            assert before.count(edit["anchor"]) == 1
+            after = before.replace(edit["anchor"], f"{code}{gap}{edit['anchor']}")
+        else:
+            after = before + code
+        path.write_text(after)
+    return len({edit["file"] for edit in edits})
+
+
+def test_one_more_database(bake: Bake) -> None:
+    project = bake()
+    assert follow(project, "One more database") == 4
+
+    (project / "app/models/entry.py").write_text(TABLE)
+    with (project / "app/models/__init__.py").open("a") as models:
+        models.write("from app.models.entry import Entry as Entry\n")
+    (project / "app/routers/entries.py").write_text(ROUTES)
+    main = project / "app/main.py"
+    main.write_text(
+        main.read_text()
+        .replace("    return app\n", "    app.include_router(entries)\n    return app\n")
+        .replace(
+            "from app.routers.",
+            "from app.routers.entries import router as entries\nfrom app.routers.",
+            1,
+        )
+    )
+    (project / "tests/routers/test_entries.py").write_text(TESTS)
+
+    make(project, "revision", "DATABASE=logging", "MESSAGE=create entries")
+    made = make(project, "migrate")
+    assert re.search(r"^logging \(.*\): 1 applied: \w+$", made.stdout, re.M)
+    make(project, "format")
+    make(project, "check", "test", 'ARGS=-m "not load" --db=sqlite')
