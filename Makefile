@@ -6,7 +6,7 @@ READY := .venv/ready
 # As pip does: trust whom the machine trusts.
 export UV_SYSTEM_CERTS ?= true
 
-.PHONY: demo test check format bench
+.PHONY: demo test test-fast test-latest test-lowest check format bench
 
 demo: $(READY) ## render the template with its defaults into build/ and serve it at http://127.0.0.1:8000
 	$(BIN)/cookiecutter . --no-input --overwrite-if-exists --output-dir build
@@ -14,6 +14,15 @@ demo: $(READY) ## render the template with its defaults into build/ and serve it
 
 test: $(READY) ## render the template in every way, and run what it renders; ARGS="-k name" for some of it
 	$(BIN)/python -m pytest $(ARGS)
+
+test-fast: $(READY) ## two minutes of it: render, check what is static, one suite on SQLite and PostgreSQL
+	$(BIN)/python -m pytest -m "not full" $(ARGS)
+
+test-latest: $(READY) ## the same with the newest versions of what the service needs, whatever is cached
+	UV_RESOLUTION=highest UV_REFRESH=1 $(MAKE) test-fast
+
+test-lowest: $(READY) ## the same with the lowest versions that the service accepts
+	UV_RESOLUTION=lowest-direct $(MAKE) test-fast
 
 check: $(READY) ## format, lint, types and arrows, of the template and of the service inside, as it stands
 	$(BIN)/ruff format --check

@@ -5,10 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks import publish
 from benchmarks.compare import CONTENDERS
 from tests.conftest import ROOT
 from tests.servers import python
+
+pytestmark = pytest.mark.full
 
 
 def test_isolation(project: Path) -> None:

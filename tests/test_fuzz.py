@@ -15,6 +15,8 @@ from tests.conftest import IN_MEMORY, Bake, files
 from tests.test_answers import author, title_and_description
 from tests.test_render import PARSERS
 
+pytestmark = pytest.mark.full
+
 Answers = dict[str, str]
 
 EXAMPLES = 300

