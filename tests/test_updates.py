@@ -1,6 +1,8 @@
 """A service that its owner has edited takes over what is new in the template."""
 
 import json
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -8,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SERVICE, Render, clean_environment
+from tests.conftest import SERVICE, Render, clean_environment, files
+from tests.recording import README
 from tests.servers import run_python
 from tests.test_answers import title_and_description
 
@@ -49,6 +52,20 @@ def replace(path: Path, old: str, new: str) -> None:
 
 def cruft(folder: Path, *arguments: str) -> str:
     return run(folder, sys.executable, "-m", "cruft", *arguments)
+
+
+def assert_owners_edits_are_there(service: Path) -> None:
+    assert "pool_size: int = Field(7" in (service / "app/core/config.py").read_text()
+    assert ROUTE in (service / "app/routers/users.py").read_text()
+    assert (service / "app/owner.py").exists()
+    assert not (service / "LICENSE").exists()
+    assert not [*service.rglob("*.rej"), *service.rglob("*.orig")]
+
+
+def assert_suite_passes(project: Path, service: Path) -> None:
+    arguments = ["-q", "-n2", "-m", "not load", "--db=sqlite"]
+    passed = run_python(project, "-m", "pytest", *arguments, folder=service)
+    assert passed.returncode == 0, passed.stdout
 
 
 @pytest.fixture
@@ -94,17 +111,35 @@ def test_update_with_cruft_keeps_what_the_owner_has_edited(
     assert (orders / NEW_FILE).exists()
     settings = (orders / "app/core/config.py").read_text()
     assert NEWER in settings
-    assert "pool_size: int = Field(7" in settings
-    assert ROUTE in (orders / "app/routers/users.py").read_text()
-    assert (orders / "app/owner.py").exists()
-    assert not (orders / "LICENSE").exists()
-    assert not [*orders.rglob("*.rej"), *orders.rglob("*.orig")]
     assert title_and_description(orders) == ("Example Service", DESCRIPTION)
     cruft(orders, "check")
-    passed = run_python(
-        project, "-m", "pytest", "-q", "-n2", "-m", "not load", "--db=sqlite", folder=orders
+    assert_owners_edits_are_there(orders)
+    assert_suite_passes(project, orders)
+
+
+def test_answer_that_is_changed_afterwards_takes_its_files_along(
+    project: Path, repository: Path, folder: Path
+) -> None:
+    [command] = re.findall(r"^    cruft (update --variables.*)$", README.read_text(), re.M)
+    cruft(
+        folder,
+        "create",
+        "--no-input",
+        "--extra-context",
+        '{"project_slug": "changed"}',
+        str(repository),
     )
-    assert passed.returncode == 0, passed.stdout
+    changed = folder / "changed"
+    commit(changed)
+    edit(changed)
+
+    cruft(changed, *shlex.split(command), "--skip-apply-ask")
+
+    assert not (changed / ".github" / "workflows" / "ci.yml").exists()
+    for path in {*files(changed)} - {changed / ".cruft.json"}:
+        assert "analytics" not in (path.name + path.read_text()).lower(), path
+    assert_owners_edits_are_there(changed)
+    assert_suite_passes(project, changed)
 
 
 def test_replayed_answers_bring_what_is_new_and_leave_the_owners_files(
