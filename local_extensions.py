@@ -134,7 +134,11 @@ def _taken_by(slug: str) -> str | None:
 
 def _requirements() -> set[str]:
     """Return the names of the packages that the service and its tests install."""
-    return set(re.findall(r'^ *"?([a-z0-9-]+)(?:\[\w+\])?>=', PYPROJECT.read_text(), re.MULTILINE))
+    return set(
+        re.findall(
+            r'^ *"?([a-z0-9-]+)(?:\[\w+\])?>=', PYPROJECT.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    )
 
 
 def _complaint_about_folder(slug: str) -> str | None:

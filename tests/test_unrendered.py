@@ -15,7 +15,8 @@ CHECKS = [
     "mypy",
     "lint-imports",
     pytest.param(
-        'pytest --quiet -n logical --maxprocesses 4 -m "not load"', marks=pytest.mark.full
+        'pytest --quiet -n logical --maxprocesses 4 -m "not load" --db=sqlite',
+        marks=pytest.mark.full,
     ),
 ]
 
