@@ -4,7 +4,9 @@ Cookiecutter imports this from the template (`_extensions` in cookiecutter.json)
 in their Python, before anything is written: what is refused here leaves nothing behind.
 """
 
+import json
 import keyword
+import os
 import re
 import subprocess
 import sys
@@ -18,7 +20,8 @@ from jinja2.ext import Extension
 from slugify import slugify
 
 ROOT = Path(__file__).parent
-PYPROJECT = ROOT / "{{cookiecutter.project_slug}}" / "pyproject.toml"
+SERVICE = "{{cookiecutter.project_slug}}"
+PYPROJECT = ROOT / SERVICE / "pyproject.toml"
 
 Answers = dict[str, Any]
 
@@ -32,7 +35,9 @@ EXAMPLES = {
 LONGEST_SLUG = 63  # characters, as of a label of DNS
 SLUG = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 # Not what the standard allows in quotes, which nobody has and no metadata of a package can hold.
-EMAIL = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+(\.[\w!#$%&'*+/=?^`{|}~-]+)*@[\w-]+(\.[\w-]+)+")
+EMAIL = re.compile(
+    r"[\w!#$%&'*+/=?^`{|}~-]+(\.[\w!#$%&'*+/=?^`{|}~-]+)*@[\w-]+(\.[\w-]+)+", re.ASCII
+)
 # What YAML can hold, without what ends a line. https://yaml.org/spec/1.1/#id868524
 ONE_LINE = re.compile(
     "[\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]+"
@@ -40,9 +45,19 @@ ONE_LINE = re.compile(
 RESERVED_BY_WINDOWS = {"con", "prn", "aux", "nul"} | {
     f"{x}{n}" for x in ("com", "lpt") for n in range(10)
 }
-OURS = {"app", "test", "tests", "docs", "pip", "python", "uv", "git", "make"}
-
-IS_OURS = re.compile(r"\{\{.*\bcookiecutter\b", re.DOTALL)
+NEEDED = {"app", "test", "tests", "docs", "pip", "python", "uv", "git", "make", "hatchling"}
+# What the requirements bring along: their packages, and the commands in .venv/bin.
+NEEDED |= set(
+    """
+    activate annotated-doc annotated-types anyio ast-serialize certifi charset-normalizer click
+    dnspython docker dotenv dmypy execnet fasteners greenlet grimp h11 httpcore2 httptools idna
+    iniconfig librt lint-imports mako mako-render markdown-it markdown-it-py markupsafe mdurl
+    mypy-extensions mypyc normalizer opentelemetry-api packaging pathspec platformdirs pluggy psutil
+    pydantic pydantic-core pygments pygmentize python3 python-dotenv pyyaml requests rich shellingham
+    sortedcontainers starlette stubgen stubtest truststore typing-extensions typing-inspection
+    urllib3 uvloop watchfiles websockets wrapt
+    """.split()  # noqa: SIM905, a list of words
+)
 
 
 class Questions(Extension):
@@ -50,6 +65,7 @@ class Questions(Extension):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
+        self._ours = _texts_that_are_templates()
         environment.filters |= {
             "default_slug": default_slug,
             "default_author": default_author,
@@ -61,13 +77,25 @@ class Questions(Extension):
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:
         """Let an answer show what was typed: Cookiecutter renders what the command line gives it.
 
-        What has a name is a file of the template. What has none and speaks of `cookiecutter` is a
-        default of ours, a hook or the name of a folder; the rest is somebody's text.
+        What has a name is a file of the template. What has none is a default of ours, a hook, the
+        name of our folder, or somebody's text.
         """
-        if name is not None or IS_OURS.search(source):
+        if name is not None or source in self._ours:
             return source
         text = source.encode("unicode_escape").decode("ascii").replace('"', r"\"")
         return f'{{{{ "{text}" }}}}'
+
+
+def _texts_that_are_templates() -> set[str]:
+    """Return them as they are now: in an update, cruft imports this once and looks at two versions."""
+    hooks = (hook.read_text(encoding="utf-8") for hook in ROOT.glob("hooks/*.py"))
+    settings = _settings().values()
+    return {SERVICE, *hooks, *(text for text in settings if isinstance(text, str))}
+
+
+def _settings() -> dict[str, Any]:
+    settings: dict[str, Any] = json.loads((ROOT / "cookiecutter.json").read_text(encoding="utf-8"))
+    return settings
 
 
 def default_slug(answers: Answers) -> str:
@@ -102,6 +130,9 @@ def complaint(answers: Answers) -> str:
         value = answers[name]
         if wrong := _what_is_wrong(name, value):
             return f"{name}={value!r} {wrong}, such as {example!r}."
+    for name, choices in _settings().items():
+        if isinstance(choices, list) and not name.startswith("_") and answers[name] not in choices:
+            return f"{name}={answers[name]!r} must be one of {', '.join(map(repr, choices))}."
     return ""
 
 
@@ -127,7 +158,7 @@ def _taken_by(slug: str) -> str | None:
         return "Windows"
     if keyword.iskeyword(slug) or slug.replace("-", "_") in sys.stdlib_module_names:
         return "Python"
-    if slug in OURS or slug in _requirements():
+    if slug in NEEDED or slug in _requirements():
         return "something that the service or its checks need"
     return None
 
@@ -148,11 +179,12 @@ def _complaint_about_folder(slug: str) -> str | None:
     if "output_dir" not in options or options.get("overwrite_if_exists"):
         return None
     folder = Path(options["output_dir"], slug)
-    if not folder.exists():
+    if not os.path.lexists(folder):
         return None
+    hint = ", or overwrite it with --overwrite-if-exists" if folder.is_dir() else ""
     return (
         f"project_slug={slug!r} must be the name of a folder that does not exist, as {folder} does: "
-        f"take {slug + '-2'!r}, say, or overwrite it with --overwrite-if-exists."
+        f"take {slug + '-2'!r}, say{hint}."
     )
 
 

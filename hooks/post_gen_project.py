@@ -32,6 +32,15 @@ ANALYTICS = [
 ]
 
 
+# What is left only where an answer asks for it. None of it is anybody's own: rendering has written it.
+ASKED_FOR = [
+    ("databases", "primary + analytics", ANALYTICS),
+    ("ci", "github", [".github/workflows/ci.yml"]),
+    ("ci", "gitlab", [".gitlab-ci.yml"]),
+]
+LICENSES = ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"]
+
+
 def remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
@@ -40,16 +49,15 @@ def remove(path: Path) -> None:
 
 
 def keep_what_was_asked_for() -> None:
-    if ANSWERS["databases"] == "primary":
-        for name in ANALYTICS:
-            remove(Path(name))
-    if ANSWERS["ci"] != "github":
-        remove(Path(".github"))
-    if ANSWERS["ci"] != "gitlab":
-        remove(Path(".gitlab-ci.yml"))
+    for question, answer, names in ASKED_FOR:
+        for path in map(Path, names if ANSWERS[question] != answer else []):
+            remove(path)
+            for folder in list(path.parents)[:-1]:
+                if not any(folder.iterdir()):
+                    folder.rmdir()
     Path(f"LICENSE.{ANSWERS['license']}").replace("LICENSE")
-    for other in Path().glob("LICENSE.*"):
-        remove(other)
+    for name in LICENSES:
+        Path(f"LICENSE.{name}").unlink(missing_ok=True)
 
 
 def remove_leftovers() -> None:
@@ -64,6 +72,11 @@ def remove_leftovers() -> None:
     for pattern in ("__pycache__", ".*_cache", ".hypothesis", ".env", ".venv", "var"):
         for leftover in list(Path().rglob(pattern)):
             remove(leftover)
+
+
+# Without what leads git to another repository, as in one of its own hooks.
+ELSEWHERE = {"GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_WORK_TREE"}
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
 
 
 def begin_repository() -> None:
@@ -82,12 +95,14 @@ def begin_repository() -> None:
     # The user's own hooks and keys are for the user's own commits.
     options = ["commit.gpgSign=false", f"core.hooksPath={os.devnull}"]
     settings = [part for option in author + options for part in ("-c", option)]
-    git(*settings, "commit", "--quiet", "--message", "Begin with dbwarden-template")
+    commit = ["commit", "--quiet", "--message", "Begin with dbwarden-template"]
+    if not git(*settings, *commit):  # there are names that git refuses, such as "."
+        git(*settings, "-c", f"user.name={ANSWERS['project_slug']}", *commit)
 
 
 def git(*arguments: str) -> bool:
     """Run git and say whether it has worked; a project without a commit is one nevertheless."""
-    ran = subprocess.run(["git", *arguments], capture_output=True, check=False)
+    ran = subprocess.run(["git", *arguments], capture_output=True, check=False, env=ENVIRONMENT)
     return ran.returncode == 0
 
 

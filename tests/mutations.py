@@ -55,6 +55,14 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
+        "connections that are read on back into the pool",
+        "core/postgresql.py",
+        " or connection._execute_mutex.locked()",
+        "",
+        "sessions/test_read_only.py",
+        kind="postgresql",
+    ),
+    Mutation(
         "close the overflow without a word",
         "core/postgresql.py",
         " and pool.overflow() <= 0",
@@ -305,7 +313,8 @@ SESSIONS = [
     Mutation(
         "busy connections back into the pool",
         "core/postgresql.py",
-        "    if not driver.is_closed() and driver.is_in_transaction():\n        record.invalidate()\n",
+        "    if driver.is_in_transaction() or connection._execute_mutex.locked():\n"
+        "        record.invalidate()\n",
         "",
         "sessions/test_always_closed.py",
         kind="postgresql",

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import QUESTIONS, SERVICE, Render
+import local_extensions
+from tests.conftest import QUESTIONS, SERVICE, UV, Render
 
 SLUG = "must be lower-case letters, digits and single hyphens, begin with a letter and have 63"
 TAKEN = "must be a name that is not taken, as it is by"
@@ -24,7 +25,10 @@ REFUSED = [
     ),
     *(("project_slug", slug, f"{TAKEN} Windows") for slug in ("con", "aux", "lpt1")),
     *(("project_slug", slug, f"{TAKEN} Python") for slug in ("json", "import", "email")),
-    *(("project_slug", slug, f"{TAKEN} something") for slug in ("app", "fastapi", "pytest-xdist")),
+    *(
+        ("project_slug", slug, f"{TAKEN} something")
+        for slug in ("app", "fastapi", "pytest-xdist", "pydantic", "mako", "activate")
+    ),
     ("project_slug", "", f"{ONE_LINE} 'order-service'"),
     *(
         ("author_email", email, "must be an e-mail address, such as 'ada@example.com'")
@@ -34,6 +38,7 @@ REFUSED = [
             'a"b@example.com',
             "a b@example.com",
             "a,b@example.com",
+            "ü@example.com",
         )
     ),
     *(
@@ -58,6 +63,16 @@ def test_answer_is_refused_in_one_sentence_and_leaves_nothing(
     assert rendered.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
     assert set(tmp_path.parent.iterdir()) == before
+
+
+@pytest.mark.full
+def test_what_the_service_installs_is_taken(project: Path) -> None:
+    command = [UV, "pip", "list", "--quiet", "--python", str(project / ".venv"), "--format=json"]
+    names = {package["name"] for package in json.loads(subprocess.check_output(command))}
+    names |= {path.name for path in (project / ".venv/bin").iterdir()}
+    names = {name for name in map(str.lower, names) if local_extensions.SLUG.fullmatch(name)}
+
+    assert not {n for n in names - {project.name} if not local_extensions._taken_by(n)}
 
 
 def test_folder_that_exists_is_refused_and_left_as_it_is(render: Render, tmp_path: Path) -> None:
@@ -171,6 +186,31 @@ def test_replayed_answer_is_refused_too(
     assert replayed.returncode == 1
     assert f"project_slug='Orders' {SLUG}" in replayed.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_replayed_choice_that_does_not_exist_is_refused(
+    render: Render, tmp_path: Path, cookiecutter_config: Path
+) -> None:
+    render(project_slug="orders")
+    shutil.rmtree(tmp_path / "orders")
+    [replay] = cookiecutter_config.parent.glob("replay/template*.json")
+    replay.write_text(replay.read_text().replace('"ci": "github"', '"ci": "jenkins"'))
+
+    replayed = render("--replay")
+
+    assert "ci='jenkins' must be one of 'github', 'gitlab', 'none'." in replayed.stderr
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text", ["{{ 1 }} cookiecutter", "{{ cookiecutter.author_name }}", "{{ cookiecutter is }}"]
+)
+def test_answer_that_speaks_of_cookiecutter_is_text_too(
+    render: Render, tmp_path: Path, text: str
+) -> None:
+    render(project_slug="orders", description=text)
+
+    assert title_and_description(tmp_path / "orders")[1] == text
 
 
 def test_template_may_come_from_a_zip(render: Render, template: Path, tmp_path: Path) -> None:

@@ -65,6 +65,39 @@ def test_commit_does_without_the_hooks_and_the_keys_of_its_user(
     assert git(bake(), "rev-list", "--count", "HEAD") == "1\n"
 
 
+def test_rendering_again_removes_nothing_that_the_template_does_not_have(
+    render: Render, tmp_path: Path
+) -> None:
+    answers = {"databases": "primary", "ci": "none", "project_slug": "orders"}
+    render(**answers)
+    made = [".github/ISSUE_TEMPLATE/a.md", "LICENSE.fonts", "app/routers/orders.py", ".env"]
+    for name in made:
+        (tmp_path / "orders" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "orders" / name).write_text("the owner's")
+
+    rendered = render("--overwrite-if-exists", **answers)
+
+    assert rendered.returncode == 0, rendered.stderr
+    for name in made:
+        assert (tmp_path / "orders" / name).read_text() == "the owner's"
+    assert not (tmp_path / "orders" / ".github" / "workflows").exists()
+
+
+def test_repository_of_the_environment_is_not_taken_for_the_projects(
+    render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "index"))
+    render()
+    monkeypatch.undo()
+
+    assert git(tmp_path / "example-service", "status", "--porcelain") == ""
+
+
+def test_author_whom_git_refuses_does_not_prevent_the_commit(bake: Bake) -> None:
+    assert git(bake(author_name="."), "log", "--format=%an") == "example-service\n"
+
+
 def test_no_repository_is_begun_inside_another(render: Render, tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     render()

@@ -111,15 +111,18 @@ def ends_in_silence(connection: Connection) -> bool:
 
 
 def _take_back(connection: Any, record: ConnectionPoolEntry) -> None:
-    """Note the time, and drop a connection that is within a transaction: some task uses it still.
+    """Note the time, and drop a connection that some task uses still: SQLAlchemy takes it for clean.
 
-    COMMIT and ROLLBACK have been refused to it by then, and SQLAlchemy takes it for clean.
+    It is within a transaction, as COMMIT and ROLLBACK have been refused to it, or in AUTOCOMMIT
+    within a statement.
     """
     if connection is None:  # it is dropped already
         return
     record.info["idle_since"] = monotonic()
     driver = connection.driver_connection
-    if not driver.is_closed() and driver.is_in_transaction():
+    if driver.is_closed():
+        return
+    if driver.is_in_transaction() or connection._execute_mutex.locked():
         record.invalidate()
 
 

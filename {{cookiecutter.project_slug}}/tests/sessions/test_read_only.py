@@ -1,5 +1,6 @@
 """The server refuses what a read-only session writes, and knows of no transaction."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -15,7 +16,7 @@ from app.core.db import get_engine, session_scope
 from app.dependencies import ReadSessionDep, SessionDep
 from app.models import User
 from tests.inspection import fetch, pid, stored_users
-from tests.support import new_user
+from tests.support import new_user, until
 
 
 async def flush(session: AsyncSession) -> None:
@@ -203,6 +204,27 @@ async def test_stream_leaves_no_transaction_to_the_next_session(single: None) ->
         [(state,)] = await fetch(f"SELECT state FROM pg_stat_activity WHERE pid = {before}")
 
     assert state == "idle"
+
+
+@pytest.mark.postgresql
+async def test_connection_that_a_task_still_reads_on_is_not_given_to_the_next_session(
+    single: None,
+) -> None:
+    async with session_scope(read_only=True) as session:
+        before = await pid(session)
+        reading = asyncio.create_task(session.execute(text("SELECT pg_sleep(60)")))
+
+        async def is_reading() -> bool:
+            [(state,)] = await fetch(f"SELECT state FROM pg_stat_activity WHERE pid = {before}")
+            return bool(state == "active")
+
+        await until(is_reading)
+
+    async with asyncio.timeout(10), session_scope(read_only=True) as session:
+        assert await pid(session) != before
+    with pytest.raises(DBAPIError):
+        await reading
+    await fetch(f"SELECT pg_terminate_backend({before})")  # it would sleep on
 
 
 async def test_read_only_session_goes_on_after_a_savepoint_that_failed(databases: None) -> None:
