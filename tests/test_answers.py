@@ -173,32 +173,26 @@ def test_answers_may_be_replayed(render: Render, tmp_path: Path) -> None:
     assert title_and_description(tmp_path / "orders")[0] == "Orders {{ 1 }}"
 
 
+EDITS = [
+    ('"orders"', '"Orders"', f"project_slug='Orders' {SLUG}"),
+    ('"github"', '"jenkins"', "ci='jenkins' must be one of 'github', 'gitlab', 'none'."),
+]
+
+
+@pytest.mark.parametrize("edit", EDITS)
 def test_replayed_answer_is_refused_too(
-    render: Render, tmp_path: Path, cookiecutter_config: Path
+    render: Render, tmp_path: Path, cookiecutter_config: Path, edit: tuple[str, str, str]
 ) -> None:
+    answer, edited, complaint = edit
     render(project_slug="orders")
     shutil.rmtree(tmp_path / "orders")
     [replay] = cookiecutter_config.parent.glob("replay/template*.json")
-    replay.write_text(replay.read_text().replace('"orders"', '"Orders"'))
+    replay.write_text(replay.read_text().replace(answer, edited))
 
     replayed = render("--replay")
 
     assert replayed.returncode == 1
-    assert f"project_slug='Orders' {SLUG}" in replayed.stderr
-    assert not list(tmp_path.iterdir())
-
-
-def test_replayed_choice_that_does_not_exist_is_refused(
-    render: Render, tmp_path: Path, cookiecutter_config: Path
-) -> None:
-    render(project_slug="orders")
-    shutil.rmtree(tmp_path / "orders")
-    [replay] = cookiecutter_config.parent.glob("replay/template*.json")
-    replay.write_text(replay.read_text().replace('"ci": "github"', '"ci": "jenkins"'))
-
-    replayed = render("--replay")
-
-    assert "ci='jenkins' must be one of 'github', 'gitlab', 'none'." in replayed.stderr
+    assert complaint in replayed.stderr
     assert not list(tmp_path.iterdir())
 
 

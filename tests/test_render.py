@@ -15,6 +15,7 @@ import yaml
 from cookiecutter.main import cookiecutter
 
 from tests.conftest import QUESTIONS, SERVICE, Bake, files
+from tests.test_answers import author, title_and_description
 
 EVERY_ANSWER = [
     (question, answer)
@@ -129,15 +130,10 @@ def test_answers_are_shown_as_they_were_typed(bake: Bake, text: str) -> None:
     project = bake(project_name=text, project_slug="orders", description=text, author_name=text)
 
     metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
-    strings = {
-        node.targets[0].id: ast.literal_eval(node.value)
-        for node in ast.parse((project / "app/__init__.py").read_text()).body
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
-    }
 
     assert metadata["description"] == text
-    assert metadata["authors"][0]["name"] == text
-    assert (strings["TITLE"], strings["DESCRIPTION"]) == (text, text)
+    assert author(project)[0] == text
+    assert title_and_description(project) == (text, text)
     assert text in (project / "README.md").read_text()
     assert_every_file_parses(project)
     assert_code_is_formatted_and_linted(project)
