@@ -25,6 +25,8 @@ test-lowest: $(READY) ## the same with the lowest versions that the service acce
 	UV_RESOLUTION=lowest-direct $(MAKE) test-fast
 
 check: $(READY) ## format, lint, types and arrows, of the template and of the service inside, as it stands
+	$(BIN)/shellcheck .ci/*
+	$(BIN)/zizmor --offline --strict-collection .
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy

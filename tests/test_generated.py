@@ -3,14 +3,21 @@
 import re
 import shutil
 import subprocess
+import sys
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import QUIET, UV, Bake, make
+from tests.combinations import Combination, covering_subset
+from tests.conftest import QUESTIONS, QUIET, UV, Bake, clean_environment, make
 from tests.servers import NO_DOCKER, needs_docker, somebody_elses_server
 
 POSTGRESQL = f"{QUIET} --db=postgresql"
+SQLITE = f"{QUIET} --db=sqlite"
+
+FLOOR, *OTHER_PYTHONS = sorted(QUESTIONS["python_version"])
 
 
 def interpreter(version: str) -> str | None:
@@ -46,11 +53,27 @@ def test_one_database_without_uv(bake: Bake) -> None:
     make(bake(databases="primary"), "test", QUIET, uv=False)
 
 
+# Servers and Pythons are tried together: every pair of a Python and a number of databases has its
+# suite, and so has every pair of a Python and a kind of database.
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("version", OTHER_PYTHONS)
+def test_one_database_on_another_python(bake: Bake, version: str) -> None:
+    python = interpreter(version)
+    if python is None:
+        pytest.skip(f"there is no Python {version} on this machine")
+    project = bake(databases="primary", python_version=version)
+
+    make(project, "test", SQLITE, f"PYTHON={python}")
+
+
 @pytest.mark.full
 @needs_docker
 def test_on_docker(bake: Bake) -> None:
-    project = bake(postgres_version="15")
-    made = make(project, "test", POSTGRESQL, variables={"TEST_POSTGRES": "docker"})
+    project = bake(python_version="3.12", postgres_version="15")
+    python = f"PYTHON={interpreter('3.12') or sys.executable}"
+    made = make(project, "test", POSTGRESQL, python, variables={"TEST_POSTGRES": "docker"})
 
     assert re.search(
         r"^database: PostgreSQL 15\.\d+ in Docker \(postgres:15-alpine\)$", made.stdout, re.M
@@ -58,12 +81,56 @@ def test_on_docker(bake: Bake) -> None:
 
 
 @pytest.mark.full
-def test_on_somebody_elses_server(project: Path) -> None:
+def test_on_somebody_elses_server(project: Path, bake: Bake) -> None:
+    python = f"PYTHON={interpreter('3.13') or sys.executable}"
+    other = bake(python_version="3.13")
     with somebody_elses_server(project) as url:
-        made = make(project, "test", POSTGRESQL, variables={"TEST_DATABASE_URL": url})
+        made = make(other, "test", POSTGRESQL, python, variables={"TEST_DATABASE_URL": url})
 
     assert re.search(r"^database: PostgreSQL [\d.]+ at TEST_DATABASE_URL$", made.stdout, re.M)
     assert "cret" not in made.stdout
+
+
+@pytest.fixture(scope="module")
+def python_of(bake: Bake, project: Path) -> Callable[[str], Path]:
+    """Return the interpreter of an environment with this Python, or with what the machine has."""
+
+    @cache
+    def python_of(version: str) -> Path:
+        python = interpreter(version)
+        if python is None:
+            return project / ".venv/bin/python"
+        service = bake(python_version=version)
+        make(service, ".venv/ready", f"PYTHON={python}")
+        return service / ".venv/bin/python"
+
+    return python_of
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "answers", covering_subset(), ids=lambda answers: ",".join(answers.values())
+)
+def test_every_pair_of_answers(
+    bake: Bake, python_of: Callable[[str], Path], answers: Combination
+) -> None:
+    """Run what reads the files that answers change, and some routes.
+
+    The whole suite would tell no more: only one answer changes the code, as test_matrix.py finds, and
+    the tests above have tried both of it on every Python.
+    """
+    project = bake(**answers)
+    tests = ["tests/test_documentation.py", "tests/routers/test_users.py", "--db=sqlite", "-q"]
+
+    ended = subprocess.run(
+        [python_of(answers["python_version"]), "-m", "pytest", *tests],
+        capture_output=True,
+        check=False,
+        cwd=project,
+        env=clean_environment(PYTHONPATH=str(project)),
+        text=True,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_python_that_is_too_old_is_refused_in_one_sentence(bake: Bake) -> None:
@@ -77,13 +144,3 @@ def test_python_that_is_too_old_is_refused_in_one_sentence(bake: Bake) -> None:
     assert f"{python} is Python 3.10: name one that is 3.11 or newer" in refused.stderr
     assert refused.returncode != 0
     assert not (project / ".venv").exists()
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("version", ["3.12", "3.13", "3.14"])
-def test_on_another_python(bake: Bake, version: str) -> None:
-    python = interpreter(version)
-    if python is None:
-        pytest.skip(f"there is no Python {version} on this machine")
-
-    make(bake(python_version=version), "test", QUIET, f"PYTHON={python}")

@@ -1,11 +1,12 @@
 """What the rendered README tells an owner to do, done to the letter."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import Bake, make
+from tests.conftest import ROOT, SERVICE, Bake, make
 
 pytestmark = pytest.mark.full
 
@@ -56,12 +57,17 @@ async def test_entry_is_stored(client: AsyncClient) -> None:
 """
 
 
-def follow(project: Path, section: str) -> int:
-    """Make the edits that a section of the README shows; return how many files they touch."""
+def section(project: Path, title: str) -> str:
+    """Return what the README says below a title."""
     [text] = re.findall(
-        rf"^## {section}\n(.*?)(?=^## |\Z)", (project / "README.md").read_text(), re.DOTALL | re.M
+        rf"^## {title}\n(.*?)(?=^## |\Z)", (project / "README.md").read_text(), re.DOTALL | re.M
     )
-    edits = [*EDIT.finditer(text)]
+    return str(text)
+
+
+def follow(project: Path, title: str) -> int:
+    """Make the edits that a section of the README shows; return how many files they touch."""
+    edits = [*EDIT.finditer(section(project, title))]
     for edit in edits:
         path = project / edit["file"]
         before = path.read_text()
@@ -104,3 +110,21 @@ def test_one_more_database(bake: Bake) -> None:
     assert re.search(r"^logging \(.*\): 1 applied: \w+$", made.stdout, re.M)
     make(project, "format")
     make(project, "check", "test", 'ARGS=-m "not load" --db=sqlite')
+
+
+DELETIONS = re.findall(r"^- (.*)[.:]", section(ROOT / SERVICE, "What may be deleted"), re.M)
+
+
+@pytest.mark.parametrize("item", DELETIONS)
+def test_what_may_be_deleted(bake: Bake, item: str) -> None:
+    project = bake()
+    paths = [project / name for name in re.findall(r"`([^`]+)`", item)]
+    for path in paths:
+        assert path.exists() or path.name == ".gitlab-ci.yml"  # which another answer would bring
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+    # Not what is in tests/sessions/, which reads code and nothing else, and takes most of the time.
+    make(project, "test", 'ARGS=-m "not load" --db=sqlite --ignore=tests/sessions')

@@ -118,19 +118,13 @@ def test_update_with_cruft_keeps_what_the_owner_has_edited(
 
 
 def test_answer_that_is_changed_afterwards_takes_its_files_along(
-    project: Path, repository: Path, folder: Path
+    project: Path, repository: Path, folder: Path, render: Render
 ) -> None:
     [command] = re.findall(r"^    cruft (update --variables.*)$", README.read_text(), re.M)
-    cruft(
-        folder,
-        "create",
-        "--no-input",
-        "--extra-context",
-        '{"project_slug": "changed"}',
-        str(repository),
-    )
+    render("--output-dir", str(folder), template=repository, project_slug="changed")
     changed = folder / "changed"
-    commit(changed)
+    answers = json.dumps({"project_slug": "changed"})
+    cruft(changed, "link", "--no-input", "--extra-context", answers, str(repository))
     edit(changed)
 
     cruft(changed, *shlex.split(command), "--skip-apply-ask")

@@ -1,4 +1,4 @@
-"""What the README shows works, links lead somewhere, and .env.example is complete."""
+"""What the README shows works, and links lead somewhere."""
 
 import asyncio
 import os
@@ -13,7 +13,6 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import select
 
-from app.core.config import DatabaseSettings, Settings, get_settings
 from app.core.db import session_scope
 from app.models import User
 
@@ -62,19 +61,3 @@ def test_every_file_of_the_promises_is_in_their_table() -> None:
     tests = (ROOT / "tests" / "sessions").resolve().glob("test_*.py")
 
     assert {*tests} <= {*links(ROOT / "docs" / "sessions.md")}
-
-
-def test_example_of_the_environment_holds_every_setting_with_its_default(
-    environment: pytest.MonkeyPatch,
-) -> None:
-    environment.delenv("ENVIRONMENT")
-    defaults = get_settings()
-    example = (ROOT / ".env.example").read_text()
-    names = re.findall(r"^([A-Z_]+)=", example, flags=re.MULTILINE)
-    settings = [name.upper() for name in Settings.model_fields if name != "databases"]
-    settings += [f"DATABASES__PRIMARY__{name.upper()}" for name in DatabaseSettings.model_fields]
-    environment.setitem(Settings.model_config, "env_file", ROOT / ".env.example")
-    get_settings.cache_clear()
-
-    assert sorted(settings) == sorted(names)
-    assert defaults == get_settings()

@@ -1,12 +1,21 @@
+import re
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 from sqlalchemy import make_url
 
-from app.core.config import DATABASES, Settings, get_database, get_settings, variable
+from app.core.config import (
+    DATABASES,
+    DatabaseSettings,
+    Settings,
+    get_database,
+    get_settings,
+    variable,
+)
 from app.core.errors import ConfigurationError, DatabaseNotFoundError
 
+EXAMPLE = Path(__file__).parents[2] / ".env.example"
 SECRET = "p%40:/?#&ü"
 
 
@@ -252,3 +261,19 @@ def test_secrets_are_in_no_repr(environment: pytest.MonkeyPatch) -> None:
 def test_settings_cannot_be_changed_in_flight() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         get_database().pool_size = 1  # type: ignore[misc]
+
+
+def test_example_of_the_environment_holds_every_setting_with_its_default(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.delenv("ENVIRONMENT")
+    defaults = get_settings()
+    example = EXAMPLE.read_text()
+    names = re.findall(r"^([A-Z_]+)=", example, flags=re.MULTILINE)
+    settings = [name.upper() for name in Settings.model_fields if name != "databases"]
+    settings += [f"DATABASES__PRIMARY__{name.upper()}" for name in DatabaseSettings.model_fields]
+    environment.setitem(Settings.model_config, "env_file", EXAMPLE)
+    get_settings.cache_clear()
+
+    assert sorted(settings) == sorted(names)
+    assert defaults == get_settings()
