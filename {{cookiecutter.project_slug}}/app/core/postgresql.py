@@ -6,7 +6,6 @@ import selectors
 from functools import partial
 from time import monotonic
 from typing import Any, cast
-from uuid import uuid4
 
 import asyncpg
 from sqlalchemy import Connection, Engine, event
@@ -41,27 +40,44 @@ class HonestConnection(asyncpg.Connection):  # type: ignore[misc]
         return status
 
 
+def with_limits(limits: dict[str, str]) -> type[HonestConnection]:
+    """Return a class of connections that set these limits anew in each transaction.
+
+    They travel in the message that begins it, and cost no round trip of their own.
+    """
+    settings = "".join(f" SET LOCAL {name} = {value};" for name, value in limits.items())
+
+    class LimitedConnection(HonestConnection):
+        async def execute(self, query: str, *args: Any, **options: Any) -> str:
+            if query.startswith("BEGIN"):
+                query += settings
+            return await super().execute(query, *args, **options)
+
+    return LimitedConnection
+
+
 def engine_options(settings: DatabaseSettings, *, read_only: bool) -> dict[str, Any]:
     """Return what `create_async_engine` is to be called with beside the URL and the pool."""
     arguments: dict[str, Any] = {"connection_class": HonestConnection}
     options: dict[str, Any] = {"connect_args": arguments}
-    if settings.pgbouncer:
-        # A pooler hands each transaction another server connection: nothing that is prepared or
-        # set on one can be relied on in the next.
-        arguments |= {
-            "statement_cache_size": 0,
-            "prepared_statement_cache_size": 0,
-            "prepared_statement_name_func": lambda: f"__asyncpg_{uuid4()}__",
-        }
-        if read_only:
-            options["execution_options"] = {"postgresql_readonly": True}
-        return options
     timeouts = {
         "statement_timeout": settings.statement_timeout,
         "lock_timeout": settings.lock_timeout,
         "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout,
     }
     server = {name: str(math.ceil(seconds * 1000)) for name, seconds in timeouts.items()}
+    if settings.pgbouncer:
+        # A pooler hands each transaction another server connection: nothing that is prepared or
+        # set on one can be relied on in the next. Without caches, asyncpg gives a prepared statement
+        # no name, and the server forgets it with the next one; named ones would stay for ever.
+        arguments |= {
+            "connection_class": with_limits(server),
+            "prepared_statement_cache_size": 0,
+            "statement_cache_size": 0,
+        }
+        if read_only:
+            options["execution_options"] = {"postgresql_readonly": True}
+        return options
     if read_only:
         server["default_transaction_read_only"] = "on"
         options["isolation_level"] = "AUTOCOMMIT"
