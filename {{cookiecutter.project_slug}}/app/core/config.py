@@ -48,6 +48,7 @@ class DatabaseSettings(BaseModel):
     database_url: DatabaseUrl | None = None
     dev_database_url: DatabaseUrl | None = None
     read_database_url: DatabaseUrl | None = None
+    read_fallback: bool = False
     migration_database_url: DatabaseUrl | None = None
 
     host: str | None = None
@@ -92,6 +93,12 @@ class DatabaseSettings(BaseModel):
         if read_only and self.read_database_url:
             return self._resolved("read_database_url")
         return self._resolved("database_url")
+
+    def fallback_url(self, url: URL) -> URL | None:
+        """Return what read-only sessions use while the replica at this URL does not answer."""
+        if self.read_fallback and self.read_database_url and url is self.url(read_only=True):
+            return self.url()
+        return None
 
     def migration_url(self) -> URL:
         """Return the URL for DDL: a direct one where requests go through a pooler."""

@@ -9,7 +9,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from app.core import postgresql, sqlite
+from app.core import postgresql, replica, sqlite
 from app.core.config import DatabaseSettings
 from app.core.pool import FairPool
 
@@ -67,6 +67,11 @@ def _make(url: URL, settings: DatabaseSettings, *, read_only: bool, **pool: Any)
     engine = create_async_engine(
         url, hide_parameters=True, json_serializer=_to_json, **options, **pool
     )
+    fallback = settings.fallback_url(url) if read_only else None
+    if (
+        fallback and driver is postgresql
+    ):  # before its own listeners: the first that connects is asked
+        replica.fall_back(engine.sync_engine, fallback, options["connect_args"])
     if driver:
         driver.add_listeners(engine.sync_engine, read_only=read_only)
     event.listen(engine.sync_engine, "handle_error", _translate_loss)

@@ -86,7 +86,7 @@ def engine_options(settings: DatabaseSettings, *, read_only: bool) -> dict[str, 
 
 
 def add_listeners(engine: Engine, *, read_only: bool) -> None:
-    event.listen(engine, "do_connect", _connect)
+    event.listen(engine, "do_connect", connect)
     event.listen(engine, "checkin", _take_back)
     event.listen(engine, "checkout", _refuse_stale)
     if read_only:
@@ -95,7 +95,7 @@ def add_listeners(engine: Engine, *, read_only: bool) -> None:
         event.listen(engine, "checkin", partial(_end_of_transactions, engine.dialect))
 
 
-def _connect(
+def connect(
     dialect: Dialect, _: ConnectionPoolEntry, args: list[Any], parameters: dict[str, Any]
 ) -> Any:
     """Connect, and let whatever keeps us from it be an `OperationalError` without a SQLSTATE.
