@@ -32,8 +32,13 @@ SETTINGS = {
     "server_tls_sslmode": "prefer",
 }
 
-# Stops a PgBouncer whose run has been killed before it could do so.
-GUARD = "import os, sys; sys.stdin.readline() or os.kill(int(sys.argv[1]), 9)"
+# Removes a PgBouncer whose run has been killed before it could do so.
+GUARD = """
+import os, shutil, sys
+if not sys.stdin.readline():
+    os.kill(int(sys.argv[1]), 9)
+    shutil.rmtree(sys.argv[2])
+"""
 
 
 class PgBouncer:
@@ -73,7 +78,7 @@ class PgBouncer:
         socket_.unlink(missing_ok=True)
         with (self._folder / "log").open("a") as log:
             self._process = subprocess.Popen([find(), "--quiet", self._configuration], stderr=log)
-        self._guard = launch(sys.executable, "-c", GUARD, str(self._process.pid))
+        self._guard = launch(sys.executable, "-c", GUARD, str(self._process.pid), str(self._folder))
         deadline = time.monotonic() + SECONDS_TO_START
         while not _listens(socket_):
             if self._process.poll() is not None or time.monotonic() > deadline:
