@@ -60,7 +60,7 @@ async def dispose(engine: AsyncEngine) -> None:
 def _make(url: URL, settings: DatabaseSettings, *, read_only: bool, **pool: Any) -> AsyncEngine:
     driver = DRIVERS.get(url.get_driver_name())
     if driver:
-        options = driver.engine_options(settings, read_only=read_only)
+        options = driver.engine_options(url, settings, read_only=read_only)
     else:  # one that we know nothing about
         options = {"pool_pre_ping": True}
     # Parameters are somebody's data: they do not belong into error messages.
@@ -68,7 +68,7 @@ def _make(url: URL, settings: DatabaseSettings, *, read_only: bool, **pool: Any)
         url, hide_parameters=True, json_serializer=_to_json, **options, **pool
     )
     if driver:
-        driver.add_listeners(engine.sync_engine, read_only=read_only)
+        driver.add_listeners(engine.sync_engine, settings, read_only=read_only)
     event.listen(engine.sync_engine, "handle_error", _translate_loss)
     return engine
 
