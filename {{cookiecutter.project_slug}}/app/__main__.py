@@ -45,15 +45,21 @@ def serve(
 
 
 @cli.command()
-def migrate(database: Database = None) -> None:
+def migrate(
+    database: Database = None,
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Write the SQL instead of running it.")
+    ] = False,
+) -> None:
     """Bring databases to their newest revision."""
     with _migrations() as migrations:
         for name in _names(migrations, database):
-            revisions = migrations.pending(name)
-            if revisions:
-                migrations.upgrade(name)
-            count = _count(revisions, "applied") or "nothing to do"
-            typer.echo(f"{_where(migrations, name)}: {count}")
+            if sql:
+                typer.echo(f"-- {_where(migrations, name)}")
+                migrations.write_sql(name)
+            else:
+                count = _count(migrations.upgrade(name), "applied") or "nothing to do"
+                typer.echo(f"{_where(migrations, name)}: {count}")
 
 
 @cli.command()

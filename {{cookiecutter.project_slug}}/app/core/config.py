@@ -66,6 +66,7 @@ class DatabaseSettings(BaseModel):
     statement_timeout: Seconds = 30
     lock_timeout: Seconds = 10
     idle_in_transaction_timeout: Seconds = 60
+    migration_lock_timeout: Seconds = 300
     application_name: str = Field(NAME, max_length=63)
     pgbouncer: bool = False
 
@@ -138,7 +139,7 @@ class Settings(BaseSettings):
     log_format: Literal["text", "json"] | None = None
     migrate_on_start: bool = False
     shutdown_delay: float = Field(1, ge=0, le=3600)
-    shutdown_timeout: float = Field(20, ge=0, le=3600)
+    shutdown_timeout: int = Field(20, ge=0, le=3600)
     database_url: DatabaseUrl | None = None
     dev_database_url: DatabaseUrl | None = None
     databases: dict[str, DatabaseSettings] = {}
