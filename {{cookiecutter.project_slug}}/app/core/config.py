@@ -144,6 +144,10 @@ class Settings(BaseSettings):
     dev_database_url: DatabaseUrl | None = None
     databases: dict[str, DatabaseSettings] = {}
 
+    @property
+    def logs_as(self) -> Literal["text", "json"]:
+        return self.log_format or ("json" if self.environment == "production" else "text")
+
     @field_validator("databases", mode="before")
     @classmethod
     def _fold_case(cls, databases: object) -> object:

@@ -12,6 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from app.core import postgresql, sqlite
 from app.core.config import DatabaseSettings
 from app.core.pool import FairPool
+from app.core.timing import measure
 
 DRIVERS = {"asyncpg": postgresql, "aiosqlite": sqlite}
 
@@ -31,6 +32,12 @@ def make_engine(url: URL, settings: DatabaseSettings, *, read_only: bool = False
         # would cost the connection.
         pool["pool_reset_on_return"] = None
     return _make(url, settings, read_only=read_only, **pool)
+
+
+def make_probe_engine(settings: DatabaseSettings) -> AsyncEngine:
+    """Return an engine to ask whether the database is there: one connection, for nobody else's use."""
+    alone = settings.model_copy(update={"pool_size": 1, "max_overflow": 0})
+    return make_engine(settings.url(), alone, read_only=True)
 
 
 def make_migration_engine(settings: DatabaseSettings) -> AsyncEngine:
@@ -70,6 +77,7 @@ def _make(url: URL, settings: DatabaseSettings, *, read_only: bool, **pool: Any)
     if driver:
         driver.add_listeners(engine.sync_engine, settings, read_only=read_only)
     event.listen(engine.sync_engine, "handle_error", _translate_loss)
+    measure(engine.sync_engine)
     return engine
 
 

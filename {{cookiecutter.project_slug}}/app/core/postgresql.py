@@ -19,6 +19,7 @@ from sqlalchemy.util import await_only
 from app.core.config import DatabaseSettings
 from app.core.errors import TransactionFailedError
 from app.core.libpq import give_types
+from app.core.timing import work
 
 IDLE_BEFORE_PING = 1.0  # seconds
 PING_TIMEOUT = 2.0  # seconds
@@ -36,8 +37,15 @@ class HonestConnection(asyncpg.Connection):  # type: ignore[misc]
     """
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
-        status: str = await super().execute(query, *args, **options)
-        if status == "ROLLBACK" and query.upper().startswith("COMMIT"):
+        if not query.upper().startswith("COMMIT"):
+            return str(await super().execute(query, *args, **options))
+        began = monotonic()
+        try:
+            status: str = await super().execute(query, *args, **options)
+        finally:
+            if done := work.get():
+                done.seconds += monotonic() - began
+        if status == "ROLLBACK":
             raise TransactionFailedError
         return status
 

@@ -5,6 +5,7 @@ These functions run an event loop of their own; within one, call them in `asynci
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -26,6 +27,8 @@ from app.migrations.lock import lock
 Result = TypeVar("Result")
 
 FOLDER = Path(__file__).parent
+
+logger = logging.getLogger(__name__)
 
 
 def databases() -> list[str]:
@@ -69,6 +72,14 @@ def upgrade(database: str) -> list[str]:
     return run(database, apply)
 
 
+def upgrade_all() -> None:
+    """Bring every database to its newest revision, and log what was done."""
+    for name in databases():
+        revisions = upgrade(name)
+        if revisions:
+            logger.info("%s: %s applied: %s", name, len(revisions), ", ".join(revisions))
+
+
 def write_sql(database: str) -> None:
     """Write to standard output what `upgrade` would do."""
     current = run(database, current_heads)
@@ -91,9 +102,16 @@ def current_heads(connection: Connection) -> tuple[str, ...]:
     return heads
 
 
+def is_behind(database: str, current: tuple[str, ...]) -> bool:
+    """Say whether a database that has these revisions lacks one."""
+    return {*current} <= {*shipped(database)} and not {*current} >= {*shipped(database)[-1:]}
+
+
 @cache
 def shipped(database: str) -> list[str]:
     """Return all revisions of a database, the oldest first."""
+    if not (FOLDER / database).is_dir():
+        return []
     script = ScriptDirectory.from_config(config(database))
     return [revision.revision for revision in reversed([*script.walk_revisions()])]
 
