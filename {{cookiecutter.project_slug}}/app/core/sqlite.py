@@ -1,21 +1,25 @@
 """What SQLite needs, through aiosqlite, to keep the promises that PostgreSQL keeps by itself."""
 
 import asyncio
+import sqlite3
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import Event
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_only
 
 from app.core.config import DatabaseSettings
 from app.core.errors import TransactionFailedError
 
 BUSY_TIMEOUT = 5.0  # seconds
+SECONDS_BETWEEN_TRIES = 0.01
 BEGIN = "BEGIN"
 QUERY_ONLY = "PRAGMA query_only"
 STEPS_BETWEEN_QUESTIONS = 100_000  # of SQLite's virtual machine
@@ -27,7 +31,7 @@ def is_in_memory(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
 
 
-def engine_options(settings: DatabaseSettings, *, read_only: bool) -> dict[str, Any]:
+def engine_options(_: URL, __: DatabaseSettings, *, read_only: bool) -> dict[str, Any]:
     """Return what `create_async_engine` is to be called with beside the URL and the pool.
 
     An isolation level of None for the driver: it begins no transaction of its own, `_begin` does.
@@ -41,7 +45,7 @@ def read_only_view(engine: AsyncEngine) -> AsyncEngine:
     return engine.execution_options(read_only=True)
 
 
-def add_listeners(engine: Engine, *, read_only: bool) -> None:
+def add_listeners(engine: Engine, _: DatabaseSettings, *, read_only: bool) -> None:
     event.listen(engine, "do_connect", _make_folder)
     event.listen(engine, "connect", _enforce_foreign_keys)
     event.listen(engine, "connect", _stop_once)
@@ -84,8 +88,18 @@ def ignore_foreign_keys(connection: Any, _: ConnectionPoolEntry) -> None:
 
 
 def _write_ahead(connection: Any, _: ConnectionPoolEntry) -> None:
-    """Let readers not wait for a writer, nor a writer for readers."""
-    _execute(connection, "PRAGMA journal_mode = WAL")
+    """Let readers not wait for a writer, nor a writer for readers.
+
+    Of processes that do this to a new file at once, SQLite refuses some without the busy timeout.
+    """
+    deadline = monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            return _execute(connection, "PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() > deadline:
+                raise
+        await_only(asyncio.sleep(SECONDS_BETWEEN_TRIES))
 
 
 def _refuse_writes(connection: Any, _: ConnectionPoolEntry) -> None:

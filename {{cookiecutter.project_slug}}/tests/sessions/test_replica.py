@@ -219,8 +219,8 @@ async def test_one_read_waits_for_a_replica_that_hangs_and_the_others_do_not(
     databases: None, environment: pytest.MonkeyPatch
 ) -> None:
     async with silence() as (port, guests):
-        hanging = f"postgresql://u:hidden@127.0.0.1:{port}/d?connect_timeout=1"
-        configure(environment, read_database_url=hanging, read_fallback=True)
+        hanging = f"postgresql://u:hidden@127.0.0.1:{port}/d"
+        configure(environment, read_database_url=hanging, read_fallback=True, connect_timeout=0.3)
 
         for _ in range(3):
             assert await reads_replica() == [False, False]
