@@ -1,5 +1,6 @@
 """The command line: python -m app serve | migrate | check."""
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from sqlalchemy.exc import DBAPIError
 from app import DESCRIPTION
 from app.core.config import get_settings
 from app.core.errors import ConfigurationError
-from app.core.logging import LOGGING
+from app.core.logging import logging_config
 
 # Typer's own tracebacks would show local variables, and among them secrets.
 cli = typer.Typer(help=DESCRIPTION, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -30,7 +31,9 @@ def serve(
     reload: Annotated[bool, typer.Option(help="Start anew when a file changes.")] = False,
 ) -> None:
     """Answer requests until told to stop."""
-    get_settings()
+    settings = get_settings()
+    if reload:
+        os.environ["SHUTDOWN_DELAY"] = "0"  # of the process that is started anew
     # When it has stopped, uvicorn sends itself the signal that it was stopped with.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     uvicorn.run(
@@ -40,20 +43,27 @@ def serve(
         workers=workers,
         reload=reload,
         access_log=False,  # LogRequests writes one
-        log_config=LOGGING,
+        log_config=logging_config(settings.log_level, settings.logs_as),
+        timeout_graceful_shutdown=settings.shutdown_timeout,
     )
 
 
 @cli.command()
-def migrate(database: Database = None) -> None:
+def migrate(
+    database: Database = None,
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Write the SQL instead of running it.")
+    ] = False,
+) -> None:
     """Bring databases to their newest revision."""
     with _migrations() as migrations:
         for name in _names(migrations, database):
-            revisions = migrations.pending(name)
-            if revisions:
-                migrations.upgrade(name)
-            count = _count(revisions, "applied") or "nothing to do"
-            typer.echo(f"{_where(migrations, name)}: {count}")
+            if sql:
+                typer.echo(f"-- {_where(migrations, name)}")
+                migrations.write_sql(name)
+            else:
+                count = _count(migrations.upgrade(name), "applied") or "nothing to do"
+                typer.echo(f"{_where(migrations, name)}: {count}")
 
 
 @cli.command()

@@ -1,4 +1,4 @@
-"""The sessions that a route may ask for.
+"""What a route may ask for: sessions, and what the service knows of its health.
 
 `scope="function"` is what makes FastAPI commit before the answer leaves. It is part of the key by
 which FastAPI shares a session within a request, so it stands in aliases, and in aliases only.
@@ -9,10 +9,11 @@ refuses a write. Beside a writing one in a request, it sees what is committed.
 
 from typing import Annotated
 
-from fastapi import Depends
+from fastapi import Depends, Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import get_session
+from app.services.health import HealthService
 
 SessionDep = Annotated[AsyncSession, Depends(get_session(), scope="function")]
 PrimarySessionDep = SessionDep
@@ -24,3 +25,11 @@ AnalyticsReadSessionDep = Annotated[
     AsyncSession, Depends(get_session("analytics", read_only=True), scope="function")
 ]
 # {% endif %}
+
+
+async def _get_health(request: Request) -> HealthService:
+    health: HealthService = request.app.state.health
+    return health
+
+
+HealthDep = Annotated[HealthService, Depends(_get_health)]

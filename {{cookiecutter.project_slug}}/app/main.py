@@ -1,38 +1,56 @@
 """The application: what starts, what is mounted, what stops."""
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
 
 from app import DESCRIPTION, TITLE, __version__
+from app.core.bodies import LimitBody
 from app.core.config import get_settings
 from app.core.db import dispose_engines
 from app.core.disconnects import CancelOnDisconnect
 from app.core.garbage import leave_alone_what_is_loaded
 from app.core.logging import LogRequests
-from app.core.problems import add_problem_handlers  # {%- if cookiecutter.__analytics +%}
-from app.routers.events import router as events
+from app.core.problems import add_problem_handlers
+from app.core.shutdown import delayed_stop  # {%- if cookiecutter.__analytics +%}
+from app.routers.events import router as events  # {%- endif +%}
+from app.routers.health import router as health  # {%- if cookiecutter.__analytics +%}
 from app.routers.reports import router as reports  # {%- endif +%}
 from app.routers.users import router as users
+from app.services.health import HealthService
+
+MAX_BODY_SIZE = 10 * 2**20  # bytes of a request
+SECONDS_TO_CLOSE = 5
 
 
 @asynccontextmanager
-async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
-    get_settings()  # a setting that is missing or wrong stops the start, not the first request
+async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
+    settings = get_settings()  # what is wrong with one stops the start, not the first request
+    if settings.migrate_on_start:
+        from app.migrations import upgrade_all  # noqa: PLC0415, only then is Alembic needed
+
+        await asyncio.to_thread(upgrade_all)
     leave_alone_what_is_loaded()
     try:
-        yield
+        with delayed_stop(settings.shutdown_delay, app.state.health.stop):
+            yield
     finally:
-        await dispose_engines()
+        with suppress(TimeoutError):  # of servers that do not answer any more
+            async with asyncio.timeout(SECONDS_TO_CLOSE):
+                await dispose_engines()
 
 
 def create_app() -> FastAPI:
     """Return a new application; nothing is read or opened before it starts."""
     app = FastAPI(title=TITLE, description=DESCRIPTION, version=__version__, lifespan=lifespan)
+    app.state.health = HealthService()
+    app.add_middleware(LimitBody, size=MAX_BODY_SIZE)
     app.add_middleware(CancelOnDisconnect)
-    app.add_middleware(LogRequests)  # around the other one: the last is the outermost
+    app.add_middleware(LogRequests)  # around the others: the last is the outermost
     add_problem_handlers(app)
+    app.include_router(health)
     app.include_router(users)
     # {% if cookiecutter.__analytics %}
     app.include_router(events)

@@ -6,11 +6,13 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import Row, text
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
+from sqlalchemy.pool import NullPool
 
 from app.core.config import get_database
 from app.core.engines import make_migration_engine
 from app.core.registry import _databases
+from app.core.urls import resolve_async_url
 from tests.harness.connections import OWN
 from tests.support import until
 
@@ -50,6 +52,16 @@ async def fetch(statement: str) -> Sequence[Row[Any]]:
     """Ask the primary database, on such a connection."""
     async with observer() as connection:
         return (await connection.execute(text(statement))).all()
+
+
+async def execute_script(url: str, script: str) -> None:
+    """Run several statements on a database, as psql and its like do, and commit."""
+    engine = create_async_engine(resolve_async_url(url), poolclass=NullPool)
+    async with engine.connect() as connection:
+        driver = (await connection.get_raw_connection()).driver_connection
+        assert driver
+        await (driver.executescript if engine.name == "sqlite" else driver.execute)(script)
+    await engine.dispose()
 
 
 async def stored_users() -> int:

@@ -32,7 +32,10 @@ class Serving(NamedTuple):
 
 @contextmanager
 def serving(*arguments: str, variables: dict[str, str], folder: Path) -> Iterator[Serving]:
-    """Serve until the end of the block, with these variables and in a folder without a .env."""
+    """Serve until the end of the block, with these variables and in a folder without a .env.
+
+    It stops without a delay, if they do not say otherwise.
+    """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     log = folder / "served.log"
@@ -40,7 +43,7 @@ def serving(*arguments: str, variables: dict[str, str], folder: Path) -> Iterato
         process = subprocess.Popen(
             [sys.executable, "-m", "app", "serve", "--port", str(port), *arguments],
             cwd=folder,
-            env=variables,
+            env={"SHUTDOWN_DELAY": "0", **variables},
             stderr=output,
         )
     serving = Serving(f"http://127.0.0.1:{port}", process, log)

@@ -1,5 +1,6 @@
 """python -m app, as people type it."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from sqlalchemy import make_url
 from app import migrations
 from app.core.config import variable
 from tests.harness.backends import Backend
+from tests.inspection import execute_script
 from tests.processes import serving
 
 ROOT = Path(__file__).parents[1]
@@ -74,6 +76,45 @@ def test_one_database_can_be_migrated_alone(variables: dict[str, str], tmp_path:
     assert len(DATABASES) - 1 == after.stdout.count(" pending: ")
 
 
+def test_sql_that_is_written_makes_what_migrate_would_have_made(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    arguments = ["migrate", "--database", "primary", "--sql"]
+    written = run(*arguments, variables=variables, folder=tmp_path)
+    assert run("check", variables=variables, folder=tmp_path).returncode == 1  # it is only written
+
+    url = variables.get(variable("primary"), f"sqlite:///{tmp_path}/var/primary.db")
+    asyncio.run(execute_script(url, written.stdout))
+
+    assert run(*arguments, variables=variables, folder=tmp_path).stdout.count("\n") == 1
+    checked = run("check", "--database", "primary", variables=variables, folder=tmp_path)
+    assert checked.returncode == 0
+
+
+@pytest.mark.load
+def test_ten_processes_that_start_at_once_apply_each_revision_once(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "app", "migrate"]
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=variables,
+            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(10)
+    ]
+    lines = [line for process in processes for line in process.communicate()[0].splitlines()]
+
+    assert [0] * 10 == [process.returncode for process in processes], lines
+    assert [line for line in sorted(lines) if not line.endswith(": nothing to do")] == [
+        said(name, "applied", variables) for name in DATABASES
+    ]
+
+
 MISTAKES = [
     (["migrate", "--database", "nope"], {}, "error: no database 'nope' has migrations; these"),
     (["check"], {"ENVIRONMENT": "prod"}, "error: ENVIRONMENT: Input should be 'local', "),
@@ -82,6 +123,12 @@ MISTAKES = [
         ["migrate", "--database", "primary"],
         {"DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/d"},
         "error: the database 'primary' cannot be used: ",
+    ),
+    (
+        ["migrate", "--database", "primary"],
+        {"DATABASES__PRIMARY__PGBOUNCER": "yes", "DATABASE_URL": "postgresql://u:hidden@h/d"},
+        "error: a lock is nothing that PgBouncer can hold: "
+        "set DATABASES__PRIMARY__MIGRATION_DATABASE_URL\n",
     ),
     (["check"], {"DATABASE_URL": "mysql://u:hidden@h/d"}, "error: DATABASE_URL: the database"),
 ]

@@ -17,6 +17,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 from sqlalchemy import URL
 
+from app import NAME
 from app.core.errors import ConfigurationError, DatabaseNotFoundError
 from app.core.urls import refuse_unusable_driver, resolve_async_url
 
@@ -60,9 +61,13 @@ class DatabaseSettings(BaseModel):
     max_overflow: int = Field(0, ge=0)
     pool_timeout: Seconds = 5
     pool_recycle: Seconds = 1800
+    connect_timeout: float = Field(5, gt=0, le=2_000_000)
+    tcp_keepalive: Seconds = 30
     statement_timeout: Seconds = 30
     lock_timeout: Seconds = 10
     idle_in_transaction_timeout: Seconds = 60
+    migration_lock_timeout: Seconds = 300
+    application_name: str = Field(NAME, max_length=63)
     pgbouncer: bool = False
 
     _name: str = PrivateAttr("")
@@ -130,9 +135,18 @@ class Settings(BaseSettings):
     )
 
     environment: Literal["local", "test", "production"] = "local"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    log_format: Literal["text", "json"] | None = None
+    migrate_on_start: bool = False
+    shutdown_delay: float = Field(1, ge=0, le=3600)
+    shutdown_timeout: int = Field(20, ge=0, le=3600)
     database_url: DatabaseUrl | None = None
     dev_database_url: DatabaseUrl | None = None
     databases: dict[str, DatabaseSettings] = {}
+
+    @property
+    def logs_as(self) -> Literal["text", "json"]:
+        return self.log_format or ("json" if self.environment == "production" else "text")
 
     @field_validator("databases", mode="before")
     @classmethod

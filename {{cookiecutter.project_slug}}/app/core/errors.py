@@ -1,6 +1,7 @@
 """What can go wrong, and the status each answers with."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import exc
 
@@ -15,6 +16,7 @@ class Problem:
     title: str
     detail: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    members: dict[str, Any] = field(default_factory=dict)  # beside those of RFC 9457
 
 
 class ConfigurationError(ValueError):
@@ -64,7 +66,23 @@ class InvalidCursorError(ServiceError):
     title = "Invalid cursor"
 
 
+class NotReadyError(ServiceError):
+    """The service should get no work now; `databases` has the state of each that was asked."""
+
+    status = 503
+    title = "Service unavailable"
+
+    def __init__(self, detail: str, **members: Any) -> None:
+        super().__init__(detail)
+        self.members = members
+
+    def problem(self) -> Problem:
+        return Problem(self.status, self.title, str(self), RETRY_AFTER, self.members)
+
+
 INTERNAL = Problem(500, "Internal server error")
+TOO_LARGE = Problem(413, "Content Too Large")
+READ_ONLY = Problem(500, INTERNAL.title)
 DUPLICATE = Problem(409, "Conflict", "Another record already has this value.")
 REFERENCED = Problem(
     409, "Conflict", "A record that it refers to is missing, or another one refers to it."
@@ -87,6 +105,7 @@ DATABASE_PROBLEMS = {
     "23505": DUPLICATE,  # unique violation
     "23514": REJECTED,  # check violation
     "23P01": DUPLICATE,  # exclusion violation
+    "25006": READ_ONLY,  # read-only SQL transaction
     "40001": RETRY,  # serialization failure
     "40P01": RETRY,  # deadlock
     "53": OVERLOADED,  # insufficient resources, among them too many connections
@@ -103,6 +122,7 @@ DATABASE_PROBLEMS = {
     "SQLITE_FULL": OVERLOADED,
     "SQLITE_IOERR": OVERLOADED,
     "SQLITE_LOCKED": RETRY,
+    "SQLITE_READONLY": READ_ONLY,
 }
 
 

@@ -3,6 +3,7 @@
 import logging
 import re
 from contextvars import ContextVar
+from http import HTTPStatus
 from random import getrandbits
 from time import perf_counter
 from typing import Any
@@ -10,8 +11,12 @@ from urllib.parse import quote
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.core.timing import DatabaseWork, work
+
 REQUEST_ID = "X-Request-ID"
 REQUEST_ID_KEY = REQUEST_ID.lower().encode()
+
+LINE = "%(method)s %(route)s %(status)s %(duration_ms)s ms, %(statements)s statements %(database_ms)s ms"
 
 logger = logging.getLogger(__name__)
 
@@ -21,26 +26,41 @@ _is_sane = re.compile(rb"[A-Za-z0-9._:+/=-]{1,128}").fullmatch
 
 
 class KnowsRequest(logging.Filter):
-    """Give every record the id of the request that it is about."""
+    """Give every record the id of the request that it is about, and take uvicorn's colours from it."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = request_id.get()
+        vars(record).pop("color_message", None)
         return True
 
 
-# For `logging.config.dictConfig`, and for uvicorn, whose loggers end here too.
-LOGGING: dict[str, Any] = {
-    "version": 1,
-    "disable_existing_loggers": False,
-    "filters": {"request": {"()": KnowsRequest}},
-    "formatters": {
-        "line": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"}
-    },
-    "handlers": {
-        "stderr": {"class": "logging.StreamHandler", "filters": ["request"], "formatter": "line"}
-    },
-    "root": {"level": "INFO", "handlers": ["stderr"]},
-}
+def logging_config(level: str, log_format: str) -> dict[str, Any]:
+    """Return what `logging.config.dictConfig` and uvicorn take, whose loggers end here too."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "filters": {"request": {"()": KnowsRequest}},
+        "formatters": {
+            "text": {"format": "%(asctime)s %(levelname)s %(name)s [%(request_id)s] %(message)s"},
+            "json": {
+                "()": "pythonjsonlogger.json.JsonFormatter",
+                "fmt": "{levelname}{name}{message}",
+                "style": "{",
+                "rename_fields": {"levelname": "level", "name": "logger"},
+                "timestamp": True,
+            },
+        },
+        "handlers": {
+            "stderr": {
+                "class": "logging.StreamHandler",
+                "filters": ["request"],
+                "formatter": log_format,
+            }
+        },
+        # What they have to say besides is no news: that a pool is disposed of, which plugins there are.
+        "loggers": {name: {"level": "WARNING"} for name in ("alembic", "app.core.pool")},
+        "root": {"level": level, "handlers": ["stderr"]},
+    }
 
 
 class LogRequests:
@@ -61,6 +81,8 @@ class LogRequests:
         status = 500  # what an error is answered with, outside of here
         key = _id_of(scope)
         request_id.set(key)
+        done = DatabaseWork()
+        work.set(done)
         scope.setdefault("state", {})["request_id"] = key  # for what runs in another context
 
         async def send_with_id(message: Message) -> None:
@@ -74,8 +96,24 @@ class LogRequests:
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            milliseconds = ((end or perf_counter()) - begin) * 1000
-            logger.info("%s %s %s %.1f ms", scope["method"], _route(scope), status, milliseconds)
+            _log(scope, status, (end or perf_counter()) - begin, done)
+
+
+def _log(scope: Scope, status: int, seconds: float, done: DatabaseWork) -> None:
+    # Who asks for the service's health asks all the time.
+    is_news = status >= HTTPStatus.BAD_REQUEST or not scope["path"].startswith("/health/")
+    level = logging.INFO if is_news else logging.DEBUG
+    if not logger.isEnabledFor(level):
+        return
+    fields = {
+        "method": scope["method"],
+        "route": _route(scope),
+        "status": status,
+        "duration_ms": round(seconds * 1000, 1),
+        "database_ms": round(done.seconds * 1000, 1),
+        "statements": done.statements,
+    }
+    logger.log(level, LINE, fields, extra=fields)
 
 
 def _id_of(scope: Scope) -> str:
@@ -88,7 +126,8 @@ def _id_of(scope: Scope) -> str:
 def _route(scope: Scope) -> str:
     """Return the path as the router has it: what stands for its parameters may be personal.
 
-    What was added to it by `include_router(prefix=…)` or `mount()` is not in it.
+    What was added to it by `mount()` is not in it.
     """
-    path: str | None = getattr(scope.get("route"), "path", None)
+    chosen = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
+    path: str | None = getattr(chosen, "path", None)
     return quote(scope["path"], errors="replace") if path is None else path

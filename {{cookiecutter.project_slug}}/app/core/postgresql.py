@@ -3,14 +3,15 @@
 import asyncio
 import math
 import selectors
+import socket
 from functools import partial
 from time import monotonic
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from uuid import uuid4
 
 import asyncpg
-from sqlalchemy import Connection, Engine, event
-from sqlalchemy.engine import Dialect, ExecutionContext
+from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy.engine import Dialect, ExceptionContext, ExecutionContext
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util import await_only
@@ -18,6 +19,7 @@ from sqlalchemy.util import await_only
 from app.core.config import DatabaseSettings
 from app.core.errors import TransactionFailedError
 from app.core.libpq import give_types
+from app.core.timing import work
 
 IDLE_BEFORE_PING = 1.0  # seconds
 PING_TIMEOUT = 2.0  # seconds
@@ -35,19 +37,34 @@ class HonestConnection(asyncpg.Connection):  # type: ignore[misc]
     """
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
-        status: str = await super().execute(query, *args, **options)
-        if status == "ROLLBACK" and query.upper().startswith("COMMIT"):
+        if not query.upper().startswith("COMMIT"):
+            return str(await super().execute(query, *args, **options))
+        began = monotonic()
+        try:
+            status: str = await super().execute(query, *args, **options)
+        finally:
+            if done := work.get():
+                done.seconds += monotonic() - began
+        if status == "ROLLBACK":
             raise TransactionFailedError
         return status
 
 
-def engine_options(settings: DatabaseSettings, *, read_only: bool) -> dict[str, Any]:
-    """Return what `create_async_engine` is to be called with beside the URL and the pool."""
-    arguments: dict[str, Any] = {"connection_class": HonestConnection}
+def engine_options(url: URL, settings: DatabaseSettings, *, read_only: bool) -> dict[str, Any]:
+    """Return what `create_async_engine` is to be called with beside the URL and the pool.
+
+    What the URL says of the same goes before the settings.
+    """
+    # A pooler hands each transaction another server connection: nothing that is prepared or set on one
+    # can be relied on in the next.
+    server = {} if settings.pgbouncer else _limits(settings)
+    arguments: dict[str, Any] = {
+        "connection_class": HonestConnection,
+        "server_settings": server,
+        "timeout": float(cast("str", url.query.get("timeout", settings.connect_timeout))),
+    }
     options: dict[str, Any] = {"connect_args": arguments}
     if settings.pgbouncer:
-        # A pooler hands each transaction another server connection: nothing that is prepared or
-        # set on one can be relied on in the next.
         arguments |= {
             "statement_cache_size": 0,
             "prepared_statement_cache_size": 0,
@@ -55,24 +72,51 @@ def engine_options(settings: DatabaseSettings, *, read_only: bool) -> dict[str, 
         }
         if read_only:
             options["execution_options"] = {"postgresql_readonly": True}
-        return options
-    timeouts = {
-        "statement_timeout": settings.statement_timeout,
-        "lock_timeout": settings.lock_timeout,
-        "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout,
-    }
-    server = {name: str(math.ceil(seconds * 1000)) for name, seconds in timeouts.items()}
-    if read_only:
+    elif read_only:
         server["default_transaction_read_only"] = "on"
         options["isolation_level"] = "AUTOCOMMIT"
-    arguments["server_settings"] = server
+    if "application_name=" not in url.query.get("dsn", ""):
+        server["application_name"] = settings.application_name
     return options
 
 
-def add_listeners(engine: Engine, *, read_only: bool) -> None:
+def _limits(settings: DatabaseSettings) -> dict[str, str]:
+    """Return the parameters by which the server gives up what takes too long, or has died.
+
+    https://www.postgresql.org/docs/current/runtime-config-client.html,
+    https://www.postgresql.org/docs/current/runtime-config-connection.html
+    """
+    milliseconds = {
+        "statement_timeout": settings.statement_timeout,
+        "lock_timeout": settings.lock_timeout,
+        "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout,
+        "tcp_user_timeout": 2 * settings.tcp_keepalive,
+    }
+    keepalive = _keepalive(settings.tcp_keepalive)
+    return {name: str(math.ceil(seconds * 1000)) for name, seconds in milliseconds.items()} | {
+        "tcp_keepalives_idle": str(keepalive.idle),
+        "tcp_keepalives_interval": str(keepalive.interval),
+        "tcp_keepalives_count": str(keepalive.probes),
+    }
+
+
+class _Keepalive(NamedTuple):
+    idle: int  # seconds of silence before the other side is asked
+    interval: int  # seconds between questions
+    probes: int  # questions without an answer that are enough
+
+
+def _keepalive(seconds: float) -> _Keepalive:
+    """Ask after this time, and give up after as much again. All are zero for the system's own."""
+    return _Keepalive(math.ceil(seconds), math.ceil(seconds / 3), 3 if seconds else 0)
+
+
+def add_listeners(engine: Engine, settings: DatabaseSettings, *, read_only: bool) -> None:
     event.listen(engine, "do_connect", _connect)
+    event.listen(engine, "connect", partial(_keep_alive, settings.tcp_keepalive))
     event.listen(engine, "checkin", _take_back)
     event.listen(engine, "checkout", _refuse_stale)
+    event.listen(engine, "handle_error", _hide_detail)
     if read_only:
         # An event of the dialect: those of a connection would be looked for at every step of it.
         event.listen(engine, "do_execute", _begin_where_one_is_needed)
@@ -96,6 +140,34 @@ def _connect(
         raise
     except (dbapi.Error, OSError, UnicodeError) as error:
         raise dbapi.OperationalError(str(error) or type(error).__name__) from error
+
+
+def _keep_alive(seconds: float, connection: Any, _: ConnectionPoolEntry) -> None:
+    """Let the system find out that the server is gone, while we wait for an answer.
+
+    A firewall that has forgotten the connection tells nobody, and no timeout of the server's reaches us.
+    """
+    inbox = _socket(connection.driver_connection)
+    if not seconds or inbox.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    keepalive = _keepalive(seconds)
+    inbox.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for names, value in (  # macOS has another name for the first, Windows has no TCP_USER_TIMEOUT
+        (("TCP_KEEPIDLE", "TCP_KEEPALIVE"), keepalive.idle),
+        (("TCP_KEEPINTVL",), keepalive.interval),
+        (("TCP_KEEPCNT",), keepalive.probes),
+        (("TCP_USER_TIMEOUT",), math.ceil(2 * seconds * 1000)),
+    ):
+        options = [getattr(socket, name) for name in names if hasattr(socket, name)]
+        for option in options[:1]:
+            inbox.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _hide_detail(context: ExceptionContext) -> None:
+    """Take the values out of an error: "Key (email)=(…) already exists." is somebody's data."""
+    cause: Any = context.original_exception.__cause__
+    if isinstance(cause, asyncpg.PostgresError):
+        cause.detail = None
 
 
 def ends_in_silence(connection: Connection) -> bool:
@@ -167,5 +239,10 @@ def _end_of_transactions(dialect: Dialect, adapter: Any, _: ConnectionPoolEntry)
 def _has_unread_input(driver: Any, record: ConnectionPoolEntry) -> bool:
     if "inbox" not in record.info:
         inbox = record.info["inbox"] = Selector()
-        inbox.register(driver._transport.get_extra_info("socket"), selectors.EVENT_READ)
+        inbox.register(_socket(driver), selectors.EVENT_READ)
     return bool(record.info["inbox"].select(timeout=0))
+
+
+def _socket(driver: Any) -> socket.socket:
+    found: socket.socket = driver._transport.get_extra_info("socket")
+    return found

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from app.core.errors import INTERNAL, Problem, ServiceError, problem_of
+from app.core.errors import INTERNAL, READ_ONLY, Problem, ServiceError, problem_of
 from app.core.logging import REQUEST_ID
 
 MEDIA_TYPE = "application/problem+json"
@@ -59,12 +59,12 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, unforeseen_error)  # the server logs it
 
 
-def answer(problem: Problem, **members: Any) -> JSONResponse:
+def answer(problem: Problem) -> JSONResponse:
     body = {"type": "about:blank", "title": problem.title, "status": problem.status}
     if problem.detail:
         body["detail"] = problem.detail
     return JSONResponse(
-        body | members,
+        body | problem.members,
         status_code=problem.status,
         headers=problem.headers,
         media_type=MEDIA_TYPE,
@@ -84,7 +84,13 @@ async def unforeseen_error(request: Request, error: Exception) -> JSONResponse:
 async def database_error(_: Request, error: Exception) -> JSONResponse:
     """Answer, and log what the answer does not say; SQLAlchemy's words are without parameters."""
     problem = problem_of(error)
-    if problem.status == INTERNAL.status:
+    if problem is READ_ONLY:
+        logger.error(
+            "A read-only session was asked to write, or the server is a standby: ask for SessionDep, or "
+            "let the URL lead to the primary.",
+            exc_info=error,
+        )
+    elif problem.status == INTERNAL.status:
         logger.error("A statement has failed.", exc_info=error)
     else:
         cause = getattr(error, "orig", None) or error
@@ -106,5 +112,6 @@ async def validation_error(_: Request, error: Exception) -> JSONResponse:
     """Answer with the fields that are wrong, and without their values: one may be a secret."""
     assert isinstance(error, RequestValidationError)
     fields = [{key: e[key] for key in ("loc", "msg", "type")} for e in error.errors()]
-    problem = Problem(422, "Unprocessable content", "The request does not have the right form.")
-    return answer(problem, errors=jsonable_encoder(fields))
+    detail = "The request does not have the right form."
+    members = {"errors": jsonable_encoder(fields)}
+    return answer(Problem(422, "Unprocessable content", detail, members=members))

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from app.core import postgresql, sqlite
 from app.core.config import DatabaseSettings
-from app.core.engines import dispose, make_engine
+from app.core.engines import dispose, make_engine, make_probe_engine
 
 
 class TrackedSession(Session):
@@ -71,12 +71,24 @@ class Databases:
         # To compare a URL is to write it out, so sessions ask by the identity of their settings,
         # which the second of each pair keeps alive.
         self.by_settings: dict[tuple[int, bool, bool], tuple[Database, DatabaseSettings]] = {}
+        self.probes: dict[URL, AsyncEngine] = {}
 
     def add(self, settings: DatabaseSettings, dev: bool, read_only: bool) -> Database:
         url = settings.url(dev=dev, read_only=read_only)
         database = self._of_url(url, settings, read_only=read_only)
         self.by_settings[id(settings), dev, read_only] = (database, settings)
         return database
+
+    def probe(self, settings: DatabaseSettings) -> AsyncEngine:
+        url = settings.url()
+        if sqlite.is_in_memory(url):
+            return self._of_url(url, settings, read_only=False).engine
+        if url not in self.probes:
+            self.probes[url] = make_probe_engine(settings)
+        return self.probes[url]
+
+    def engines(self) -> list[AsyncEngine]:
+        return [*self.probes.values(), *(database.engine for database in self.by_url.values())]
 
     def _of_url(self, url: URL, settings: DatabaseSettings, *, read_only: bool) -> Database:
         if (url, read_only) not in self.by_url:
@@ -111,10 +123,13 @@ def find_database(settings: DatabaseSettings, *, dev: bool, read_only: bool) -> 
         if found:
             return found[0]
     with _lock:
-        if loop is not None and loop not in _closers:
-            _forget_closed_loops()
-            _closers[loop] = _close_with(loop)
-        return _databases.setdefault(loop, Databases()).add(settings, dev, read_only)
+        return _of(loop).add(settings, dev, read_only)
+
+
+def find_probe(settings: DatabaseSettings) -> AsyncEngine:
+    """Return an engine that waits behind no request, to ask whether the database is there."""
+    with _lock:
+        return _of(_running_loop()).probe(settings)
 
 
 async def dispose_databases() -> None:
@@ -122,8 +137,16 @@ async def dispose_databases() -> None:
     here = asyncio.get_running_loop()
     with _lock:
         mine = [_databases.pop(loop, Databases()) for loop in (here, None)]
-    for database in (database for of_loop in mine for database in of_loop.by_url.values()):
-        await dispose(database.engine)
+    for engine in (engine for of_loop in mine for engine in of_loop.engines()):
+        await dispose(engine)
+
+
+def _of(loop: Loop) -> Databases:
+    """Return the databases of a loop; whoever calls holds the lock."""
+    if loop is not None and loop not in _closers:
+        _forget_closed_loops()
+        _closers[loop] = _close_with(loop)
+    return _databases.setdefault(loop, Databases())
 
 
 def _forget_closed_loops() -> None:

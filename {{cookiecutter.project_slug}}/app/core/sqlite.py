@@ -27,7 +27,7 @@ def is_in_memory(url: URL) -> bool:
     return url.get_backend_name() == "sqlite" and url.database in {None, "", ":memory:"}
 
 
-def engine_options(settings: DatabaseSettings, *, read_only: bool) -> dict[str, Any]:
+def engine_options(_: URL, __: DatabaseSettings, *, read_only: bool) -> dict[str, Any]:
     """Return what `create_async_engine` is to be called with beside the URL and the pool.
 
     An isolation level of None for the driver: it begins no transaction of its own, `_begin` does.
@@ -41,7 +41,7 @@ def read_only_view(engine: AsyncEngine) -> AsyncEngine:
     return engine.execution_options(read_only=True)
 
 
-def add_listeners(engine: Engine, *, read_only: bool) -> None:
+def add_listeners(engine: Engine, _: DatabaseSettings, *, read_only: bool) -> None:
     event.listen(engine, "do_connect", _make_folder)
     event.listen(engine, "connect", _enforce_foreign_keys)
     event.listen(engine, "connect", _stop_once)

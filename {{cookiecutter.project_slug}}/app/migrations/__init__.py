@@ -5,7 +5,9 @@ These functions run an event loop of their own; within one, call them in `asynci
 """
 
 import asyncio
+import logging
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,13 +19,16 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
-from app.core.config import DatabaseSettings, get_database
+from app.core.config import DatabaseSettings, get_database, variable
 from app.core.engines import make_migration_engine
 from app.core.errors import ConfigurationError, DatabaseNotFoundError
+from app.migrations.lock import lock
 
 Result = TypeVar("Result")
 
 FOLDER = Path(__file__).parent
+
+logger = logging.getLogger(__name__)
 
 
 def databases() -> list[str]:
@@ -40,15 +45,85 @@ def config(database: str) -> Config:
     return alembic
 
 
-def upgrade(database: str) -> None:
-    """Bring a database to its newest revision."""
-    command.upgrade(config(database), "head")
+def upgrade(database: str) -> list[str]:
+    """Bring a database to its newest revision; return the revisions that were applied, in order.
+
+    Of processes that do this at the same time one does it, and the others wait for it.
+
+    Raises:
+        CommandError: the database cannot be reached, or another process does not get ready.
+    """
+    settings = settings_of(database)
+    if settings.pgbouncer and settings.migration_database_url is None:
+        direct = variable(database, "migration_database_url")
+        raise CommandError(f"a lock is nothing that PgBouncer can hold: set {direct}")
+
+    def apply(connection: Connection) -> list[str]:
+        if not _missing(database, connection):
+            return []
+        with lock(connection, database, settings.migration_lock_timeout):
+            missing = _missing(database, connection)
+            if missing:
+                alembic = config(database)
+                alembic.attributes["connection"] = connection
+                command.upgrade(alembic, "head")
+            return missing
+
+    return run(database, apply)
+
+
+def upgrade_all() -> None:
+    """Bring every database to its newest revision, and log what was done."""
+    for name in databases():
+        revisions = upgrade(name)
+        if revisions:
+            logger.info("%s: %s applied: %s", name, len(revisions), ", ".join(revisions))
+
+
+def write_sql(database: str) -> None:
+    """Write to standard output what `upgrade` would do."""
+    current = run(database, current_heads)
+    if _missing_after(database, current):
+        command.upgrade(config(database), f"{current[0] if current else 'base'}:head", sql=True)
 
 
 def pending(database: str) -> list[str]:
-    """Return the revisions that a database lacks, the oldest first."""
+    """Return the revisions that a database lacks, the oldest first.
+
+    A database with a revision that is not shipped lacks none: a newer release has been here.
+    """
+    return _missing_after(database, run(database, current_heads))
+
+
+def current_heads(connection: Connection) -> tuple[str, ...]:
+    """Return the revisions that a database has, without those that they are based on."""
+    heads = MigrationContext.configure(connection).get_current_heads()
+    connection.rollback()
+    return heads
+
+
+def is_behind(database: str, current: tuple[str, ...]) -> bool:
+    """Say whether a database that has these revisions lacks one."""
+    return {*current} <= {*shipped(database)} and not {*current} >= {*shipped(database)[-1:]}
+
+
+@cache
+def shipped(database: str) -> list[str]:
+    """Return all revisions of a database, the oldest first."""
+    if not (FOLDER / database).is_dir():
+        return []
     script = ScriptDirectory.from_config(config(database))
-    current = run(database, _current_heads)
+    return [revision.revision for revision in reversed([*script.walk_revisions()])]
+
+
+def _missing(database: str, connection: Connection) -> list[str]:
+    return _missing_after(database, current_heads(connection))
+
+
+def _missing_after(database: str, current: tuple[str, ...]) -> list[str]:
+    script = ScriptDirectory.from_config(config(database))
+    if not {*current} <= {*shipped(database)}:
+        return []
     missing = list(script.iterate_revisions("heads", current or "base"))
     return [revision.revision for revision in reversed(missing)]
 
@@ -86,10 +161,6 @@ def settings_of(database: str) -> DatabaseSettings:
         return get_database(database)
     except (ConfigurationError, DatabaseNotFoundError) as error:
         raise CommandError(str(error)) from error
-
-
-def _current_heads(connection: Connection) -> tuple[str, ...]:
-    return MigrationContext.configure(connection).get_current_heads()
 
 
 def _escaped(path: Path) -> str:

@@ -47,5 +47,7 @@ def migrate(connection: Connection | None = None) -> None:
 
 if context.is_offline_mode():
     migrate()
+elif "connection" in context.config.attributes:  # of `upgrade`, which holds the lock
+    migrate(context.config.attributes["connection"])
 else:
     run(database, migrate)

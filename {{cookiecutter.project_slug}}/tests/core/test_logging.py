@@ -1,15 +1,23 @@
 """Each request has an id and a line."""
 
-import logging
+import asyncio
+import io
+import json
+import logging.config
 import re
+import sys
+from collections.abc import Iterator
+from datetime import datetime
 
 import pytest
-from fastapi import FastAPI, WebSocket
+from fastapi import APIRouter, FastAPI, WebSocket
 from httpx2 import AsyncClient
+from sqlalchemy import text
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from app.core.logging import REQUEST_ID, request_id
+from app.core.logging import REQUEST_ID, logging_config, request_id
+from app.dependencies import ReadSessionDep, SessionDep
 
 HEX = re.compile(r"[0-9a-f]{32}")
 
@@ -73,7 +81,129 @@ async def test_line_has_the_route_and_neither_its_parameters_nor_the_query(
     await client.get("/users/8a69bb7f-37df-4248-b4aa-e14c2db1394c?token=hidden")
 
     [line] = lines(caplog)
-    assert re.fullmatch(r"GET /users/\{user_id\} 404 \d+\.\d ms", line)
+    assert re.fullmatch(r"GET /users/\{user_id\} 404 \d+\.\d ms, 1 statements \d+\.\d ms", line)
+
+
+async def test_line_counts_the_statements_of_its_own_request(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.get("/three")
+    async def three(session: SessionDep, reader: ReadSessionDep) -> None:
+        for one in (session, session, reader):
+            await one.execute(text("SELECT 1"))
+
+    await asyncio.gather(client.get("/three"), client.get("/health/live?x"), client.get("/nowhere"))
+
+    records = [r for r in caplog.records if r.name == "app.core.logging"]
+    counts = {vars(r)["route"]: vars(r)["statements"] for r in records}
+    assert counts == {"/three": 3, "/nowhere": 0}
+    [three_of_them] = [vars(r) for r in records if vars(r)["route"] == "/three"]
+    assert 0 < three_of_them["database_ms"] <= three_of_them["duration_ms"]
+
+
+async def test_line_of_a_failed_statement_counts_it(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.get("/fail")
+    async def fail(session: SessionDep) -> None:
+        await session.execute(text("SELECT * FROM nowhere"))
+
+    await client.get("/fail")
+
+    [line] = lines(caplog)
+    assert ", 1 statements " in line
+
+
+@pytest.mark.postgresql
+async def test_time_of_the_database_is_also_that_of_a_commit(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A constraint that is deferred is checked then, and here takes its time."""
+
+    @app.get("/slow")
+    async def slow(session: SessionDep) -> None:
+        for statement in (
+            "CREATE TABLE things (id INTEGER)",
+            "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql "
+            "AS $$BEGIN PERFORM pg_sleep(0.1); RETURN NULL; END$$",
+            "CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON things DEFERRABLE INITIALLY DEFERRED "
+            "FOR EACH ROW EXECUTE FUNCTION wait()",
+            "INSERT INTO things VALUES (1)",
+        ):
+            await session.execute(text(statement))
+
+    await client.get("/slow")
+
+    [record] = [r for r in caplog.records if r.name == "app.core.logging"]
+    assert vars(record)["database_ms"] >= 100
+
+
+async def test_line_has_the_prefix_of_an_included_router(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    router = APIRouter(prefix="/inner")
+    router.add_api_route("/{name}", lambda name: name)
+    app.include_router(router, prefix="/outer")
+
+    await client.get("/outer/inner/hidden")
+
+    [line] = lines(caplog)
+    assert line.startswith("GET /outer/inner/{name} 200 ")
+
+
+async def test_health_is_no_news_while_it_is_good(
+    client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    await client.get("/health/live")
+    await client.get("/health/nope")
+
+    [line] = lines(caplog)
+    assert line.startswith("GET /health/{database} 404 ")
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What is logged in production, and by whom: the service, uvicorn and SQLAlchemy."""
+    written = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", written)
+    root = logging.getLogger()
+    before = (root.level, root.handlers[:])
+    logging.config.dictConfig(logging_config("INFO", "json"))
+    yield written
+    root.setLevel(before[0])
+    root.handlers[:] = before[1]
+
+
+async def test_production_logs_json(
+    app: FastAPI, client: AsyncClient, configured: io.StringIO
+) -> None:
+    @app.get("/fail")
+    async def fail() -> None:
+        logging.getLogger("uvicorn.error").info("one\n%s", "two", extra={"color_message": "red"})
+        logging.getLogger("sqlalchemy.engine").warning("SELECT")
+        raise ZeroDivisionError
+
+    await client.get("/fail", headers={REQUEST_ID: "mine"})
+
+    documents = [json.loads(line) for line in configured.getvalue().splitlines()]
+    documents = [d for d in documents if d["logger"] != "httpx2"]  # the client's
+    assert [d["logger"] for d in documents] == [
+        "uvicorn.error",
+        "sqlalchemy.engine",
+        "app.core.logging",
+    ]
+    assert {"mine"} == {d["request_id"] for d in documents}
+    assert documents[0]["message"] == "one\ntwo"
+    assert "color_message" not in documents[0]
+    assert {
+        "level": "INFO",
+        "method": "GET",
+        "route": "/fail",
+        "status": 500,
+        "statements": 0,
+        "database_ms": 0.0,
+    }.items() <= documents[-1].items()
+    assert datetime.fromisoformat(documents[-1]["timestamp"]).tzinfo
 
 
 async def test_line_of_an_unknown_path_is_one_line(

@@ -1,19 +1,24 @@
 """What the server is told, and what it answers: limits, conflicts, a pooler between, its SQLSTATEs."""
 
 import asyncio
+import os
+import socket
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import select, text
+from sqlalchemy import make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import NAME
+from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
 from app.dependencies import SessionDep
 from app.models import User
+from tests.harness.proxy import Proxy
 from tests.inspection import driver, fetch, pid, stored_users, until_closed
-from tests.support import configure, new_user
+from tests.support import configure, new_user, set_databases
 
 pytestmark = pytest.mark.postgresql
 
@@ -33,6 +38,64 @@ async def test_server_keeps_the_limits_of_the_settings(
         ]
 
     assert ["1500ms", "2s", "0"] == limits
+
+
+@pytest.mark.parametrize(
+    ("query", "name"), [("", NAME), ("?application_name=ours", "ours")], ids=["setting", "url"]
+)
+async def test_server_knows_who_is_connected(
+    databases: None, environment: pytest.MonkeyPatch, query: str, name: str
+) -> None:
+    url = make_url(os.environ[variable("primary")]).update_query_string(query[1:])
+    set_databases(environment, {"primary": url.render_as_string(hide_password=False)})
+
+    async with session_scope() as session:
+        assert await session.scalar(text("SHOW application_name")) == name
+
+
+async def test_server_that_does_not_answer_is_given_up(
+    client: AsyncClient, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, connect_timeout=0.1)
+    async with Proxy(os.environ[variable("primary")]) as proxy:
+        proxy.hold()
+        set_databases(environment, {"primary": proxy.url})
+
+        async with asyncio.timeout(2):
+            answer = await client.get("/users")
+
+    assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has all of them")
+async def test_both_sides_notice_that_the_other_one_is_gone(
+    databases: None, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, tcp_keepalive=10)
+    async with Proxy(os.environ[variable("primary")]) as proxy:
+        set_databases(environment, {"primary": proxy.url})
+        async with session_scope() as session:
+            ours = (await driver(session))._transport.get_extra_info("socket")
+            options = ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT", "TCP_USER_TIMEOUT")
+            here = [ours.getsockopt(socket.IPPROTO_TCP, getattr(socket, o)) for o in options]
+            asks = ours.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            # What the server was told: over a socket of Unix, which knows of none, it shows zero.
+            told = await session.execute(
+                text(
+                    "SELECT name, source FROM pg_settings "
+                    "WHERE name LIKE 'tcp\\_%' AND source = 'client'"
+                )
+            )
+            names = {row.name for row in told}
+        await dispose_engines()
+
+    assert (1, [10, 4, 3, 20_000]) == (asks, here)
+    assert names == {
+        "tcp_keepalives_count",
+        "tcp_keepalives_idle",
+        "tcp_keepalives_interval",
+        "tcp_user_timeout",
+    }
 
 
 async def test_statement_that_takes_too_long_is_an_answer_to_try_again(

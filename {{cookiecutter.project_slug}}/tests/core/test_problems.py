@@ -1,5 +1,6 @@
 """The document that answers each error."""
 
+from collections.abc import AsyncGenerator
 from uuid import uuid4
 
 import pytest
@@ -9,7 +10,7 @@ from sqlalchemy import text
 
 from app.core.config import get_settings
 from app.core.db import session_scope
-from app.dependencies import SessionDep
+from app.dependencies import ReadSessionDep, SessionDep
 from tests.support import new_user, problem
 
 
@@ -60,6 +61,31 @@ async def test_wrong_form_names_the_fields_and_not_their_values(client: AsyncCli
     assert document["status"] == 422
     assert [["body", "name"], ["body", "email"]] == [e["loc"] for e in document["errors"]]
     assert "hidden" not in answer.text
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_body_that_is_too_large(server: AsyncClient, is_chunked: bool) -> None:
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        for _ in range(11):
+            yield b" " * 2**20
+
+    answer = await server.post("/users", content=chunks() if is_chunked else b" " * 11 * 2**20)
+
+    assert problem(answer)["status"] == 413
+
+
+async def test_write_of_a_read_only_session_is_logged_with_what_to_do(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.get("/write")
+    async def write(session: ReadSessionDep) -> None:
+        session.add(new_user())
+        await session.flush()
+
+    answer = await client.get("/write")
+
+    assert problem(answer)["status"] == 500
+    assert "A read-only session was asked to write" in caplog.text
 
 
 async def test_unforeseen_error_tells_nothing(app: FastAPI, client: AsyncClient) -> None:

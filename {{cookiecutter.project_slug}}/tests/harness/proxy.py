@@ -20,6 +20,7 @@ class Proxy:
         self._lost_query = b""
         self._is_delivered = False
         self._is_asked = False
+        self._is_holding = False
         self.round_trips = 0
 
     def cut(self) -> None:
@@ -29,6 +30,10 @@ class Proxy:
         """
         for pump in self._pumps:
             pump.cancel()
+
+    def hold(self) -> None:
+        """Accept connections from now on, and pass nothing on."""
+        self._is_holding = True
 
     def lose(self, query: bytes, *, is_delivered: bool) -> None:
         """Close the next connection that sends this query: before the server gets it, or after.
@@ -54,6 +59,9 @@ class Proxy:
         await asyncio.gather(*self._pumps, *closed, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_holding:
+            self._writers.append(writer)
+            return
         server_reader, server_writer = await self._connect()
         self._writers += [writer, server_writer]
         for pump in (

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
@@ -19,9 +20,10 @@ from sqlalchemy.exc import DBAPIError
 
 from app import migrations
 from app.core import config
+from app.migrations.lock import lock
 from app.models import METADATA
 from tests.harness.backends import Backend
-from tests.support import set_databases
+from tests.support import configure, set_databases
 
 ROOT = Path(__file__).parents[2]
 DATABASES = migrations.databases()
@@ -98,6 +100,42 @@ def test_revision_may_step_out_of_the_transaction(empty: None, tmp_path: Path) -
     command.upgrade(alembic, "head")
 
     assert "later" in tables("primary")
+
+
+def test_who_finds_somebody_at_work_waits_for_as_long_as_the_setting_says(
+    empty: None, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, migration_lock_timeout=0.2)
+
+    def try_meanwhile(connection: Connection) -> None:
+        with lock(connection, "primary", 0), ThreadPoolExecutor(1) as other:
+            error = other.submit(migrations.upgrade, "primary").exception()
+            assert isinstance(error, CommandError)
+            assert str(error).startswith("another process has been changing the database 'primary'")
+
+    migrations.run("primary", try_meanwhile)
+
+    assert tables("primary") == set()
+    assert migrations.upgrade("primary")
+
+
+def test_nothing_to_do_needs_no_lock(empty: None) -> None:
+    migrations.upgrade("primary")
+
+    def try_meanwhile(connection: Connection) -> None:
+        with lock(connection, "primary", 0), ThreadPoolExecutor(1) as other:
+            assert other.submit(migrations.upgrade, "primary").result() == []
+
+    migrations.run("primary", try_meanwhile)
+
+
+def test_database_of_a_newer_release_lacks_nothing(empty: None) -> None:
+    migrations.upgrade("primary")
+    newer = "UPDATE alembic_version SET version_num = 'newer'"
+    migrations.run("primary", lambda connection: connection.exec_driver_sql(newer))
+
+    assert migrations.pending("primary") == []
+    assert migrations.upgrade("primary") == []
 
 
 def test_server_that_cannot_be_reached_is_a_sentence_of_alembic(

@@ -127,4 +127,4 @@ async def test_what_is_written_is_in_no_error_and_no_answer(
     answer = await client.post("/twins")
 
     assert answer.status_code == 409
-    assert not shows_secret(errors[0], answer.text)
+    assert not shows_secret(errors[0], as_logged(errors[0]), answer.text)

@@ -1,0 +1,35 @@
+"""How the service stops: who sends it work hears of that before it takes none any more."""
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+@contextmanager
+def delayed_stop(seconds: float, announce: Callable[[], None]) -> Iterator[None]:
+    """Call `announce` on SIGTERM, and let the server know of it after so many seconds.
+
+    Who sends it again does not want to wait. Without a server that listens to the signal, or outside
+    of the main thread, nothing changes.
+    """
+    serve_no_more = signal.getsignal(signal.SIGTERM)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not callable(serve_no_more) or not in_main_thread:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(number, serve_no_more)
+        announce()
+        loop.call_soon_threadsafe(loop.call_later, seconds, serve_no_more, number, frame)
+
+    signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) is stop:
+            signal.signal(signal.SIGTERM, serve_no_more)

@@ -1,0 +1,10 @@
+"""What is said of the service's health."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+
+class Health(BaseModel):
+    status: Literal["ok"] = "ok"
+    databases: dict[str, str] = {}

@@ -1,0 +1,151 @@
+"""Who asks whether the service can do its work gets an answer in time, and takes no connection for it."""
+
+import asyncio
+import os
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient
+from sqlalchemy import text
+
+from app.core import registry
+from app.core.config import DATABASES, variable
+from app.core.db import session_scope
+from tests.harness.proxy import Proxy
+from tests.inspection import connections
+from tests.support import configure, migrate, problem, set_databases, until
+
+NOWHERE = "postgresql://u:hidden@127.0.0.1:1/d"
+
+
+@pytest.fixture
+def ask_always(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.services.health.SECONDS_OF_USE", 0)
+
+
+async def test_live_touches_nothing(
+    app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch
+) -> None:
+    set_databases(environment, {"primary": NOWHERE})
+
+    answer = await client.get("/health/live")
+
+    assert (200, {"status": "ok", "databases": {}}) == (answer.status_code, answer.json())
+    assert not registry._databases
+
+
+async def test_ready_asks_every_database(client: AsyncClient) -> None:
+    answer = await client.get("/health/ready")
+
+    assert (200, dict.fromkeys(DATABASES, "ok")) == (answer.status_code, answer.json()["databases"])
+
+
+async def test_database_without_its_tables_is_not_ready_until_it_has_them(
+    client: AsyncClient, new_database: str, environment: pytest.MonkeyPatch, ask_always: None
+) -> None:
+    set_databases(environment, {"primary": new_database})
+
+    answer = await client.get("/health/ready")
+
+    assert problem(answer)["detail"] == "primary: migrations pending"
+    assert problem(answer)["databases"]["primary"] == "migrations pending"
+    assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
+
+    await asyncio.to_thread(migrate, "primary", new_database)
+    set_databases(environment, {"primary": new_database})
+    assert (await client.get("/health/ready")).status_code == 200
+
+
+async def test_database_of_a_newer_release_is_ready(client: AsyncClient) -> None:
+    async with session_scope() as session:
+        await session.execute(text("UPDATE alembic_version SET version_num = 'newer'"))
+
+    assert (await client.get("/health/ready")).status_code == 200
+
+
+async def test_database_that_cannot_be_reached_is_named_without_its_url(
+    client: AsyncClient, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_databases(environment, {"primary": NOWHERE})
+
+    answers = [await client.get(f"/health/{name}") for name in ("ready", "primary")]
+
+    for answer in answers:
+        assert problem(answer)["detail"] == "primary: unreachable"
+        assert "127.0.0.1" not in answer.text
+    [record] = [r for r in caplog.records if r.name == "app.services.health"]
+    assert record.getMessage().startswith("The database 'primary' cannot be used: unreachable (")
+    assert "hidden" not in caplog.text
+
+
+async def test_health_of_one_database(client: AsyncClient) -> None:
+    assert (await client.get("/health/primary")).json()["databases"] == {"primary": "ok"}
+
+    unknown = await client.get("/health/nope")
+    assert problem(unknown)["status"] == 404
+    assert problem(unknown)["detail"].startswith("there is no database 'nope'; there are: ")
+
+
+async def test_answer_waits_behind_no_request(
+    client: AsyncClient, single: None, ask_always: None
+) -> None:
+    async with session_scope() as session, session_scope(read_only=True) as reader:
+        await session.execute(text("SELECT 1"))
+        await reader.execute(text("SELECT 1"))
+
+        for _ in range(2):
+            assert (await client.get("/health/ready")).status_code == 200
+
+
+async def test_crowd_that_asks_is_one_connection(
+    client: AsyncClient, environment: pytest.MonkeyPatch
+) -> None:
+    answers = await asyncio.gather(*(client.get("/health/ready") for _ in range(50)))
+
+    assert {200} == {answer.status_code for answer in answers}
+    assert await connections() == (
+        1 if os.environ[variable("primary")][0] == "p" else len(DATABASES)
+    )
+
+
+async def test_answer_is_used_for_a_second(client: AsyncClient) -> None:
+    before = await client.get("/health/ready")
+    async with session_scope() as session:
+        await session.execute(text("DELETE FROM alembic_version"))
+
+    async def is_ready_no_more() -> bool:
+        return (await client.get("/health/ready")).status_code == 503
+
+    assert (await client.get("/health/ready")).json() == before.json()
+    await until(is_ready_no_more)
+
+
+@pytest.mark.postgresql
+async def test_database_that_does_not_answer_is_given_up_in_time(
+    app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch, ask_always: None
+) -> None:
+    environment.setattr("app.services.health.SECONDS_TO_ANSWER", 0.2)
+    configure(environment, tcp_keepalive=0)
+    health = app.state.health
+    async with Proxy(os.environ[variable("primary")]) as proxy:
+        set_databases(environment, {"primary": proxy.url})
+        assert (await client.get("/health/primary")).status_code == 200
+        proxy.cut()
+        proxy.hold()
+
+        async with asyncio.timeout(1):
+            answer = await client.get("/health/ready")
+
+        assert problem(answer)["detail"] == "primary: unreachable"
+        await until(lambda: not health._late)
+
+
+async def test_who_asks_first_and_leaves_takes_no_answer_away(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    health = app.state.health
+    first, second = (asyncio.create_task(health.of("primary")) for _ in range(2))
+    await until(lambda: bool(health._checks))
+    first.cancel()
+
+    assert await second == {"primary": "ok"}
