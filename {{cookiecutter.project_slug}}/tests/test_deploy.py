@@ -10,13 +10,14 @@ from typer.main import get_command
 
 from app.__main__ import cli
 from app.core.config import DATABASES, Settings, get_settings, variable
+from app.main import SECONDS_TO_CLOSE, create_app
+from app.services.health import SECONDS_TO_ANSWER
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 OVERLAYS = sorted(path.name for path in (DEPLOY / "overlays").iterdir())
 
 # Of PostgreSQL's max_connections and superuser_reserved_connections, where nobody has set them.
 MAX_CONNECTIONS = 100 - 3
-SHUTDOWN_TIMEOUT = 20
 
 
 def read(path: str) -> dict[str, Any]:
@@ -37,13 +38,6 @@ def arguments(manifest: str) -> dict[str, Any]:
     command = get_command(cli).commands[name]  # type: ignore[attr-defined]
     params: dict[str, Any] = command.make_context(name, options).params
     return params
-
-
-def seconds_to_end() -> int:
-    """Return how long a pod may need from when it is told to end: it sleeps, then it drains."""
-    [container] = pod("base/deployment.yaml")["containers"]
-    sleep: int = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    return sleep + SHUTDOWN_TIMEOUT
 
 
 @pytest.fixture(params=OVERLAYS)
@@ -74,16 +68,30 @@ def test_commands_are_ones_that_the_service_has() -> None:
 
     assert served["host"] == "0.0.0.0"  # noqa: S104, all that reach a pod are let in by its policy
     assert [served["port"]] == [port["containerPort"] for port in container["ports"]]
-    assert arguments("base/migration.yaml") == {"database": None}
+    assert not any(arguments("base/migration.yaml").values())  # all databases, and for real
 
 
-def test_requests_have_the_time_to_end_before_the_pod_is_killed() -> None:
-    to_close_and_exit = 5
+def test_probes_ask_what_the_service_answers() -> None:
+    [container] = pod("base/deployment.yaml")["containers"]
+    probes = {name: container[f"{name}Probe"] for name in ("startup", "liveness", "readiness")}
+    asked = {name: probe["httpGet"]["path"] for name, probe in probes.items()}
 
-    assert (
-        pod("base/deployment.yaml")["terminationGracePeriodSeconds"]
-        >= seconds_to_end() + to_close_and_exit
-    )
+    assert asked == {
+        "startup": "/health/live",
+        "liveness": "/health/live",
+        "readiness": "/health/ready",
+    }
+    assert {*asked.values()} <= {*create_app().openapi()["paths"]}
+    assert probes["readiness"]["timeoutSeconds"] > SECONDS_TO_ANSWER
+
+
+def test_requests_have_the_time_to_end_before_the_pod_is_killed(settings: Settings) -> None:
+    deployment = pod("base/deployment.yaml")
+    [container] = deployment["containers"]
+    until_told = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    from_then_on = settings.shutdown_delay + settings.shutdown_timeout + SECONDS_TO_CLOSE
+
+    assert deployment["terminationGracePeriodSeconds"] > until_told + from_then_on
 
 
 def pods_at_once(overlay: str) -> int:
@@ -93,7 +101,8 @@ def pods_at_once(overlay: str) -> int:
     """
     deployment = read("base/deployment.yaml")["spec"]
     surge: int = deployment["strategy"]["rollingUpdate"]["maxSurge"]
-    ending: int = surge * ceil(seconds_to_end() / deployment["minReadySeconds"])
+    to_end = deployment["template"]["spec"]["terminationGracePeriodSeconds"]
+    ending: int = surge * ceil(to_end / deployment["minReadySeconds"])
     replicas: int = read(f"overlays/{overlay}/replicas.yaml")["spec"]["maxReplicas"]
     return replicas + surge + ending
 
