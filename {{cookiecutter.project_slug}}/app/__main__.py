@@ -1,5 +1,7 @@
 """The command line: python -m app serve | migrate | check."""
 
+import asyncio
+import logging.config
 import os
 import signal
 import sys
@@ -13,6 +15,7 @@ import uvicorn
 from sqlalchemy.exc import DBAPIError
 
 from app import DESCRIPTION
+from app.core.capacity import warn_of_too_few_connections
 from app.core.config import get_settings
 from app.core.errors import ConfigurationError
 from app.core.logging import logging_config
@@ -36,6 +39,9 @@ def serve(
         os.environ["SHUTDOWN_DELAY"] = "0"  # of the process that is started anew
     # When it has stopped, uvicorn sends itself the signal that it was stopped with.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+    log_config = logging_config(settings.log_level, settings.logs_as)
+    logging.config.dictConfig(log_config)
+    asyncio.run(warn_of_too_few_connections(settings.databases, workers))
     uvicorn.run(
         "app.main:app",
         host=host,
@@ -43,7 +49,7 @@ def serve(
         workers=workers,
         reload=reload,
         access_log=False,  # LogRequests writes one
-        log_config=logging_config(settings.log_level, settings.logs_as),
+        log_config=log_config,
         timeout_graceful_shutdown=settings.shutdown_timeout,
     )
 

@@ -162,6 +162,21 @@ def test_serve_answers_and_keeps_what_it_stored_over_a_restart(
             assert len(httpx2.get(users).json()["items"]) == expected
 
 
+@pytest.mark.parametrize("migrates", ["true", "false"])
+def test_serve_migrates_only_if_it_is_told_to(
+    variables: dict[str, str], tmp_path: Path, migrates: str
+) -> None:
+    told = variables | {"MIGRATE_ON_START": migrates}
+
+    with serving("--workers", "2", variables=told, folder=tmp_path) as served:
+        ready = httpx2.get(f"{served.url}/health/ready")
+        log = served.log.read_text()
+
+    assert ready.status_code == (200 if migrates == "true" else 503)
+    applied = [1 if migrates == "true" else 0] * len(DATABASES)
+    assert applied == [log.count(f"] {name}: 1 applied: ") for name in DATABASES]
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_serve_that_is_terminated_exits_with_zero(
     variables: dict[str, str], tmp_path: Path, workers: str

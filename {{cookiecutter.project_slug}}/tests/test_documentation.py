@@ -57,6 +57,16 @@ def test_links_of_a_page_lead_somewhere(page: Path) -> None:
         assert link.exists(), link
 
 
+def test_every_setting_that_operations_names_is_one() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    example = (ROOT / ".env.example").read_text()
+    named = re.findall(r"\b[A-Z]+_[A-Z_]+[A-Z]\b", page)
+    settings = {name.split("__")[-1] for name in re.findall(r"^([A-Z_]+)=", example, re.M)}
+
+    assert {"SHUTDOWN_DELAY"} < {*named}
+    assert {*named} - {"MAX_BODY_SIZE"} <= settings
+
+
 def test_every_file_of_the_promises_is_in_their_table() -> None:
     tests = (ROOT / "tests" / "sessions").resolve().glob("test_*.py")
 

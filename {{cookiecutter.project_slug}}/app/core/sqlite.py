@@ -1,21 +1,25 @@
 """What SQLite needs, through aiosqlite, to keep the promises that PostgreSQL keeps by itself."""
 
 import asyncio
+import sqlite3
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import Event
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import await_only
 
 from app.core.config import DatabaseSettings
 from app.core.errors import TransactionFailedError
 
 BUSY_TIMEOUT = 5.0  # seconds
+SECONDS_BETWEEN_TRIES = 0.01
 BEGIN = "BEGIN"
 QUERY_ONLY = "PRAGMA query_only"
 STEPS_BETWEEN_QUESTIONS = 100_000  # of SQLite's virtual machine
@@ -84,8 +88,18 @@ def ignore_foreign_keys(connection: Any, _: ConnectionPoolEntry) -> None:
 
 
 def _write_ahead(connection: Any, _: ConnectionPoolEntry) -> None:
-    """Let readers not wait for a writer, nor a writer for readers."""
-    _execute(connection, "PRAGMA journal_mode = WAL")
+    """Let readers not wait for a writer, nor a writer for readers.
+
+    Of processes that do this to a new file at once, SQLite refuses some without the busy timeout.
+    """
+    deadline = monotonic() + BUSY_TIMEOUT
+    while True:
+        try:
+            return _execute(connection, "PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() > deadline:
+                raise
+        await_only(asyncio.sleep(SECONDS_BETWEEN_TRIES))
 
 
 def _refuse_writes(connection: Any, _: ConnectionPoolEntry) -> None:

@@ -23,6 +23,27 @@ from tests.support import configure, new_user, set_databases
 pytestmark = pytest.mark.postgresql
 
 
+# Several servers
+
+
+async def test_url_finds_the_one_of_several_servers_that_accepts_writes(
+    databases: None, environment: pytest.MonkeyPatch
+) -> None:
+    async with Proxy(os.environ[variable("primary")]) as proxy:
+        there = make_url(proxy.url)
+        url = there.set(host=None, port=None).update_query_dict(
+            {
+                "host": ("127.0.0.1:1", f"{there.host}:{there.port}"),
+                "target_session_attrs": "read-write",
+            }
+        )
+        set_databases(environment, {"primary": url.render_as_string(hide_password=False)})
+
+        async with session_scope() as session:
+            assert await session.scalar(text("SHOW transaction_read_only")) == "off"
+        await dispose_engines()
+
+
 # Limits
 
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import re
+import signal
 from collections.abc import Iterator
 from contextlib import suppress
 from http import HTTPStatus
@@ -38,6 +40,11 @@ class Clients:
     async def write_until_nobody_listens(self) -> None:
         with suppress(httpx2.TransportError):
             await self.write_for_ever()
+
+    async def write_come_what_may(self) -> None:
+        while True:
+            with suppress(httpx2.TransportError):
+                await self.write()
 
     async def write(self) -> None:
         email = new_email()
@@ -111,6 +118,36 @@ async def test_service_that_is_stopped_under_load_answers_what_it_has_begun(
         assert await asyncio.to_thread(served.exit_code) == 0
     assert not clients.refused
     assert not await clients.lost()
+
+
+async def test_worker_that_is_killed_under_load_loses_no_acknowledged_write(
+    databases: None, tmp_path: Path
+) -> None:
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    with serving("--workers", "2", variables=variables, folder=tmp_path) as served:
+        async with AsyncClient(base_url=served.url, timeout=60) as client:
+            clients = Clients(client)
+            load = [asyncio.create_task(clients.write_come_what_may()) for _ in range(8)]
+            await clients.go_on()
+            worker, other = pids_of_workers(served.log)
+            os.kill(worker, signal.SIGKILL)
+            await clients.go_on()
+            await until(lambda: len(pids_of_workers(served.log)) == 3)  # there is a new one
+            await clients.go_on()
+            for task in load:
+                task.cancel()
+            await asyncio.wait(load)
+
+        assert other in pids_of_workers(served.log)
+        served.process.terminate()
+        assert await asyncio.to_thread(served.exit_code) == 0
+    assert not clients.refused
+    assert not await clients.lost()
+
+
+def pids_of_workers(log: Path) -> list[int]:
+    return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", log.read_text())]
 
 
 async def twenty_wait_for_the_lock() -> bool:
