@@ -94,6 +94,13 @@ def test_requests_have_the_time_to_end_before_the_pod_is_killed(settings: Settin
     assert deployment["terminationGracePeriodSeconds"] > until_told + from_then_on
 
 
+@pytest.mark.parametrize("database", DATABASES)
+def test_migration_may_wait_for_another_one(settings: Settings, database: str) -> None:
+    deadline = read("base/migration.yaml")["spec"]["activeDeadlineSeconds"]
+
+    assert deadline > settings.databases[database].migration_lock_timeout
+
+
 def pods_at_once(overlay: str) -> int:
     """Return how many there are in a roll-out: all of them, one more, and those that end.
 
