@@ -87,7 +87,7 @@ def follow(project: Path, title: str) -> int:
 
 def test_one_more_database(bake: Bake) -> None:
     project = bake()
-    assert follow(project, "One more database") == 4
+    assert follow(project, "One more database") == 5
 
     (project / "app/models/entry.py").write_text(TABLE)
     with (project / "app/models/__init__.py").open("a") as models:

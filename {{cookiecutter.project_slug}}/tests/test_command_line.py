@@ -81,12 +81,10 @@ def test_sql_that_is_written_makes_what_migrate_would_have_made(
 ) -> None:
     arguments = ["migrate", "--database", "primary", "--sql"]
     written = run(*arguments, variables=variables, folder=tmp_path)
-    assert run("check", variables=variables, folder=tmp_path).returncode == 1  # it is only written
 
     url = variables.get(variable("primary"), f"sqlite:///{tmp_path}/var/primary.db")
     asyncio.run(execute_script(url, written.stdout))
 
-    assert run(*arguments, variables=variables, folder=tmp_path).stdout.count("\n") == 1
     checked = run("check", "--database", "primary", variables=variables, folder=tmp_path)
     assert checked.returncode == 0
 
@@ -160,21 +158,6 @@ def test_serve_answers_and_keeps_what_it_stored_over_a_restart(
             email = f"{expected}@example.com"
             httpx2.post(users, json={"name": "Ada", "email": email}).raise_for_status()
             assert len(httpx2.get(users).json()["items"]) == expected
-
-
-@pytest.mark.parametrize("migrates", ["true", "false"])
-def test_serve_migrates_only_if_it_is_told_to(
-    variables: dict[str, str], tmp_path: Path, migrates: str
-) -> None:
-    told = variables | {"MIGRATE_ON_START": migrates}
-
-    with serving("--workers", "2", variables=told, folder=tmp_path) as served:
-        ready = httpx2.get(f"{served.url}/health/ready")
-        log = served.log.read_text()
-
-    assert ready.status_code == (200 if migrates == "true" else 503)
-    applied = [1 if migrates == "true" else 0] * len(DATABASES)
-    assert applied == [log.count(f"] {name}: 1 applied: ") for name in DATABASES]
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

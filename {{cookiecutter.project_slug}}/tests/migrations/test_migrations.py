@@ -1,5 +1,6 @@
 """Up, no drift, down and up again; one head each."""
 
+import asyncio
 import shutil
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from sqlalchemy.exc import DBAPIError
 
 from app import migrations
 from app.core import config
+from app.core.config import get_settings
+from app.main import create_app
 from app.migrations.lock import lock
 from app.models import METADATA
 from tests.harness.backends import Backend
@@ -136,6 +139,20 @@ def test_database_of_a_newer_release_lacks_nothing(empty: None) -> None:
 
     assert migrations.pending("primary") == []
     assert migrations.upgrade("primary") == []
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+async def test_service_migrates_at_its_start_only_if_it_is_told_to(
+    empty: None, environment: pytest.MonkeyPatch, is_told: bool
+) -> None:
+    environment.setenv("MIGRATE_ON_START", str(is_told))
+    get_settings.cache_clear()
+    app = create_app()
+
+    async with app.router.lifespan_context(app):
+        lacking = await asyncio.to_thread(migrations.pending, "primary")
+
+    assert bool(lacking) == (not is_told)
 
 
 def test_server_that_cannot_be_reached_is_a_sentence_of_alembic(
