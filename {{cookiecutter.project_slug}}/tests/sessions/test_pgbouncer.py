@@ -90,12 +90,15 @@ async def test_statement_is_understood_anew_after_a_migration(own: PgBouncer) ->
     assert [1, "1"] == [before, await read()]
 
 
-async def test_limits_cost_no_round_trip(databases: None, environment: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_limits_cost_no_round_trip(
+    databases: None, environment: pytest.MonkeyPatch, read_only: bool
+) -> None:
     async with Proxy(os.environ[variable("primary")]) as proxy:
         set_databases(environment, {"primary": proxy.url})
         for _ in range(2):
             before = proxy.round_trips
-            async with session_scope() as session:
+            async with session_scope(read_only=read_only) as session:
                 assert await session.scalar(text("SHOW lock_timeout")) == "10s"
         assert proxy.round_trips - before == len(["BEGIN", "prepare", "execute", "COMMIT"])
         await dispose_engines()

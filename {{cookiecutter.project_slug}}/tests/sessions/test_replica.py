@@ -16,7 +16,7 @@ from app.core.db import dispose_engines, session_scope
 from app.dependencies import ReadSessionDep
 from tests.harness.connections import connect
 from tests.harness.fragile import Fragile, replicated
-from tests.inspection import fetch, pid
+from tests.inspection import execute_script, fetch, pid
 from tests.support import (
     configure,
     migrate,
@@ -30,11 +30,32 @@ from tests.support import (
 pytestmark = pytest.mark.postgresql
 
 
+PASSWORD = "hidden"
+
+# What a replica refuses to connect with, and whether that is a reason to fall back.
+REFUSALS = {
+    "57p03": True,  # it is starting
+    "08006": True,  # what is before it has no connection to it
+    "53300": False,  # it has too many connections
+    "28p01": False,  # the password is wrong
+    "3d000": False,  # there is no such database
+}
+REFUSE = """
+CREATE FUNCTION refuse() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF session_user LIKE 'refused_%' THEN
+        RAISE EXCEPTION 'refused' USING ERRCODE = upper(split_part(session_user, '_', 2));
+    END IF;
+END $$;
+CREATE EVENT TRIGGER refuse ON login EXECUTE FUNCTION refuse();
+""" + "".join(f"CREATE ROLE refused_{name} LOGIN PASSWORD '{PASSWORD}';" for name in REFUSALS)
+
+
 @pytest.fixture(scope="module")
 def servers() -> Iterator[Fragile]:
     """A server with a replica, for the tests of this file."""
     with replicated() as servers:
         migrate("primary", servers.url)
+        asyncio.run(execute_script(servers.url, REFUSE))
         yield servers
 
 
@@ -229,11 +250,18 @@ async def test_one_read_waits_for_a_replica_that_hangs_and_the_others_do_not(
     assert len(guests) == 1
 
 
-@pytest.mark.parametrize("wrong", [{"database": "nowhere"}, {"username": "nobody"}])
-async def test_replica_that_refuses_us_is_no_reason_to_fall_back(
-    both: Fragile, client: AsyncClient, environment: pytest.MonkeyPatch, wrong: dict[str, str]
+@pytest.mark.parametrize(("sqlstate", "falls_back"), REFUSALS.items())
+async def test_replica_that_refuses_us_is_no_reason_to_fall_back_unless_it_cannot_answer(
+    both: Fragile,
+    client: AsyncClient,
+    environment: pytest.MonkeyPatch,
+    sqlstate: str,
+    falls_back: bool,
 ) -> None:
-    url = make_url(both.replica_url).set(**wrong)  # type: ignore[arg-type]
-    configure(environment, read_database_url=str(url), read_fallback=True)
+    url = make_url(both.replica_url).set(username=f"refused_{sqlstate}", password=PASSWORD)
+    refusing = url.render_as_string(hide_password=False)
+    configure(environment, read_database_url=refusing, read_fallback=True)
 
-    assert is_unavailable(await client.get("/users"))
+    answer = await client.get("/users")
+
+    assert (answer.is_success, is_unavailable(answer)) == (falls_back, not falls_back)
