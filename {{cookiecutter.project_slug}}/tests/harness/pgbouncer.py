@@ -50,7 +50,7 @@ class PgBouncer:
         keys = {"host": host, "port": port, "user": server.username, "password": server.password}
         database = " ".join(f"{key}={_quoted(value)}" for key, value in keys.items() if value)
         settings = {**SETTINGS, **settings, "unix_socket_dir": folder}
-        if [int(n) for n in re.findall(r"\d+", name())] >= [1, 21]:
+        if [int(n) for n in re.findall(r"\d+", pgbouncer_name())] >= [1, 21]:
             settings["max_prepared_statements"] = 0  # as older ones behave
         if os.name == "posix" and os.geteuid() == 0:  # which it refuses to run as
             settings["user"] = Path(host).owner() if host.startswith("/") else "nobody"
@@ -77,7 +77,9 @@ class PgBouncer:
         socket_ = self._folder / f".s.PGSQL.{PORT}"
         socket_.unlink(missing_ok=True)
         with (self._folder / "log").open("a") as log:
-            self._process = subprocess.Popen([find(), "--quiet", self._configuration], stderr=log)
+            self._process = subprocess.Popen(
+                [find_pgbouncer(), "--quiet", self._configuration], stderr=log
+            )
         self._guard = launch(sys.executable, "-c", GUARD, str(self._process.pid), str(self._folder))
         deadline = time.monotonic() + SECONDS_TO_START
         while not _listens(socket_):
@@ -86,15 +88,17 @@ class PgBouncer:
             time.sleep(0.005)
 
 
-def find() -> str:
+def find_pgbouncer() -> str:
     """Return where the program is, or nothing; where Debian has it is on root's PATH only."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
     return shutil.which("pgbouncer", path=path) or ""
 
 
-def name() -> str:
+def pgbouncer_name() -> str:
     """Return what it calls itself, with its version."""
-    said = subprocess.run([find(), "--version"], capture_output=True, check=True, text=True).stdout
+    said = subprocess.run(
+        [find_pgbouncer(), "--version"], capture_output=True, check=True, text=True
+    ).stdout
     return said.partition("\n")[0]
 
 

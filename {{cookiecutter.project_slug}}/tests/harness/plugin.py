@@ -21,7 +21,7 @@ import pytest
 
 from tests.harness.connections import forget_libpq
 from tests.harness.launch import launch
-from tests.harness.pgbouncer import PgBouncer, find, name
+from tests.harness.pgbouncer import PgBouncer, find_pgbouncer, pgbouncer_name
 from tests.harness.postgresql import Server
 
 KINDS = ("sqlite", "postgresql", "pgbouncer")
@@ -74,7 +74,11 @@ def _kinds(node: pytest.Item) -> list[str]:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Start the server, or find it: once for all workers, and before the header is written."""
     config = session.config
-    if _goes_through_pgbouncer(config) and not find() and "REQUIRE_PGBOUNCER" in os.environ:
+    if (
+        _goes_through_pgbouncer(config)
+        and not find_pgbouncer()
+        and "REQUIRE_PGBOUNCER" in os.environ
+    ):
         raise pytest.UsageError(f"REQUIRE_PGBOUNCER is set, and PgBouncer is {NO_PGBOUNCER}")
     if hasattr(config, "workerinput"):
         config.stash[address] = config.workerinput["postgresql"]
@@ -99,7 +103,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     if chosen in {None, "sqlite"}:
         lines.append(f"database: {lite}")
     if _goes_through_pgbouncer(config):
-        lines.append(f"pgbouncer: {name() if find() else NO_PGBOUNCER}")
+        lines.append(f"pgbouncer: {pgbouncer_name() if find_pgbouncer() else NO_PGBOUNCER}")
     return lines
 
 
@@ -149,7 +153,7 @@ def postgresql(pytestconfig: pytest.Config) -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def pgbouncer(postgresql: Server) -> Iterator[PgBouncer]:
     """A PgBouncer for the tests of this process."""
-    if not find():
+    if not find_pgbouncer():
         pytest.skip(f"PgBouncer is {NO_PGBOUNCER}")
     with postgresql.pgbouncer() as pgbouncer:
         yield pgbouncer

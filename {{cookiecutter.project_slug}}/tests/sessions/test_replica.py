@@ -193,7 +193,7 @@ async def test_reads_fall_back_and_return(
     async def has_returned() -> bool:
         return all(await reads_replica())
 
-    await until(has_returned)
+    await until(has_returned, seconds=3)
     lost, found = [r.getMessage() for r in caplog.records if r.name == "app.core.replica"]
     assert "does not answer, reads go to the database itself" in lost
     assert "answers again" in found
