@@ -189,8 +189,8 @@ SESSIONS = [
     Mutation(
         "no lock around the first engine",
         "core/registry.py",
-        "    with _lock:\n        if loop",
-        "    if True:\n        if loop",
+        "    with _lock:\n        return _of(loop).add",
+        "    if True:\n        return _of(loop).add",
         "sessions/test_one_engine.py",
     ),
     Mutation(
