@@ -22,6 +22,7 @@ from app.core.timing import work
 
 IDLE_BEFORE_PING = 1.0  # seconds
 PING_TIMEOUT = 2.0  # seconds
+READ_ONLY_SQLSTATE = "25006"
 PING = "SELECT 1"  # an empty one is an AttributeError in asyncpg 0.32
 
 # Neither needs a descriptor of its own, as epoll does. Windows has no poll.
@@ -144,7 +145,9 @@ def add_listeners(engine: Engine, settings: DatabaseSettings, *, read_only: bool
     event.listen(engine, "checkin", _take_back)
     event.listen(engine, "checkout", _refuse_stale)
     event.listen(engine, "handle_error", _hide_detail)
-    if read_only:
+    if not read_only:
+        event.listen(engine, "handle_error", _leave_standby)
+    else:
         # An event of the dialect: those of a connection would be looked for at every step of it.
         event.listen(engine, "do_execute", _begin_where_one_is_needed)
         event.listen(engine, "checkin", partial(_end_of_transactions, engine.dialect))
@@ -245,6 +248,17 @@ def _refuse_stale(connection: Any, record: ConnectionPoolEntry, _: object) -> No
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         driver.terminate()  # a polite good-bye would wait for an answer
         raise InvalidatePoolError from error
+
+
+def _leave_standby(context: ExceptionContext) -> None:
+    """Take a server that is a standby for one that is lost: its name has not moved yet, or moved late.
+
+    Otherwise the pool would keep such connections, and every write would fail until they are old.
+    """
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY_SQLSTATE:
+        driver: Any = context.connection and context.connection.connection.driver_connection
+        if driver and getattr(driver.get_settings(), "in_hot_standby", "off") == "on":
+            context.is_disconnect = True
 
 
 def _begin_where_one_is_needed(_: Any, statement: str, __: Any, context: ExecutionContext) -> None:

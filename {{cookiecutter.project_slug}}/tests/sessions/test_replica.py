@@ -16,6 +16,7 @@ from app.core.db import dispose_engines, session_scope
 from app.dependencies import ReadSessionDep
 from tests.harness.connections import connect
 from tests.harness.fragile import Fragile, replicated
+from tests.harness.proxy import Proxy
 from tests.inspection import execute_script, fetch, pid
 from tests.support import (
     configure,
@@ -265,3 +266,21 @@ async def test_replica_that_refuses_us_is_no_reason_to_fall_back_unless_it_canno
     answer = await client.get("/users")
 
     assert (answer.is_success, is_unavailable(answer)) == (falls_back, not falls_back)
+
+
+async def test_name_that_moves_late_from_a_standby_is_an_outage_and_no_longer(
+    both: Fragile, client: AsyncClient, environment: pytest.MonkeyPatch
+) -> None:
+    async with Proxy(both.replica_url) as proxy:
+        set_databases(environment, {"primary": proxy.url})
+        configure(environment, pool_size=3)
+        async with session_scope() as one, session_scope() as two:  # both are in the pool then
+            assert await is_replica(one) and await is_replica(two)  # noqa: PT018
+
+        user = {"name": "Ada", "email": new_email()}
+        assert is_unavailable(await client.post("/users", json=user))
+
+        proxy.move(both.url)
+        for _ in range(3):
+            assert (await client.post("/users", json=user | {"email": new_email()})).is_success
+        await dispose_engines()
