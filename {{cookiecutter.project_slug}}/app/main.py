@@ -11,7 +11,8 @@ from app.core.db import dispose_engines
 from app.core.disconnects import CancelOnDisconnect
 from app.core.garbage import leave_alone_what_is_loaded
 from app.core.logging import LogRequests
-from app.core.problems import add_problem_handlers  # {%- if cookiecutter.__analytics +%}
+from app.core.problems import add_problem_handlers
+from app.routers.docs import router as docs  # {%- if cookiecutter.__analytics +%}
 from app.routers.events import router as events
 from app.routers.reports import router as reports  # {%- endif +%}
 from app.routers.users import router as users
@@ -29,7 +30,14 @@ async def lifespan(_: FastAPI) -> AsyncGenerator[None, None]:
 
 def create_app() -> FastAPI:
     """Return a new application; nothing is read or opened before it starts."""
-    app = FastAPI(title=TITLE, description=DESCRIPTION, version=__version__, lifespan=lifespan)
+    app = FastAPI(
+        title=TITLE,
+        description=DESCRIPTION,
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's own pages load what they need from elsewhere
+        redoc_url=None,
+    )
     app.add_middleware(CancelOnDisconnect)
     app.add_middleware(LogRequests)  # around the other one: the last is the outermost
     add_problem_handlers(app)
@@ -38,6 +46,7 @@ def create_app() -> FastAPI:
     app.include_router(events)
     app.include_router(reports)
     # {% endif %}
+    app.include_router(docs)
     return app
 
 
