@@ -14,7 +14,8 @@ from app.core.disconnects import CancelOnDisconnect
 from app.core.garbage import leave_alone_what_is_loaded
 from app.core.logging import LogRequests
 from app.core.problems import add_problem_handlers
-from app.core.shutdown import delayed_stop  # {%- if cookiecutter.__analytics +%}
+from app.core.shutdown import delayed_stop
+from app.routers.docs import router as docs  # {%- if cookiecutter.__analytics +%}
 from app.routers.events import router as events  # {%- endif +%}
 from app.routers.health import router as health  # {%- if cookiecutter.__analytics +%}
 from app.routers.reports import router as reports  # {%- endif +%}
@@ -44,7 +45,14 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
 
 def create_app() -> FastAPI:
     """Return a new application; nothing is read or opened before it starts."""
-    app = FastAPI(title=TITLE, description=DESCRIPTION, version=__version__, lifespan=lifespan)
+    app = FastAPI(
+        title=TITLE,
+        description=DESCRIPTION,
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's own pages load what they need from elsewhere
+        redoc_url=None,
+    )
     app.state.health = HealthService()
     app.add_middleware(LimitBody, size=MAX_BODY_SIZE)
     app.add_middleware(CancelOnDisconnect)
@@ -56,6 +64,7 @@ def create_app() -> FastAPI:
     app.include_router(events)
     app.include_router(reports)
     # {% endif %}
+    app.include_router(docs)
     return app
 
 
