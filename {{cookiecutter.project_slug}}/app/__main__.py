@@ -19,6 +19,7 @@ from app.core.capacity import warn_of_too_few_connections
 from app.core.config import get_settings
 from app.core.errors import ConfigurationError
 from app.core.logging import logging_config
+from app.core.telemetry import switch as telemetry
 
 # Typer's own tracebacks would show local variables, and among them secrets.
 cli = typer.Typer(help=DESCRIPTION, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -35,6 +36,7 @@ def serve(
 ) -> None:
     """Answer requests until told to stop."""
     settings = get_settings()
+    telemetry.check()
     if reload:
         os.environ["SHUTDOWN_DELAY"] = "0"  # of the process that is started anew
     # When it has stopped, uvicorn sends itself the signal that it was stopped with.

@@ -1,7 +1,10 @@
-"""The settings: the only reader of the environment. Each variable is explained in .env.example."""
+"""The settings: the only reader of the environment. Each variable is explained in .env.example.
+
+OpenTelemetry's own are read by its SDK, and checked in telemetry/settings.py.
+"""
 
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +33,7 @@ DATABASES = [
     # {% endif %}
 ]
 
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 Seconds = Annotated[float, Field(ge=0, le=2_000_000)]  # PostgreSQL counts milliseconds in 32 bits
 
 
@@ -82,6 +86,10 @@ class DatabaseSettings(BaseModel):
         if parts and not (self.host and self.dbname):
             raise ValueError("HOST and DBNAME are both needed where the URL is given in parts")
         return self
+
+    @property
+    def name(self) -> str:
+        return self._name
 
     @property
     def is_configured(self) -> bool:
@@ -213,8 +221,17 @@ def get_settings() -> Settings:
         ConfigurationError: a variable is missing or wrong. Values are not shown: one may be a
             secret.
     """
+    return read(Settings)
+
+
+def read(settings: type[AnySettings]) -> AnySettings:
+    """Return the settings of this class.
+
+    Raises:
+        ConfigurationError: as `get_settings` does.
+    """
     try:
-        return Settings()
+        return settings()
     except ValidationError as error:
         raise ConfigurationError("; ".join(map(_sentence, error.errors()))) from None
     except SettingsError as error:

@@ -12,6 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from app.core import postgresql, replica, sqlite
 from app.core.config import DatabaseSettings
 from app.core.pool import FairPool
+from app.core.telemetry.statements import trace_statements
 from app.core.timing import measure
 
 DRIVERS = {"asyncpg": postgresql, "aiosqlite": sqlite}
@@ -83,6 +84,7 @@ def _make(url: URL, settings: DatabaseSettings, *, read_only: bool, **pool: Any)
         driver.add_listeners(engine.sync_engine, settings, read_only=read_only)
     event.listen(engine.sync_engine, "handle_error", _translate_loss)
     measure(engine.sync_engine)
+    trace_statements(engine.sync_engine, settings.name)
     return engine
 
 
