@@ -32,6 +32,7 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on.")] = 8000,
     workers: Annotated[int, typer.Option(min=1, help="How many processes answer.")] = 1,
+    root_path: Annotated[str, typer.Option(help="The prefix that a proxy has cut off.")] = "",
     reload: Annotated[bool, typer.Option(help="Start anew when a file changes.")] = False,
 ) -> None:
     """Answer requests until told to stop."""
@@ -49,6 +50,7 @@ def serve(
         host=host,
         port=port,
         workers=workers,
+        root_path=root_path,
         reload=reload,
         access_log=False,  # LogRequests writes one
         log_config=log_config,
