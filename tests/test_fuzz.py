@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.conftest import IN_MEMORY, Bake, files
 from tests.test_answers import author, title_and_description
-from tests.test_render import PARSERS
+from tests.test_render import parse
 
 pytestmark = pytest.mark.full
 
@@ -144,7 +144,7 @@ def assert_what_differs_is_well(project: Path, plain: dict[Path, bytes]) -> None
     assert plain.keys() == {path.relative_to(project) for path in files(project)}
     for path in files(project):
         if path.read_bytes() != plain[path.relative_to(project)]:
-            PARSERS.get(path.suffix, str)(path.read_text(encoding="utf-8"))
+            parse(path, path.read_text(encoding="utf-8"))
     for arguments in (["format", "--check"], ["check"]):
         command = [sys.executable, "-m", "ruff", *arguments, "--no-cache", "app/__init__.py"]
         subprocess.run(command, check=True, cwd=project, stdout=subprocess.DEVNULL)

@@ -20,7 +20,7 @@ from cookiecutter.main import cookiecutter
 
 from tests.combinations import CLOSED, COMBINATIONS
 from tests.conftest import IN_MEMORY, files
-from tests.test_render import PARSERS
+from tests.test_render import parse
 
 pytestmark = pytest.mark.full
 
@@ -71,7 +71,7 @@ def test_every_file_is_tidy_and_parses(rendered: Rendered) -> None:
     for path, texts in rendered.texts.items():
         for text in texts:
             assert_tidy(Path(path), text)
-            PARSERS.get(Path(path).suffix, str)(text)
+            parse(Path(path), text)
 
 
 def assert_tidy(path: Path, text: str) -> None:
@@ -89,9 +89,11 @@ def assert_tidy(path: Path, text: str) -> None:
         (".github/dependabot.yml", "check-jsonschema --builtin-schema vendor.dependabot"),
         (".github/dependabot.yml", "zizmor --offline --no-config --strict-collection"),
         (".gitlab-ci.yml", "check-jsonschema --builtin-schema vendor.gitlab-ci"),
+        ("compose.yaml", "check-jsonschema --builtin-schema vendor.compose-spec"),
+        ("Dockerfile", "hadolint --failure-threshold style"),
     ],
 )
-def test_workflows_are_what_their_runners_want(
+def test_files_are_what_their_readers_want(
     rendered: Rendered, tmp_path: Path, path: str, check: str
 ) -> None:
     for number, text in enumerate(rendered.texts[path]):

@@ -11,6 +11,7 @@ from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
+import dockerfile
 import pytest
 import yaml
 from cookiecutter.main import cookiecutter
@@ -25,6 +26,7 @@ EVERY_ANSWER = [
     for answer in answers
 ]
 PARSERS: dict[str, Any] = {
+    "Dockerfile": dockerfile.parse_string,  # BuildKit's own
     ".ini": lambda text: ConfigParser().read_string(text),
     ".json": json.loads,
     ".py": ast.parse,
@@ -32,6 +34,10 @@ PARSERS: dict[str, Any] = {
     ".yaml": yaml.safe_load,
     ".yml": yaml.safe_load,
 }
+
+
+def parse(path: Path, text: str) -> None:
+    PARSERS.get(path.suffix or path.name, str)(text)
 
 
 @pytest.fixture(scope="session", params=EVERY_ANSWER, ids="=".join)
@@ -49,7 +55,7 @@ def test_no_folder_is_empty_and_no_cache_is_left(rendered: Path) -> None:
 
 def assert_every_file_parses(project: Path) -> None:
     for path in files(project):
-        PARSERS.get(path.suffix, str)(path.read_text())
+        parse(path, path.read_text())
 
 
 def assert_code_is_formatted_and_linted(project: Path) -> None:

@@ -1,0 +1,117 @@
+"""Docker and Compose, as the tests of the image and of compose.yaml use them."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import Request, urlopen
+
+from tests.conftest import clean_environment
+
+Ended = subprocess.CompletedProcess[str]
+
+
+def run(*command: str | Path, check: bool = True, **options: Any) -> Ended:
+    """Run a command, show what it says, and return how it ended."""
+    ended = subprocess.run(
+        command,
+        capture_output=True,
+        check=False,
+        text=True,
+        **{"env": clean_environment()} | options,
+    )
+    print(*command, ended.stdout, ended.stderr, sep="\n")
+    assert not check or ended.returncode == 0, f"{command[0]} has failed"
+    return ended
+
+
+def docker(*arguments: str) -> str:
+    return run("docker", *arguments).stdout.strip()
+
+
+def inspect(name: str) -> dict[str, Any]:
+    """Return what Docker knows of a container or an image."""
+    [known] = json.loads(docker("inspect", name))
+    assert isinstance(known, dict)
+    return known
+
+
+@cache
+def builder() -> Path:
+    """Return a client that can build with BuildKit: a newer one needs a plugin, and may lack it."""
+    for folder in os.get_exec_path():
+        client = Path(folder, "docker")
+        if not client.exists():
+            continue
+        version = re.search(r"version (\d+)", run(client, "--version").stdout)
+        if (version and int(version[1]) < 23) or not run(
+            client, "buildx", "version", check=False
+        ).returncode:
+            return client
+    raise AssertionError("no Docker client on this machine can build: install docker-buildx")
+
+
+@cache
+def compose() -> list[str]:
+    """Return the command of Docker Compose: the plugin, or the program that came before it."""
+    if run("docker", "compose", "version", check=False).returncode == 0:
+        return ["docker", "compose"]
+    assert shutil.which("docker-compose"), "Docker Compose is not on this machine"
+    return ["docker-compose"]
+
+
+def with_buildkit(**variables: str) -> dict[str, str]:
+    """Return the environment of a build, with the base image that this machine has, if it says so."""
+    image = {name: os.environ[name] for name in ("PYTHON_IMAGE",) if name in os.environ}
+    environment = clean_environment(**image, **variables)
+    path = f"{builder().parent}{os.pathsep}{environment['PATH']}"
+    return environment | {"DOCKER_BUILDKIT": "1", "COMPOSE_DOCKER_CLI_BUILD": "1", "PATH": path}
+
+
+def build(folder: Path, tag: str, *options: str, dockerfile: str | None = None) -> str:
+    """Build an image from a folder; return what is said. All networks of this machine are the build's."""
+    arguments = [f"--tag={tag}", "--network=host", "--progress=plain", *options]
+    if "PYTHON_IMAGE" in os.environ:
+        arguments.append(f"--build-arg=PYTHON_IMAGE={os.environ['PYTHON_IMAGE']}")
+    if dockerfile is not None:
+        arguments.append("--file=-")
+    ended = run(builder(), "build", *arguments, str(folder), env=with_buildkit(), input=dockerfile)
+    return ended.stderr
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def answers(url: str) -> bool:
+    """Say whether a GET is answered with 200."""
+    try:
+        with urlopen(url, timeout=5):
+            return True
+    except (OSError, URLError):
+        return False
+
+
+def ask(url: str, body: object = None) -> tuple[int, Any]:
+    """Return the status and the document of an answer to a GET, or to a POST of this body."""
+    data = None if body is None else json.dumps(body).encode()
+    request = Request(url, data, {"Content-Type": "application/json"})
+    with urlopen(request, timeout=30) as answer:
+        return answer.status, json.load(answer)
