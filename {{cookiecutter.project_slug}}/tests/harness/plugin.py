@@ -54,7 +54,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if chosen := config.getoption("db"):
-        others = [item for item in items if _kinds(item) and chosen not in _kinds(item)]
+        others = [item for item in items if chosen not in (_runs_on(item) or [chosen])]
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if item not in others]
 
@@ -63,6 +63,13 @@ def pytest_collection_finish() -> None:
     """Spare the garbage collector what stays, so that a collection after each test costs little."""
     gc.collect()
     gc.freeze()
+
+
+def _runs_on(item: pytest.Item) -> list[str]:
+    """Return the kind of database that a test runs on, or those of its marks if it asks for none."""
+    call = getattr(item, "callspec", None)
+    kind = call and call.params.get("backend")
+    return [kind] if kind else _kinds(item)
 
 
 def _kinds(node: pytest.Item) -> list[str]:
