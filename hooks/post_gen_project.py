@@ -35,7 +35,7 @@ ANALYTICS = [
 # What is left only where an answer asks for it. None of it is anybody's own: rendering has written it.
 ASKED_FOR = [
     ("databases", "primary + analytics", ANALYTICS),
-    ("ci", "github", [".github/workflows/ci.yml"]),
+    ("ci", "github", [".github/dependabot.yml", ".github/workflows/ci.yml"]),
     ("ci", "gitlab", [".gitlab-ci.yml"]),
 ]
 LICENSES = ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"]

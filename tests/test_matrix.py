@@ -86,6 +86,8 @@ def assert_tidy(path: Path, text: str) -> None:
     [
         (".github/workflows/ci.yml", "check-jsonschema --builtin-schema vendor.github-workflows"),
         (".github/workflows/ci.yml", "zizmor --offline --no-config --strict-collection"),
+        (".github/dependabot.yml", "check-jsonschema --builtin-schema vendor.dependabot"),
+        (".github/dependabot.yml", "zizmor --offline --no-config --strict-collection"),
         (".gitlab-ci.yml", "check-jsonschema --builtin-schema vendor.gitlab-ci"),
         ("compose.yaml", "check-jsonschema --builtin-schema vendor.compose-spec"),
         ("Dockerfile", "hadolint --failure-threshold style"),
@@ -95,8 +97,10 @@ def test_files_are_what_their_readers_want(
     rendered: Rendered, tmp_path: Path, path: str, check: str
 ) -> None:
     for number, text in enumerate(rendered.texts[path]):
-        (tmp_path / f"{number}.yml").write_text(text)
-    names = [*tmp_path.iterdir()]
+        copy = tmp_path / str(number) / Path(path).name  # which says what it is
+        copy.parent.mkdir()
+        copy.write_text(text)
+    names = [*tmp_path.glob("*/*")]
     assert names
 
     tool, *options = check.split()

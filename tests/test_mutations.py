@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.mutations import SESSIONS, Mutation
-from tests.servers import run_python
+from tests.servers import needs_pgbouncer, run_python
 
 pytestmark = pytest.mark.full
 
@@ -40,7 +40,14 @@ def outcomes(
         yield {mutation.name: executor.submit(run, mutation) for mutation in chosen}
 
 
-@pytest.mark.parametrize("mutation", SESSIONS, ids=lambda mutation: mutation.name)
+@pytest.mark.parametrize(
+    "mutation",
+    [
+        pytest.param(mutation, marks=[needs_pgbouncer] if mutation.kind == "pgbouncer" else [])
+        for mutation in SESSIONS
+    ],
+    ids=lambda mutation: mutation.name,
+)
 def test_mutation_is_noticed(
     project: Path, outcomes: dict[str, Future[Outcome]], mutation: Mutation
 ) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 import yaml
 from cookiecutter.main import cookiecutter
 
-from tests.conftest import QUESTIONS, SERVICE, Bake, files
+from tests.conftest import QUESTIONS, ROOT, SERVICE, Bake, files
 from tests.test_answers import author, title_and_description
 
 EVERY_ANSWER = [
@@ -127,6 +128,34 @@ def test_image_and_stack_have_the_versions_that_were_asked_for(bake: Bake) -> No
             server = services[f"postgres-{name}"]
             assert server["image"] == f"${{POSTGRES_IMAGE:-postgres:{version}-alpine}}"
             assert server["volumes"] == [f"{name}:{path}"]
+
+
+def test_packages_are_audited_in_ci(bake: Bake) -> None:
+    github = yaml.safe_load((bake(ci="github") / ".github/workflows/ci.yml").read_text())
+    gitlab = yaml.safe_load((bake(ci="gitlab") / ".gitlab-ci.yml").read_text())
+
+    assert {"run": "make audit"} in github["jobs"]["audit"]["steps"]
+    assert {"pull_request", "push", "schedule"} == set(github[True])  # YAML 1.1 takes `on` for it
+    assert gitlab["audit"]["script"] == ["make audit"]
+
+
+def test_actions_are_pinned_as_in_the_templates_own_workflow() -> None:
+    """Where somebody else raises the pins, which cannot read what is yet to be rendered."""
+    workflow = Path(".github/workflows/ci.yml")
+    pins, rendered = (
+        set(re.findall(r"uses: (.+)", (folder / workflow).read_text()))
+        for folder in (ROOT, ROOT / SERVICE)
+    )
+
+    assert pins
+    assert pins == rendered
+    assert all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v[\d.]+", pin) for pin in pins)
+
+
+def test_vulnerabilities_are_reported_to_the_author(bake: Bake) -> None:
+    project = bake(author_email="grace@example.com")
+
+    assert "<grace@example.com>" in (project / "SECURITY.md").read_text()
 
 
 def test_license_is_the_one_that_was_asked_for(bake: Bake) -> None:

@@ -19,6 +19,7 @@ from app.core.capacity import warn_of_too_few_connections
 from app.core.config import get_settings
 from app.core.errors import ConfigurationError
 from app.core.logging import logging_config
+from app.core.telemetry import switch as telemetry
 
 # Typer's own tracebacks would show local variables, and among them secrets.
 cli = typer.Typer(help=DESCRIPTION, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -31,10 +32,12 @@ def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on.")] = 8000,
     workers: Annotated[int, typer.Option(min=1, help="How many processes answer.")] = 1,
+    root_path: Annotated[str, typer.Option(help="The prefix that a proxy has cut off.")] = "",
     reload: Annotated[bool, typer.Option(help="Start anew when a file changes.")] = False,
 ) -> None:
     """Answer requests until told to stop."""
     settings = get_settings()
+    telemetry.check()
     if reload:
         os.environ["SHUTDOWN_DELAY"] = "0"  # of the process that is started anew
     # When it has stopped, uvicorn sends itself the signal that it was stopped with.
@@ -47,6 +50,7 @@ def serve(
         host=host,
         port=port,
         workers=workers,
+        root_path=root_path,
         reload=reload,
         access_log=False,  # LogRequests writes one
         log_config=log_config,

@@ -14,7 +14,9 @@ from app.core.disconnects import CancelOnDisconnect
 from app.core.garbage import leave_alone_what_is_loaded
 from app.core.logging import LogRequests
 from app.core.problems import add_problem_handlers
-from app.core.shutdown import delayed_stop  # {%- if cookiecutter.__analytics +%}
+from app.core.shutdown import delayed_stop
+from app.core.telemetry import switch as telemetry
+from app.routers.docs import router as docs  # {%- if cookiecutter.__analytics +%}
 from app.routers.events import router as events  # {%- endif +%}
 from app.routers.health import router as health  # {%- if cookiecutter.__analytics +%}
 from app.routers.reports import router as reports  # {%- endif +%}
@@ -28,6 +30,7 @@ SECONDS_TO_CLOSE = 5
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     settings = get_settings()  # what is wrong with one stops the start, not the first request
+    telemetry.start()
     if settings.migrate_on_start:
         from app.migrations import upgrade_all  # noqa: PLC0415, only then is Alembic needed
 
@@ -40,11 +43,20 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         with suppress(TimeoutError):  # of servers that do not answer any more
             async with asyncio.timeout(SECONDS_TO_CLOSE):
                 await dispose_engines()
+        await telemetry.flush()
 
 
 def create_app() -> FastAPI:
     """Return a new application; nothing is read or opened before it starts."""
-    app = FastAPI(title=TITLE, description=DESCRIPTION, version=__version__, lifespan=lifespan)
+    app = FastAPI(
+        title=TITLE,
+        description=DESCRIPTION,
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,  # FastAPI's own pages load what they need from elsewhere
+        redoc_url=None,
+        telemetry=telemetry.FASTAPI,
+    )
     app.state.health = HealthService()
     app.add_middleware(LimitBody, size=MAX_BODY_SIZE)
     app.add_middleware(CancelOnDisconnect)
@@ -56,6 +68,7 @@ def create_app() -> FastAPI:
     app.include_router(events)
     app.include_router(reports)
     # {% endif %}
+    app.include_router(docs)
     return app
 
 

@@ -14,7 +14,7 @@ from httpx2 import ASGITransport, AsyncClient
 from app.core.config import get_settings
 from app.core.db import dispose_engines
 from app.main import create_app
-from tests.harness.backends import Backend, PostgreSQL, SQLite
+from tests.harness.backends import Backend, PostgreSQL, SQLite, ThroughPgBouncer
 from tests.inspection import checked_out, sqlite_connections
 from tests.support import (
     collect_garbage,
@@ -51,6 +51,9 @@ def backend(
     backend: Backend
     if request.param == PostgreSQL.kind:
         backend = PostgreSQL(request.getfixturevalue("postgresql"))
+    elif request.param == ThroughPgBouncer.kind:
+        fixtures = (request.getfixturevalue(name) for name in ("postgresql", "pgbouncer"))
+        backend = ThroughPgBouncer(*fixtures)
     else:
         backend = SQLite(tmp_path, request.getfixturevalue("sqlite_templates"))
     yield backend
@@ -62,6 +65,8 @@ def backend(
 def migrated(backend: Backend, environment: pytest.MonkeyPatch) -> None:
     """Migrated databases without rows."""
     set_databases(environment, backend.migrated())
+    for name, value in backend.settings().items():
+        environment.setenv(name, value)
 
 
 @pytest.fixture

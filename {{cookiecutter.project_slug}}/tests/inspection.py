@@ -51,7 +51,8 @@ async def observer() -> AsyncGenerator[AsyncConnection, None]:
 async def fetch(statement: str) -> Sequence[Row[Any]]:
     """Ask the primary database, on such a connection."""
     async with observer() as connection:
-        return (await connection.execute(text(statement))).all()
+        result = await connection.execute(text(statement))
+        return result.all() if result.returns_rows else []
 
 
 async def execute_script(url: str, script: str) -> None:

@@ -26,7 +26,7 @@ from app.models import User
 def forget_environment(patch: pytest.MonkeyPatch) -> None:
     """Let the service know nothing of the developer's own databases, nor of their .env."""
     for name in os.environ:
-        if name.upper().startswith(("DATABASE", "DEV_DATABASE")):
+        if name.upper().startswith(("DATABASE", "DEV_DATABASE", "OTEL_")):
             patch.delenv(name)
     patch.setenv("ENVIRONMENT", "test")
     patch.setitem(Settings.model_config, "env_file", None)

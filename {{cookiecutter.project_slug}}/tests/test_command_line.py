@@ -153,7 +153,8 @@ def test_serve_answers_and_keeps_what_it_stored_over_a_restart(
     run("migrate", variables=variables, folder=tmp_path)
 
     for expected in (1, 2):
-        with serving(variables=variables, folder=tmp_path) as served:
+        with serving("--root-path", "/api", variables=variables, folder=tmp_path) as served:
+            assert '"/api/docs/swagger-ui.css"' in httpx2.get(f"{served.url}/docs").text
             users = f"{served.url}/users"
             email = f"{expected}@example.com"
             httpx2.post(users, json={"name": "Ada", "email": email}).raise_for_status()

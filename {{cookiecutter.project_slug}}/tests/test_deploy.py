@@ -10,6 +10,7 @@ from typer.main import get_command
 
 from app.__main__ import cli
 from app.core.config import DATABASES, Settings, get_settings, variable
+from app.core.telemetry.switch import TIME_TO_FLUSH
 from app.main import SECONDS_TO_CLOSE, create_app
 from app.services.health import SECONDS_TO_ANSWER
 
@@ -89,9 +90,10 @@ def test_requests_have_the_time_to_end_before_the_pod_is_killed(settings: Settin
     deployment = pod("base/deployment.yaml")
     [container] = deployment["containers"]
     until_told = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    from_then_on = settings.shutdown_delay + settings.shutdown_timeout + SECONDS_TO_CLOSE
+    drained = settings.shutdown_delay + settings.shutdown_timeout
+    ended = until_told + drained + SECONDS_TO_CLOSE + TIME_TO_FLUSH
 
-    assert deployment["terminationGracePeriodSeconds"] > until_told + from_then_on
+    assert deployment["terminationGracePeriodSeconds"] > ended
 
 
 @pytest.mark.parametrize("database", DATABASES)

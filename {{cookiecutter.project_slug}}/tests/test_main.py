@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
-from httpx2 import AsyncClient
 from starlette.middleware.base import BaseHTTPMiddleware  # noqa: TID251
 
 from app import DESCRIPTION, TITLE, __version__, routers
@@ -50,11 +49,6 @@ async def test_stop_closes_every_connection(app: FastAPI, databases: None) -> No
         assert await connections() == 1
 
     await until(nobody_is_connected)
-
-
-async def test_documentation_is_served(client: AsyncClient) -> None:
-    assert (await client.get("/openapi.json")).status_code == 200
-    assert (await client.get("/docs")).status_code == 200
 
 
 def test_no_route_and_no_dependency_takes_a_thread() -> None:

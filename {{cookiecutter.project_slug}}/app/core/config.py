@@ -1,7 +1,10 @@
-"""The settings: the only reader of the environment. Each variable is explained in .env.example."""
+"""The settings: the only reader of the environment. Each variable is explained in .env.example.
+
+OpenTelemetry's own are read by its SDK, and checked in telemetry/settings.py.
+"""
 
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -30,6 +33,7 @@ DATABASES = [
     # {% endif %}
 ]
 
+AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 Seconds = Annotated[float, Field(ge=0, le=2_000_000)]  # PostgreSQL counts milliseconds in 32 bits
 
 
@@ -49,6 +53,7 @@ class DatabaseSettings(BaseModel):
     database_url: DatabaseUrl | None = None
     dev_database_url: DatabaseUrl | None = None
     read_database_url: DatabaseUrl | None = None
+    read_fallback: bool = False
     migration_database_url: DatabaseUrl | None = None
 
     host: str | None = None
@@ -83,6 +88,10 @@ class DatabaseSettings(BaseModel):
         return self
 
     @property
+    def name(self) -> str:
+        return self._name
+
+    @property
     def is_configured(self) -> bool:
         return self.database_url is not None or self.host is not None
 
@@ -97,6 +106,12 @@ class DatabaseSettings(BaseModel):
         if read_only and self.read_database_url:
             return self._resolved("read_database_url")
         return self._resolved("database_url")
+
+    def fallback_url(self, url: URL) -> URL | None:
+        """Return what read-only sessions use while the replica at this URL does not answer."""
+        if self.read_fallback and self.read_database_url and url is self.url(read_only=True):
+            return self.url()
+        return None
 
     def migration_url(self) -> URL:
         """Return the URL for DDL: a direct one where requests go through a pooler."""
@@ -206,8 +221,17 @@ def get_settings() -> Settings:
         ConfigurationError: a variable is missing or wrong. Values are not shown: one may be a
             secret.
     """
+    return read(Settings)
+
+
+def read(settings: type[AnySettings]) -> AnySettings:
+    """Return the settings of this class.
+
+    Raises:
+        ConfigurationError: as `get_settings` does.
+    """
     try:
-        return Settings()
+        return settings()
     except ValidationError as error:
         raise ConfigurationError("; ".join(map(_sentence, error.errors()))) from None
     except SettingsError as error:

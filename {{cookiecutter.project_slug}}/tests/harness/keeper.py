@@ -56,7 +56,7 @@ def main(image: str) -> None:
             for line in sys.stdin:
                 if line == "crash\n" and server.crash:
                     server.crash()
-                    say(crashed=True)
+                    say(done="crash")
                 else:  # the run takes its leave
                     linger = 0
                     break

@@ -1,7 +1,9 @@
-"""pytest on two kinds of databases: --db, the server of the run, and its line in the header.
+"""pytest on several kinds of databases: --db, the server of the run, and its line in the header.
 
-A test that asks for `backend`, as all do that use a database, runs on each kind. One that needs a
-certain kind says so with its marker: @pytest.mark.sqlite, @pytest.mark.postgresql.
+A test that asks for `backend`, as all do that use a database, runs on SQLite and on PostgreSQL; one
+of the routes, in tests/routers, also on PostgreSQL through PgBouncer, where that is on the PATH. One
+that needs a certain kind says so with its marker: @pytest.mark.sqlite, @pytest.mark.postgresql,
+@pytest.mark.pgbouncer.
 """
 
 import gc
@@ -19,9 +21,12 @@ import pytest
 
 from tests.harness.connections import forget_libpq
 from tests.harness.launch import launch
+from tests.harness.pgbouncer import PgBouncer, find_pgbouncer, pgbouncer_name
 from tests.harness.postgresql import Server
 
-KINDS = ("sqlite", "postgresql")
+KINDS = ("sqlite", "postgresql", "pgbouncer")
+
+NO_PGBOUNCER = "not on PATH: install it, or what goes through it is skipped"
 
 SECONDS_TO_STOP = 60.0  # after which the run does not wait any longer for its server's end
 
@@ -41,7 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
-        kinds = _kinds(metafunc.definition) or KINDS
+        of_routes = metafunc.definition.path.parent.name == "routers"
+        kinds = _kinds(metafunc.definition) or KINDS[: 3 if of_routes else 2]
         marked = [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in kinds]
         metafunc.parametrize("backend", marked, indirect=True)
 
@@ -68,6 +74,12 @@ def _kinds(node: pytest.Item) -> list[str]:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Start the server, or find it: once for all workers, and before the header is written."""
     config = session.config
+    if (
+        _goes_through_pgbouncer(config)
+        and not find_pgbouncer()
+        and "REQUIRE_PGBOUNCER" in os.environ
+    ):
+        raise pytest.UsageError(f"REQUIRE_PGBOUNCER is set, and PgBouncer is {NO_PGBOUNCER}")
     if hasattr(config, "workerinput"):
         config.stash[address] = config.workerinput["postgresql"]
     elif config.getoption("db") == "sqlite" or config.getoption("collectonly"):
@@ -85,10 +97,18 @@ def pytest_configure_node(node: Any) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    names = [config.stash[address].get("name"), f"SQLite {sqlite3.sqlite_version}"]
-    if config.getoption("db") == "postgresql":
-        names.pop()
-    return [f"database: {name}" for name in names if name]
+    chosen = config.getoption("db")
+    server, lite = config.stash[address].get("name"), f"SQLite {sqlite3.sqlite_version}"
+    lines = [f"database: {server}"] if server else []
+    if chosen in {None, "sqlite"}:
+        lines.append(f"database: {lite}")
+    if _goes_through_pgbouncer(config):
+        lines.append(f"pgbouncer: {pgbouncer_name() if find_pgbouncer() else NO_PGBOUNCER}")
+    return lines
+
+
+def _goes_through_pgbouncer(config: pytest.Config) -> bool:
+    return config.getoption("db") in {None, "pgbouncer"}
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -128,6 +148,15 @@ def postgresql(pytestconfig: pytest.Config) -> Iterator[Server]:
     server = Server(where["url"], where["prefix"], worker)
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def pgbouncer(postgresql: Server) -> Iterator[PgBouncer]:
+    """A PgBouncer for the tests of this process."""
+    if not find_pgbouncer():
+        pytest.skip(f"PgBouncer is {NO_PGBOUNCER}")
+    with postgresql.pgbouncer() as pgbouncer:
+        yield pgbouncer
 
 
 def _start(config: pytest.Config) -> dict[str, Any]:

@@ -7,7 +7,7 @@ sessions commit as they do in production; after a test, the clone is brought bac
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, TypeVar
 
 import asyncpg
@@ -15,6 +15,7 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.harness.connections import OWN, connect, quoted
+from tests.harness.pgbouncer import PgBouncer, pgbouncer
 
 Result = TypeVar("Result")
 Migrate = Callable[[str, str], None]  # a database, by its name, at a URL
@@ -59,6 +60,7 @@ SEQUENCES = "SELECT oid::regclass::text FROM pg_class WHERE oid >= 16384 AND rel
 CONNECTIONS = """
 SELECT state, query FROM pg_stat_activity
 WHERE usesysid IS NOT NULL AND datname = ANY($1) AND application_name IS DISTINCT FROM $2
+AND ($3 OR state <> 'idle')
 """
 TERMINATE = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -77,7 +79,7 @@ class Server:
         self._prefix = prefix
         self._process = process
         self._number = 0
-        self._clones: dict[str, Clone] = {}
+        self._clones: dict[tuple[str, str], Clone] = {}
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._connection = self.connect()
 
@@ -86,6 +88,9 @@ class Server:
 
     def url(self, database: str) -> str:
         return self._url.set(database=database).render_as_string(hide_password=False)
+
+    def pgbouncer(self, **settings: object) -> AbstractContextManager[PgBouncer]:
+        return pgbouncer(self._url, **settings)
 
     def connect(self, database: str | None = None) -> asyncpg.Connection:
         return self.run(connect(self._url.set(database=database) if database else self._url))
@@ -109,11 +114,11 @@ class Server:
                 time.sleep(0.001)
         self._execute(f"DROP DATABASE IF EXISTS {quoted(database)} WITH (FORCE)")
 
-    def clone(self, database: str, migrate: Migrate) -> "Clone":
-        """Return this process's clone of a migrated database; the first call makes it."""
-        if database not in self._clones:
-            self._clones[database] = Clone(self, self._template(database, migrate))
-        return self._clones[database]
+    def clone(self, database: str, migrate: Migrate, kind: str = "postgresql") -> "Clone":
+        """Return this process's clone of a migrated database; the first call for a kind makes it."""
+        if (database, kind) not in self._clones:
+            self._clones[database, kind] = Clone(self, self._template(database, migrate))
+        return self._clones[database, kind]
 
     @contextmanager
     def stranger(self, password: str) -> Iterator[str]:
@@ -134,11 +139,11 @@ class Server:
         self.drop(database)
         self._execute(f"DROP ROLE {quoted(user)}")
 
-    def connections_to(self, databases: list[str]) -> list[str]:
-        """Return what is connected to these databases and does not go away."""
+    def connections_to(self, databases: list[str], *, idle: bool = True) -> list[str]:
+        """Return what is connected to these databases, idle or not, and does not go away."""
         deadline = time.monotonic() + SECONDS_TO_CLOSE
         while True:
-            others = self.run(self._connection.fetch(CONNECTIONS, databases, OWN))
+            others = self.run(self._connection.fetch(CONNECTIONS, databases, OWN, idle))
             if not others or time.monotonic() > deadline:
                 return [f"{state}, {query}" for state, query in others]
             time.sleep(0.002)

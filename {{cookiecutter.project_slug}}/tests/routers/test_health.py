@@ -97,6 +97,8 @@ async def test_answer_waits_behind_no_request(
             assert (await client.get("/health/ready")).status_code == 200
 
 
+@pytest.mark.sqlite
+@pytest.mark.postgresql  # and not through PgBouncer, which keeps connections of its own
 async def test_crowd_that_asks_is_one_connection(
     client: AsyncClient, environment: pytest.MonkeyPatch
 ) -> None:

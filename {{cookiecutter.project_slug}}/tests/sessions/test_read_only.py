@@ -100,6 +100,9 @@ WRITES = [
 ]
 
 
+@pytest.mark.sqlite
+@pytest.mark.postgresql
+@pytest.mark.pgbouncer
 @pytest.mark.parametrize("write", WRITES)
 async def test_write_is_refused_by_the_database(
     databases: None, write: Callable[[AsyncSession], Awaitable[None]]

@@ -1,0 +1,107 @@
+"""The page at /docs, in a browser that reaches the service and nothing else."""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Error, Page, expect, sync_playwright
+
+from tests.conftest import clean_environment
+from tests.servers import run_python
+from tests.test_smoke import wait_for
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
+
+pytestmark = [
+    pytest.mark.full,
+    pytest.mark.skipif(
+        CHROMIUM is None and "REQUIRE_CHROMIUM" not in os.environ,
+        reason="no Chromium on this machine, under the name chromium or google-chrome",
+    ),
+]
+
+# No name for this machine that a page could know as such: what is kept from localhost is not from it.
+HOST = "service.example"
+OPTIONS = [
+    f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+    "--no-proxy-server",
+]
+
+# The prefix stays in the path, as behind a proxy that does not cut it off.
+SERVE = """
+import sys, uvicorn
+from app.main import app
+
+app.root_path = sys.argv[2]
+uvicorn.run(app, port=int(sys.argv[1]))
+"""
+
+
+@contextmanager
+def served(project: Path, folder: Path, prefix: str) -> Iterator[str]:
+    """Serve on databases of its own in the folder; yield where Chromium finds the service."""
+    assert run_python(project, "-m", "app", "migrate", folder=folder).returncode == 0
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    running = subprocess.Popen(
+        [project / ".venv/bin/python", "-c", SERVE, str(port), prefix],
+        cwd=folder,
+        env=clean_environment(),
+    )
+    with running:
+        try:
+            wait_for(port, running)
+            yield f"{HOST}:{port}"
+        finally:
+            running.terminate()
+
+
+@pytest.fixture
+def page() -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        yield browser.new_page()
+        browser.close()
+
+
+def hosts(urls: list[str]) -> set[str]:
+    return {urlsplit(url).netloc for url in urls if not url.startswith("data:")}
+
+
+@pytest.mark.parametrize("prefix", ["", "/api"], ids=["at the root", "behind a prefix"])
+def test_page_works_without_the_internet(
+    project: Path, page: Page, tmp_path: Path, prefix: str
+) -> None:
+    requests: list[str] = []
+    complaints: list[str] = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("requestfailed", lambda request: complaints.append(request.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+
+    with served(project, tmp_path, prefix) as address:
+        page.goto(f"http://{address}{prefix}/docs")
+        assert {address} == hosts(requests)
+        assert not complaints
+
+        page.get_by_role("button", name="Create User").click()
+        page.get_by_role("button", name="Try it out").click()
+        page.get_by_role("textbox").fill('{"name": "Ada", "email": "ada@example.com"}')
+        page.get_by_role("button", name="Execute").click()
+        answer = page.locator(".live-responses-table .response")
+
+        expect(answer.locator(".response-col_status")).to_contain_text("201")
+        expect(answer).to_contain_text('"email": "ada@example.com"')
+        assert f"http://{address}{prefix}/users" in requests
+        assert {address} == hosts(requests)
+        assert not complaints
+
+        _, _, port = address.partition(":")
+        with pytest.raises(Error, match="Failed to fetch"):  # which without a policy goes through
+            page.evaluate(f"fetch('http://127.0.0.1:{port}', {{mode: 'no-cors'}})")

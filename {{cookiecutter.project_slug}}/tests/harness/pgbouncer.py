@@ -1,0 +1,122 @@
+"""A PgBouncer in transaction mode, before a server. https://www.pgbouncer.org/config.html"""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from sqlalchemy import URL
+
+from tests.harness.connections import address
+from tests.harness.launch import launch
+from tests.harness.server import FailedError
+
+PORT = 6432  # which here is but a part of a socket's name
+SECONDS_TO_START = 10.0
+
+# Few connections to the server, and each transaction gets another one than the last.
+SETTINGS = {
+    "auth_type": "any",
+    "default_pool_size": 5,
+    "listen_port": PORT,
+    "pool_mode": "transaction",
+    "query_wait_timeout": 5,
+    "server_round_robin": 1,
+    "server_tls_sslmode": "prefer",
+}
+
+# Removes a PgBouncer whose run has been killed before it could do so.
+GUARD = """
+import os, shutil, sys
+if not sys.stdin.readline():
+    os.kill(int(sys.argv[1]), 9)
+    shutil.rmtree(sys.argv[2])
+"""
+
+
+class PgBouncer:
+    """One that lets everybody in, at a Unix socket, and connects to the server as the tests do."""
+
+    def __init__(self, server: URL, folder: Path, **settings: object) -> None:
+        self._folder = folder
+        host, port = address(server)
+        keys = {"host": host, "port": port, "user": server.username, "password": server.password}
+        database = " ".join(f"{key}={_quoted(value)}" for key, value in keys.items() if value)
+        settings = {**SETTINGS, **settings, "unix_socket_dir": folder}
+        if [int(n) for n in re.findall(r"\d+", pgbouncer_name())] >= [1, 21]:
+            settings["max_prepared_statements"] = 0  # as older ones behave
+        if os.name == "posix" and os.geteuid() == 0:  # which it refuses to run as
+            settings["user"] = Path(host).owner() if host.startswith("/") else "nobody"
+            shutil.chown(folder, str(settings["user"]))
+        lines = ["[databases]", f"* = {database}", "[pgbouncer]"]
+        lines += [f"{key} = {value}" for key, value in settings.items()]
+        self._configuration = folder / "pgbouncer.ini"
+        self._configuration.touch(mode=0o600)
+        self._configuration.write_text("\n".join([*lines, ""]))
+        self.start()
+
+    def url(self, database: str) -> str:
+        """Return the URL at which the database of this name is reached through it."""
+        return f"postgresql://anybody@/{database}?host={self._folder}&port={PORT}"
+
+    def crash(self) -> None:
+        """Close all of its connections without a word."""
+        self._process.kill()
+        self._process.wait()
+        self._guard.communicate("done\n")
+
+    def start(self) -> None:
+        """Start it, and return when it listens."""
+        socket_ = self._folder / f".s.PGSQL.{PORT}"
+        socket_.unlink(missing_ok=True)
+        with (self._folder / "log").open("a") as log:
+            self._process = subprocess.Popen(
+                [find_pgbouncer(), "--quiet", self._configuration], stderr=log
+            )
+        self._guard = launch(sys.executable, "-c", GUARD, str(self._process.pid), str(self._folder))
+        deadline = time.monotonic() + SECONDS_TO_START
+        while not _listens(socket_):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise FailedError(f"PgBouncer fails: {(self._folder / 'log').read_text()}")
+            time.sleep(0.005)
+
+
+def find_pgbouncer() -> str:
+    """Return where the program is, or nothing; where Debian has it is on root's PATH only."""
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
+    return shutil.which("pgbouncer", path=path) or ""
+
+
+def pgbouncer_name() -> str:
+    """Return what it calls itself, with its version."""
+    said = subprocess.run(
+        [find_pgbouncer(), "--version"], capture_output=True, check=True, text=True
+    ).stdout
+    return said.partition("\n")[0]
+
+
+@contextmanager
+def pgbouncer(server: URL, **settings: object) -> Iterator[PgBouncer]:
+    """Run one with these settings beside those above."""
+    with TemporaryDirectory(prefix="pgb-") as folder:
+        bouncer = PgBouncer(server, Path(folder), **settings)
+        try:
+            yield bouncer
+        finally:
+            bouncer.crash()
+
+
+def _quoted(value: object) -> str:
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as client:
+        return client.connect_ex(str(path)) == 0

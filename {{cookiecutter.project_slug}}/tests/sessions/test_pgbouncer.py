@@ -1,0 +1,162 @@
+"""Through PgBouncer in transaction mode, sessions keep what they promise, and leave nothing behind."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from httpx2 import AsyncClient
+from sqlalchemy import make_url, select, text
+from sqlalchemy.exc import DBAPIError
+
+from app.core.config import variable
+from app.core.db import dispose_engines, session_scope
+from app.models import User
+from tests.harness.connections import connect
+from tests.harness.pgbouncer import PgBouncer
+from tests.harness.postgresql import Server
+from tests.harness.proxy import Proxy
+from tests.inspection import driver, fetch, pid, stored_users
+from tests.support import configure, new_user, serves, set_databases
+from tests.test_command_line import run
+
+pytestmark = pytest.mark.pgbouncer
+
+# What a connection to the server knows beyond its transaction, and PgBouncer does not bring along.
+KEPT = """
+SELECT name FROM pg_prepared_statements UNION ALL
+SELECT name FROM pg_settings WHERE source = 'session'
+AND name NOT IN ('application_name', 'client_encoding')
+"""
+
+
+async def two_server_connections() -> None:
+    async with session_scope() as one, session_scope() as other:
+        assert await pid(one) != await pid(other)
+
+
+@pytest.fixture
+def own(
+    databases: None, environment: pytest.MonkeyPatch, pgbouncer: PgBouncer, postgresql: Server
+) -> Iterator[PgBouncer]:
+    """A PgBouncer of the test's own, with one connection to the primary database."""
+    database = make_url(os.environ[variable("primary")]).database
+    with postgresql.pgbouncer(default_pool_size=1, query_wait_timeout=1) as own:
+        set_databases(environment, {"primary": own.url(database or "")})
+        yield own
+
+
+async def test_transactions_of_a_connection_are_on_one_of_the_server_after_another(
+    single: None, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, pool_size=2)
+    await two_server_connections()
+    await dispose_engines()
+    configure(environment, pool_size=1)
+
+    pids = set()
+    drivers = set()
+    for _ in range(3):
+        async with session_scope() as session:
+            pids.add(await pid(session))
+            drivers.add(await driver(session))
+
+    assert len(pids) > 1 == len(drivers)
+
+
+async def test_nothing_stays_on_a_connection_of_the_server(own: PgBouncer) -> None:
+    for read_only in (False, True) * 2:
+        async with session_scope(read_only=read_only) as session:
+            for name in ("Ada", "Bob"):
+                await session.scalars(select(User).where(User.name == name))
+
+    url = make_url(os.environ[variable("primary")])
+    connection = await connect(url.update_query_dict({"statement_cache_size": "0"}))
+    async with connection.transaction():
+        kept = await connection.fetch(KEPT)
+    await connection.close()
+    assert kept == []
+
+
+async def test_statement_is_understood_anew_after_a_migration(own: PgBouncer) -> None:
+    async def read() -> object:
+        async with session_scope() as session:
+            return await session.scalar(text("SELECT value FROM things"))
+
+    await fetch("CREATE TABLE things AS SELECT 1 AS value")
+    before = await read()
+    await fetch("ALTER TABLE things ALTER value TYPE text")
+
+    assert [1, "1"] == [before, await read()]
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_limits_cost_no_round_trip(
+    databases: None, environment: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    async with Proxy(os.environ[variable("primary")]) as proxy:
+        set_databases(environment, {"primary": proxy.url})
+        for _ in range(2):
+            before = proxy.round_trips
+            async with session_scope(read_only=read_only) as session:
+                assert await session.scalar(text("SHOW lock_timeout")) == "10s"
+        assert proxy.round_trips - before == len(["BEGIN", "prepare", "execute", "COMMIT"])
+        await dispose_engines()
+
+
+async def test_read_only_session_is_refused_a_write_and_the_next_one_is_not(
+    databases: None,
+) -> None:
+    async with session_scope(read_only=True) as session:
+        assert await session.scalar(text("SHOW transaction_read_only")) == "on"
+    with pytest.raises(DBAPIError, match="read-only"):
+        async with session_scope(read_only=True) as session:
+            session.add(new_user())
+    async with session_scope() as session:
+        session.add(new_user())
+
+    assert await stored_users() == 1
+
+
+async def test_no_request_meets_a_connection_to_a_pgbouncer_that_has_crashed(
+    own: PgBouncer, server: AsyncClient
+) -> None:
+    for _ in range(2):
+        assert await serves(server)
+        own.crash()
+        own.start()
+
+    assert await serves(server)
+
+
+async def test_pgbouncer_that_is_down_or_has_no_connection_left_is_an_answer_to_try_again(
+    own: PgBouncer, client: AsyncClient
+) -> None:
+    async with session_scope() as holder:
+        await holder.execute(text("SELECT 1"))
+        full = await client.get("/users")
+    own.crash()
+    down = await client.get("/users")
+    own.start()
+
+    for answer in (full, down):
+        assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
+    assert await serves(client)
+
+
+async def test_migrations_go_past_it(
+    own: PgBouncer, new_database: str, environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = own.url(make_url(new_database).database or "")
+    set_databases(environment, {"primary": url})
+    configure(environment, migration_database_url=new_database)
+
+    own.crash()
+    ended = run("migrate", "--database", "primary", variables={**os.environ}, folder=tmp_path)
+    own.start()
+
+    assert ended.returncode == 0, ended.stderr
+    assert await fetch("SHOW lock_timeout") == [("10s",)]  # also where no transaction begins
+    async with session_scope() as session:
+        session.add(new_user())
+    await dispose_engines()
