@@ -124,7 +124,7 @@ def test_health_is_asked_of_the_service(image: str) -> None:
 
 
 def test_service_without_a_database_is_refused_in_one_sentence(image: str) -> None:
-    ended = run("docker", "run", "--rm", *NOBODY, image, check=False)
+    ended = run("docker", "run", "--rm", *NOBODY, image, "check", check=False)
 
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: ENVIRONMENT=production needs a database URL: set ")
@@ -230,7 +230,7 @@ def stack(
         yield stack
         print(stack("logs", "--no-color").stdout)
     finally:
-        stack("--profile", "pgbouncer", "down", "--volumes", "--timeout=1")
+        stack("--profile", "pgbouncer", "down", "--volumes", "--timeout=1", "--rmi=local")
 
 
 def migrated(stack: Stack) -> list[str]:
@@ -263,6 +263,15 @@ def test_stack_has_no_rights_and_is_for_this_machine_alone(stack: Stack) -> None
         assert container["HostConfig"]["SecurityOpt"] == ["no-new-privileges:true"]
     ports = stack.container("server")["NetworkSettings"]["Ports"]["8000/tcp"]
     assert [port["HostIp"] for port in ports] == ["127.0.0.1"]
+
+
+def test_health_is_asked_of_a_database(stack: Stack) -> None:
+    database = stack.container("postgres-primary")["Config"]
+    _, *check = database["Healthcheck"]["Test"]
+
+    asked = run("docker", "run", "--rm", "--entrypoint=", database["Image"], *check, check=False)
+
+    assert "no response" in asked.stdout
 
 
 def test_server_has_the_time_to_end_its_requests(project: Path) -> None:
@@ -308,7 +317,7 @@ def test_data_of_older_postgresql_is_in_its_volume(bake: Bake, tmp_path: Path) -
 
 
 def test_stack_without_a_password_is_refused(service: Path, tmp_path: Path) -> None:
-    refused = Stack(service, tmp_path, POSTGRES_PASSWORD="")("up", check=False)
+    refused = Stack(service, tmp_path, POSTGRES_PASSWORD="")("config", check=False)
 
     assert refused.returncode != 0
     assert "set POSTGRES_PASSWORD" in refused.stderr

@@ -115,6 +115,21 @@ def test_ci_runs_the_tests_on_the_postgresql_that_was_asked_for(bake: Bake) -> N
         assert 'postgres_image = "postgres:16-alpine"' in (project / "pyproject.toml").read_text()
 
 
+def test_image_and_stack_have_the_versions_that_were_asked_for(bake: Bake) -> None:
+    paths = {"17": "/var/lib/postgresql/data", "18": "/var/lib/postgresql"}
+    for version, path in paths.items():
+        project = bake(python_version="3.12", postgres_version=version)
+        services = yaml.safe_load((project / "compose.yaml").read_text())["services"]
+        python = services["server"]["build"]["args"]["PYTHON_IMAGE"]
+
+        assert "ARG PYTHON_IMAGE=python:3.12-slim\n" in (project / "Dockerfile").read_text()
+        assert python == "${PYTHON_IMAGE:-python:3.12-slim}"
+        for name in ("primary", "analytics"):
+            server = services[f"postgres-{name}"]
+            assert server["image"] == f"${{POSTGRES_IMAGE:-postgres:{version}-alpine}}"
+            assert server["volumes"] == [f"{name}:{path}"]
+
+
 def test_packages_are_audited_in_ci(bake: Bake) -> None:
     github = yaml.safe_load((bake(ci="github") / ".github/workflows/ci.yml").read_text())
     gitlab = yaml.safe_load((bake(ci="gitlab") / ".gitlab-ci.yml").read_text())
