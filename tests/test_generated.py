@@ -14,7 +14,7 @@ from tests.combinations import Combination, covering_subset
 from tests.conftest import QUESTIONS, QUIET, UV, Bake, clean_environment, make
 from tests.servers import NO_DOCKER, needs_docker, somebody_elses_server
 
-POSTGRESQL = f"{QUIET} --db=postgresql"
+POSTGRESQL = 'ARGS=-m "postgresql and not load"'  # and nothing that uses no database
 SQLITE = f"{QUIET} --db=sqlite"
 
 FLOOR, *OTHER_PYTHONS = sorted(QUESTIONS["python_version"])
