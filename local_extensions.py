@@ -49,13 +49,18 @@ NEEDED = {"app", "test", "tests", "docs", "pip", "python", "uv", "git", "make", 
 # What the requirements bring along: their packages, and the commands in .venv/bin.
 NEEDED |= set(
     """
-    activate annotated-doc annotated-types anyio ast-serialize certifi charset-normalizer click
-    dnspython docker dotenv dmypy execnet fasteners greenlet grimp h11 httpcore2 httptools idna
-    iniconfig librt lint-imports mako mako-render markdown-it markdown-it-py markupsafe mdurl
-    mypy-extensions mypyc normalizer opentelemetry-api packaging pathspec platformdirs pluggy psutil
-    pydantic pydantic-core pygments pygmentize python3 python-dotenv pyyaml requests rich shellingham
-    sortedcontainers starlette stubgen stubtest truststore typing-extensions typing-inspection
-    urllib3 uvloop watchfiles websockets wrapt
+    activate annotated-doc annotated-types anyio ast-serialize boolean-py cachecontrol certifi
+    charset-normalizer click cyclonedx-python-lib defusedxml dmypy dnspython docker doesitcache
+    dotenv execnet fasteners filelock googleapis-common-protos greenlet grimp h11 httpcore2
+    httptools idna iniconfig librt license-expression lint-imports mako mako-render markdown-it
+    markdown-it-py markupsafe mdurl msgpack mypy-extensions mypyc normalizer opentelemetry-api
+    opentelemetry-exporter-http-transport opentelemetry-exporter-otlp-common
+    opentelemetry-exporter-otlp-proto-common opentelemetry-proto
+    opentelemetry-semantic-conventions packageurl-python packaging pathspec pip-api
+    pip-requirements-parser pip3 platformdirs pluggy protobuf psutil py-serializable pydantic
+    pydantic-core pygmentize pygments pyparsing python-dotenv python3 pyyaml requests rich
+    shellingham sortedcontainers starlette stubgen stubtest tomli tomli-w truststore
+    typing-extensions typing-inspection urllib3 uvloop watchfiles websockets wrapt
     """.split()  # noqa: SIM905, a list of words
 )
 

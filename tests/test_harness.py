@@ -214,7 +214,8 @@ def no_pgbouncer(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def test_machine_without_pgbouncer_says_so_and_skips(project: Path, no_pgbouncer: str) -> None:
-    ended = run_tests(project, *ROUTES, PYTHONPATH=no_pgbouncer, **EMBEDDED)
+    variables = {"PYTHONPATH": no_pgbouncer, "REQUIRE_PGBOUNCER": ""} | EMBEDDED
+    ended = run_tests(project, *ROUTES, **variables)
 
     assert ended.returncode == 0
     absent = "not on PATH: install it, or what goes through it is skipped"

@@ -84,7 +84,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     if (
         _goes_through_pgbouncer(config)
         and not find_pgbouncer()
-        and "REQUIRE_PGBOUNCER" in os.environ
+        and os.environ.get("REQUIRE_PGBOUNCER")
     ):
         raise pytest.UsageError(f"REQUIRE_PGBOUNCER is set, and PgBouncer is {NO_PGBOUNCER}")
     if hasattr(config, "workerinput"):

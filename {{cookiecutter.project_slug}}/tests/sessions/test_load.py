@@ -154,7 +154,7 @@ async def test_three_hundred_clients_that_leave_at_random_moments_leave_nothing_
         answer.cancel()
         return b"" if answer.cancelled() or not answer.done() else answer.result()
 
-    answers = await asyncio.gather(*(leave(random.uniform(0, 1)) for _ in range(300)))  # noqa: S311
+    answers = await asyncio.gather(*(leave(random.uniform(0, 3)) for _ in range(300)))  # noqa: S311
     await until(lambda: not checked_out())
     await until(lambda: len(asyncio.all_tasks()) <= before)
 
