@@ -44,6 +44,9 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     log_config = logging_config(settings.log_level, settings.logs_as)
     logging.config.dictConfig(log_config)
+    if settings.migrate_on_start:
+        with _migrations() as migrations:
+            migrations.upgrade_all()
     asyncio.run(warn_of_too_few_connections(settings.databases, workers))
     uvicorn.run(
         "app.main:app",

@@ -31,10 +31,6 @@ SECONDS_TO_CLOSE = 5
 async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     settings = get_settings()  # what is wrong with one stops the start, not the first request
     telemetry.start()
-    if settings.migrate_on_start:
-        from app.migrations import upgrade_all  # noqa: PLC0415, only then is Alembic needed
-
-        await asyncio.to_thread(upgrade_all)
     leave_alone_what_is_loaded()
     try:
         with delayed_stop(settings.shutdown_delay, app.state.health.stop):

@@ -150,15 +150,26 @@ def test_mistake_is_answered_with_one_sentence(
 def test_serve_answers_and_keeps_what_it_stored_over_a_restart(
     variables: dict[str, str], tmp_path: Path
 ) -> None:
-    run("migrate", variables=variables, folder=tmp_path)
+    variables |= {"MIGRATE_ON_START": "true"}
 
     for expected in (1, 2):
         with serving("--root-path", "/api", variables=variables, folder=tmp_path) as served:
+            assert httpx2.get(f"{served.url}/health/ready").status_code == 200
+            assert "/health/ready" not in served.log.read_text()
             assert '"/api/docs/swagger-ui.css"' in httpx2.get(f"{served.url}/docs").text
             users = f"{served.url}/users"
             email = f"{expected}@example.com"
             httpx2.post(users, json={"name": "Ada", "email": email}).raise_for_status()
             assert len(httpx2.get(users).json()["items"]) == expected
+
+
+def test_serve_that_cannot_migrate_does_not_begin(tmp_path: Path) -> None:
+    wrong = {"MIGRATE_ON_START": "true", "DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/d"}
+    ended = run("serve", "--workers", "2", variables=VARIABLES | wrong, folder=tmp_path)
+
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("error: the database 'primary' cannot be used")
+    assert "hidden" not in ended.stderr
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

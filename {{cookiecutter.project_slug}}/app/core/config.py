@@ -67,7 +67,7 @@ class DatabaseSettings(BaseModel):
     pool_timeout: Seconds = 5
     pool_recycle: Seconds = 1800
     connect_timeout: float = Field(5, gt=0, le=2_000_000)
-    tcp_keepalive: Seconds = 30
+    tcp_keepalive: float = Field(30, ge=0, le=32_767)  # what TCP can be told
     statement_timeout: Seconds = 30
     lock_timeout: Seconds = 10
     idle_in_transaction_timeout: Seconds = 60
@@ -171,6 +171,10 @@ class Settings(BaseSettings):
         folded = {str(name).lower(): settings for name, settings in databases.items()}
         if len(folded) < len(databases):
             raise ValueError(f"two names differ in case only: {', '.join(sorted(databases))}")
+        if taken := {"live", "ready"} & folded.keys():
+            raise ValueError(
+                f"{taken.pop()!r} is a page of /health: give the database another name"
+            )
         return folded
 
     @model_validator(mode="after")

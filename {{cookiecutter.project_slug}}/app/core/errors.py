@@ -100,6 +100,7 @@ OVERLOADED = Problem(503, "Service unavailable", "The database is busy.", RETRY_
 DATABASE_PROBLEMS = {
     "08": UNAVAILABLE,  # connection exception
     "22": REJECTED,  # data exception: out of range, not representable
+    "23001": REFERENCED,  # restrict violation, which was a foreign key violation before PostgreSQL 18
     "23502": REJECTED,  # not-null violation
     "23503": REFERENCED,  # foreign key violation
     "23505": DUPLICATE,  # unique violation
@@ -141,6 +142,8 @@ def problem_of(error: Exception) -> Problem:
 def _database_problem(error: exc.DBAPIError) -> Problem:
     if error.connection_invalidated:
         return UNAVAILABLE
+    if type(error.orig).__name__ == "InvalidCachedStatementError":  # a migration has changed a type
+        return RETRY
     codes: tuple[str, ...]
     if sqlite := getattr(error.orig, "sqlite_errorname", None):
         codes = (sqlite, "_".join(sqlite.split("_")[:2]))

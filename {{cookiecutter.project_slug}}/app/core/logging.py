@@ -16,6 +16,11 @@ from app.core.timing import DatabaseWork, work
 REQUEST_ID = "X-Request-ID"
 REQUEST_ID_KEY = REQUEST_ID.lower().encode()
 
+# What they have to say besides is no news, such as which plugins there are, or must not be said: aiosqlite
+# shows what each statement was given.
+QUIET = ("aiosqlite", "alembic", "app.core.pool")
+
+LONGEST_PATH = 200
 LINE = "%(method)s %(route)s %(status)s %(duration_ms)s ms, %(statements)s statements %(database_ms)s ms"
 
 logger = logging.getLogger(__name__)
@@ -57,8 +62,7 @@ def logging_config(level: str, log_format: str) -> dict[str, Any]:
                 "formatter": log_format,
             }
         },
-        # What they have to say besides is no news: that a pool is disposed of, which plugins there are.
-        "loggers": {name: {"level": "WARNING"} for name in ("alembic", "app.core.pool")},
+        "loggers": {name: {"level": "WARNING"} for name in QUIET},
         "root": {"level": level, "handlers": ["stderr"]},
     }
 
@@ -101,13 +105,14 @@ class LogRequests:
 
 def _log(scope: Scope, status: int, seconds: float, done: DatabaseWork) -> None:
     # Who asks for the service's health asks all the time.
-    is_news = status >= HTTPStatus.BAD_REQUEST or not scope["path"].startswith("/health/")
+    route = _route(scope, status)
+    is_news = status >= HTTPStatus.BAD_REQUEST or not route.startswith("/health/")
     level = logging.INFO if is_news else logging.DEBUG
     if not logger.isEnabledFor(level):
         return
     fields = {
         "method": scope["method"],
-        "route": _route(scope),
+        "route": route,
         "status": status,
         "duration_ms": round(seconds * 1000, 1),
         "database_ms": round(done.seconds * 1000, 1),
@@ -123,11 +128,15 @@ def _id_of(scope: Scope) -> str:
     return f"{getrandbits(128):032x}"
 
 
-def _route(scope: Scope) -> str:
+def _route(scope: Scope, status: int) -> str:
     """Return the path as the router has it: what stands for its parameters may be personal.
 
-    What was added to it by `mount()` is not in it.
+    What was added to it by `mount()` is not in it. A path that no route has, the router may know with
+    a slash less, and then with parameters.
     """
     chosen = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
     path: str | None = getattr(chosen, "path", None)
-    return quote(scope["path"], errors="replace") if path is None else path
+    if path is not None:
+        return path
+    is_redirected = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST
+    return "-" if is_redirected else quote(scope["path"][:LONGEST_PATH], errors="replace")

@@ -2,8 +2,10 @@
 
 import asyncio
 import math
+import re
 import selectors
 import socket
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import Any, NamedTuple, cast
@@ -144,7 +146,7 @@ def add_listeners(engine: Engine, settings: DatabaseSettings, *, read_only: bool
     event.listen(engine, "connect", partial(_keep_alive, settings.tcp_keepalive))
     event.listen(engine, "checkin", _take_back)
     event.listen(engine, "checkout", _refuse_stale)
-    event.listen(engine, "handle_error", _hide_detail)
+    event.listen(engine, "handle_error", _hide_values)
     if not read_only:
         event.listen(engine, "handle_error", _leave_standby)
     else:
@@ -158,18 +160,35 @@ def connect(
 ) -> Any:
     """Connect, and let whatever keeps us from it be an `OperationalError` without a SQLSTATE.
 
+    Of several hosts each has its own time to answer: asyncpg would let the first one, which has vanished
+    without a word, use up that of all.
+
     asyncpg raises a bare `OSError` where nobody listens, and SQLAlchemy 2.1 makes a wrong password
     and a missing database a plain `DBAPIError`. No SQLSTATE: it is about us and not about what
     somebody asked for, whatever the server calls it.
     """
     give_types(parameters)
     dbapi: Any = dialect.loaded_dbapi
+    outages = (dbapi.Error, asyncpg.TargetServerAttributeNotMatched, OSError, UnicodeError)
+    *first, last = _hosts(parameters)
+    for host in first:
+        with suppress(*outages):
+            return dialect.connect(*args, **parameters | host)
     try:
-        return dialect.connect(*args, **parameters)
+        return dialect.connect(*args, **parameters | last)
     except dbapi.InterfaceError:  # a parameter that makes no sense is nobody's outage
         raise
-    except (dbapi.Error, OSError, UnicodeError) as error:
+    except outages as error:
         raise dbapi.OperationalError(str(error) or type(error).__name__) from error
+
+
+def _hosts(parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return what is to be tried in turn; where one is only preferred, asyncpg has to know them all."""
+    hosts = parameters.get("host")
+    if not isinstance(hosts, list) or parameters.get("target_session_attrs") == "prefer-standby":
+        return [{}]
+    pairs = zip(hosts, parameters["port"], strict=True)
+    return [{"host": host, "port": port} for host, port in pairs]
 
 
 def _keep_alive(seconds: float, connection: Any, _: ConnectionPoolEntry) -> None:
@@ -193,11 +212,21 @@ def _keep_alive(seconds: float, connection: Any, _: ConnectionPoolEntry) -> None
             inbox.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _hide_detail(context: ExceptionContext) -> None:
-    """Take the values out of an error: "Key (email)=(…) already exists." is somebody's data."""
+def _hide_values(context: ExceptionContext) -> None:
+    """Take the values out of an error: "Key (email)=(…) already exists." is somebody's data.
+
+    So is what the server, or asyncpg before it, says of a value that it does not accept.
+    """
     cause: Any = context.original_exception.__cause__
     if isinstance(cause, asyncpg.PostgresError):
         cause.detail = None
+    if isinstance(cause, asyncpg.DataError):
+        said = str(cause.args[0])
+        shown, *value = re.split(""": |["']""", said, maxsplit=1)
+        for error in (context.sqlalchemy_exception, context.original_exception, cause):
+            if error and value:
+                first, *others = error.args
+                error.args = (str(first).replace(said, f"{shown.strip()} …"), *others)
 
 
 def ends_in_silence(connection: Connection) -> bool:

@@ -1,5 +1,6 @@
 """Where read-only sessions go while their replica does not answer: READ_FALLBACK."""
 
+import asyncio
 import logging
 import math
 from time import monotonic
@@ -13,6 +14,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from app.core import postgresql
 
 RETRY_AFTER = 10.0  # seconds
+PATIENCE = 0.3  # seconds, after which who stops waiting for the replica has waited in vain
 
 # What a server says that is starting, is stopping or cannot be reached by what is before it.
 NO_ANSWER = ("08", "57P")
@@ -54,13 +56,18 @@ class Fallback:
         parameters: dict[str, Any],
     ) -> Any:
         if not self._is_down or monotonic() >= self._next_try:
-            self._next_try = monotonic() + RETRY_AFTER
+            began = monotonic()
+            self._next_try = began + RETRY_AFTER
             try:
                 connection = postgresql.connect(dialect, record, args, parameters)
             except dialect.loaded_dbapi.OperationalError as error:
                 if not _is_no_answer(error.__cause__):
                     raise
                 self._note_down(error)
+            except asyncio.CancelledError as error:  # whoever asked may wait for less than we do
+                if monotonic() - began > PATIENCE:
+                    self._note_down(error)
+                raise
             else:
                 self._note_up()
                 return connection
@@ -72,14 +79,14 @@ class Fallback:
         if record.info.get("expires", math.inf) <= monotonic():
             raise DisconnectionError
 
-    def _note_down(self, error: Exception) -> None:
+    def _note_down(self, error: BaseException) -> None:
         self._next_try = monotonic() + RETRY_AFTER
         if not self._is_down:
             self._is_down = True
             logger.warning(
                 "The replica at %s does not answer, reads go to the database itself: %s",
                 _address(self._replica),
-                error,
+                error or "cancelled",
             )
 
     def _note_up(self) -> None:

@@ -5,7 +5,12 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from multiprocessing import parent_process
+from time import monotonic
 from types import FrameType
+
+# A worker hears from who stops the whole group of processes, as systemd does, and from its parent.
+SECONDS_TO_HEAR_IT_TWICE = 1.0
 
 
 @contextmanager
@@ -22,10 +27,15 @@ def delayed_stop(seconds: float, announce: Callable[[], None]) -> Iterator[None]
         return
     loop = asyncio.get_running_loop()
 
+    heard: list[float] = []
+
     def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, serve_no_more)
-        announce()
-        loop.call_soon_threadsafe(loop.call_later, seconds, serve_no_more, number, frame)
+        heard.append(monotonic())
+        if len(heard) == 1:
+            announce()
+            loop.call_soon_threadsafe(loop.call_later, seconds, serve_no_more, number, frame)
+        elif parent_process() is None or heard[-1] - heard[0] > SECONDS_TO_HEAR_IT_TWICE:
+            serve_no_more(number, frame)
 
     signal.signal(signal.SIGTERM, stop)
     try:

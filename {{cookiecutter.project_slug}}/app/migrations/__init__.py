@@ -104,6 +104,8 @@ def current_heads(connection: Connection) -> tuple[str, ...]:
 
 def is_behind(database: str, current: tuple[str, ...]) -> bool:
     """Say whether a database that has these revisions lacks one."""
+    if _owner_of(database, current):
+        return True
     return {*current} <= {*shipped(database)} and not {*current} >= {*shipped(database)[-1:]}
 
 
@@ -122,6 +124,10 @@ def _missing(database: str, connection: Connection) -> list[str]:
 
 def _missing_after(database: str, current: tuple[str, ...]) -> list[str]:
     script = ScriptDirectory.from_config(config(database))
+    if other := _owner_of(database, current):
+        raise CommandError(
+            f"the database {database!r} has the tables of {other!r}: each needs a URL of its own"
+        )
     if not {*current} <= {*shipped(database)}:
         return []
     missing = list(script.iterate_revisions("heads", current or "base"))
@@ -161,6 +167,12 @@ def settings_of(database: str) -> DatabaseSettings:
         return get_database(database)
     except (ConfigurationError, DatabaseNotFoundError) as error:
         raise CommandError(str(error)) from error
+
+
+def _owner_of(database: str, current: tuple[str, ...]) -> str | None:
+    """Return the name of another database to which these revisions belong, None if there is none."""
+    others = (name for name in databases() if name != database)
+    return next((name for name in others if {*current} & {*shipped(name)}), None)
 
 
 def _escaped(path: Path) -> str:

@@ -258,6 +258,16 @@ def test_secrets_are_in_no_repr(environment: pytest.MonkeyPatch) -> None:
     assert "hidden" not in f"{get_database().url()!r} {get_database().url(dev=True)!r}"
 
 
+@pytest.mark.parametrize("name", ["live", "READY"])
+def test_name_that_is_a_page_of_health_is_refused(
+    environment: pytest.MonkeyPatch, name: str
+) -> None:
+    environment.setenv(f"DATABASES__{name}__DATABASE_URL", "sqlite:///x.db")
+
+    with pytest.raises(ConfigurationError, match=f"'{name.lower()}' is a page of /health"):
+        get_settings()
+
+
 def test_settings_cannot_be_changed_in_flight() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         get_database().pool_size = 1  # type: ignore[misc]

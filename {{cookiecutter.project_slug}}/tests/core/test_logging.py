@@ -16,7 +16,7 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from app.core.logging import REQUEST_ID, logging_config, request_id
+from app.core.logging import QUIET, REQUEST_ID, logging_config, request_id
 from app.dependencies import ReadSessionDep, SessionDep
 
 HEX = re.compile(r"[0-9a-f]{32}")
@@ -174,6 +174,24 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     root.handlers[:] = before[1]
 
 
+async def test_parameters_are_in_no_log_at_any_level(
+    client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = {name: logging.getLogger(name).level for name in QUIET}
+    logging.config.dictConfig(logging_config("DEBUG", "text") | {"incremental": False})
+    written = io.StringIO()
+    handler = logging.StreamHandler(written)
+    logging.getLogger().addHandler(handler)
+
+    await client.post("/users", json={"name": "hush", "email": "hush@example.com"})
+
+    logging.getLogger().removeHandler(handler)
+    for name, level in before.items():
+        logging.getLogger(name).setLevel(level)
+    assert "POST /users 201" in written.getvalue()
+    assert "hush" not in written.getvalue()
+
+
 async def test_production_logs_json(
     app: FastAPI, client: AsyncClient, configured: io.StringIO
 ) -> None:
@@ -213,6 +231,17 @@ async def test_line_of_an_unknown_path_is_one_line(
 
     [line] = lines(caplog)
     assert line.startswith("GET /a%0Ab%1B 404 ")
+
+
+async def test_line_of_an_unknown_path_is_short_and_of_a_redirected_one_has_none(
+    client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    await client.get("/users/8a69bb7f-37df-4248-b4aa-e14c2db1394c/")
+    await client.get("/" + "x" * 10_000)
+
+    redirected, long = lines(caplog)
+    assert redirected.startswith("GET - 307 ")
+    assert len(long) < 300
 
 
 async def test_line_of_an_error_says_500(

@@ -16,7 +16,7 @@ from app.core.db import dispose_engines, session_scope
 from app.dependencies import SessionDep
 from app.models import User
 from tests.harness.proxy import Proxy
-from tests.inspection import driver, fetch, pid, stored_users, until_closed
+from tests.inspection import driver, fetch, observer, pid, stored_users, until_closed
 from tests.support import configure, new_user, set_databases
 
 pytestmark = pytest.mark.postgresql
@@ -28,11 +28,19 @@ pytestmark = pytest.mark.postgresql
 async def test_url_finds_the_one_of_several_servers_that_accepts_writes(
     databases: None, environment: pytest.MonkeyPatch
 ) -> None:
-    async with Proxy(os.environ[variable("primary")]) as proxy:
+    configure(environment, connect_timeout=0.2)
+    here = os.environ[variable("primary")]
+    async with Proxy(here) as proxy, Proxy(here) as silent:
+        silent.hold()
+        nobody = make_url(silent.url)
         there = make_url(proxy.url)
         url = there.set(host=None, port=None).update_query_dict(
             {
-                "host": ("127.0.0.1:1", f"{there.host}:{there.port}"),
+                "host": (
+                    "127.0.0.1:1",
+                    f"{nobody.host}:{nobody.port}",
+                    f"{there.host}:{there.port}",
+                ),
                 "target_session_attrs": "read-write",
             }
         )
@@ -210,11 +218,29 @@ async def test_deadlock_is_an_answer_to_try_again_for_one_and_success_for_the_ot
     assert await names() == ({"x"} if answers[0].status_code == 200 else {"y"})
 
 
+# A migration while the service runs
+
+
+async def test_type_that_a_migration_changes_is_an_answer_to_try_again(
+    app: FastAPI, client: AsyncClient, single: None
+) -> None:
+    await client.get("/users")
+    async with observer() as connection:
+        await connection.execute(text("ALTER TABLE users ALTER COLUMN name TYPE text"))
+
+    answers = [await client.get("/users") for _ in range(2)]
+
+    assert [(503, "1"), (200, None)] == [
+        (answer.status_code, answer.headers.get("retry-after")) for answer in answers
+    ]
+
+
 # What the server says, and what is answered
 
 ANSWERS = {
     "08006": 503,  # connection failure
     "22001": 422,  # value too long
+    "23001": 409,  # restrict violation
     "23P01": 409,  # exclusion violation
     "40001": 503,  # serialization failure
     "53200": 503,  # out of memory

@@ -1,6 +1,6 @@
 """Up, no drift, down and up again; one head each."""
 
-import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -21,8 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app import migrations
 from app.core import config
-from app.core.config import get_settings
-from app.main import create_app
+from app.core.config import variable
 from app.migrations.lock import lock
 from app.models import METADATA
 from tests.harness.backends import Backend
@@ -141,18 +140,19 @@ def test_database_of_a_newer_release_lacks_nothing(empty: None) -> None:
     assert migrations.upgrade("primary") == []
 
 
-@pytest.mark.parametrize("is_told", [True, False])
-async def test_service_migrates_at_its_start_only_if_it_is_told_to(
-    empty: None, environment: pytest.MonkeyPatch, is_told: bool
+def test_database_that_has_the_tables_of_another_one_is_refused(
+    empty: None, environment: pytest.MonkeyPatch
 ) -> None:
-    environment.setenv("MIGRATE_ON_START", str(is_told))
-    get_settings.cache_clear()
-    app = create_app()
+    first, *others = DATABASES
+    migrations.upgrade(first)
+    for other in others:
+        set_databases(environment, {other: os.environ[variable(first)]})
 
-    async with app.router.lifespan_context(app):
-        lacking = await asyncio.to_thread(migrations.pending, "primary")
-
-    assert bool(lacking) == (not is_told)
+        with pytest.raises(
+            CommandError, match=f"{other!r} has the tables of {first!r}: each needs"
+        ):
+            migrations.upgrade(other)
+        assert migrations.is_behind(other, tuple(migrations.shipped(first)))
 
 
 def test_server_that_cannot_be_reached_is_a_sentence_of_alembic(

@@ -251,6 +251,22 @@ async def test_one_read_waits_for_a_replica_that_hangs_and_the_others_do_not(
     assert len(guests) == 1
 
 
+async def test_read_that_gives_up_first_tells_the_next_one_that_the_replica_hangs(
+    databases: None, environment: pytest.MonkeyPatch
+) -> None:
+    async with silence() as (port, _):
+        hanging = f"postgresql://u:hidden@127.0.0.1:{port}/d"
+        configure(environment, read_database_url=hanging, read_fallback=True, connect_timeout=30)
+
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await reads_replica()
+
+        async with asyncio.timeout(5):
+            assert await reads_replica() == [False, False]
+        await dispose_engines()
+
+
 @pytest.mark.parametrize(("sqlstate", "falls_back"), REFUSALS.items())
 async def test_replica_that_refuses_us_is_no_reason_to_fall_back_unless_it_cannot_answer(
     both: Fragile,

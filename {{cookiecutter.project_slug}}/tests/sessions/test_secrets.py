@@ -9,7 +9,7 @@ import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import make_url, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.core import registry
 from app.core.config import get_database, get_settings, variable
@@ -108,6 +108,30 @@ async def test_secret_that_the_server_refuses_is_in_no_error_log_or_answer(
 
     assert answer.status_code == 503
     assert not shows_secret(error.value, as_logged(error.value), caplog.text, answer.text)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(
+    "statement", ["SELECT CAST(:x AS integer)", "SELECT CAST(:x || '' AS integer)"]
+)
+async def test_value_that_is_not_accepted_is_in_no_error_log_or_answer(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture, statement: str
+) -> None:
+    """It is asyncpg that refuses the one, and the server the other."""
+    errors: list[DBAPIError] = []
+
+    @app.get("/cast")
+    async def cast(session: SessionDep) -> None:
+        try:
+            await session.execute(text(statement), {"x": "hush\nhush"})
+        except DBAPIError as error:
+            errors.append(error)
+            raise
+
+    answer = await client.get("/cast")
+
+    assert answer.status_code == 422
+    assert not shows_secret(errors[0], as_logged(errors[0]), caplog.text, answer.text)
 
 
 async def test_what_is_written_is_in_no_error_and_no_answer(
