@@ -330,7 +330,7 @@ SESSIONS = [
     Mutation(
         "errors of asyncpg left as they are",
         "core/postgresql.py",
-        "    except (dbapi.Error, OSError, UnicodeError) as error:",
+        "    except outages as error:",
         "    except ZeroDivisionError as error:",
         "sessions/test_outages.py",
         kind="postgresql",
