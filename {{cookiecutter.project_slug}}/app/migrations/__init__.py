@@ -103,19 +103,20 @@ def current_heads(connection: Connection) -> tuple[str, ...]:
 
 
 def is_behind(database: str, current: tuple[str, ...]) -> bool:
-    """Say whether a database that has these revisions lacks one."""
-    if _owner_of(database, current):
-        return True
-    return {*current} <= {*shipped(database)} and not {*current} >= {*shipped(database)[-1:]}
+    """Say whether a database that has these revisions lacks one, as it does if they are another's."""
+    if database not in databases():
+        return False
+    return _owner_of(database, current) is not None or bool(_missing_after(database, current))
+
+
+def shipped(database: str) -> list[str]:
+    """Return all revisions of a database, the oldest first."""
+    return [revision.revision for revision in reversed([*_script(database).walk_revisions()])]
 
 
 @cache
-def shipped(database: str) -> list[str]:
-    """Return all revisions of a database, the oldest first."""
-    if not (FOLDER / database).is_dir():
-        return []
-    script = ScriptDirectory.from_config(config(database))
-    return [revision.revision for revision in reversed([*script.walk_revisions()])]
+def _script(database: str) -> ScriptDirectory:
+    return ScriptDirectory.from_config(config(database))
 
 
 def _missing(database: str, connection: Connection) -> list[str]:
@@ -123,14 +124,13 @@ def _missing(database: str, connection: Connection) -> list[str]:
 
 
 def _missing_after(database: str, current: tuple[str, ...]) -> list[str]:
-    script = ScriptDirectory.from_config(config(database))
     if other := _owner_of(database, current):
         raise CommandError(
             f"the database {database!r} has the tables of {other!r}: each needs a URL of its own"
         )
     if not {*current} <= {*shipped(database)}:
         return []
-    missing = list(script.iterate_revisions("heads", current or "base"))
+    missing = list(_script(database).iterate_revisions("heads", current or "base"))
     return [revision.revision for revision in reversed(missing)]
 
 

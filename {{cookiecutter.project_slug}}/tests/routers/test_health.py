@@ -63,6 +63,14 @@ async def test_database_of_a_newer_release_is_ready(client: AsyncClient) -> None
     assert (await client.get("/health/ready")).status_code == 200
 
 
+async def test_second_name_of_a_database_is_ready_too(
+    client: AsyncClient, environment: pytest.MonkeyPatch
+) -> None:
+    set_databases(environment, {"another_name": os.environ[variable("primary")]})
+
+    assert (await client.get("/health/ready")).json()["databases"]["another_name"] == "ok"
+
+
 async def test_database_that_cannot_be_reached_is_named_without_its_url(
     client: AsyncClient, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
