@@ -26,7 +26,8 @@ from app.models import User
 def forget_environment(patch: pytest.MonkeyPatch) -> None:
     """Let the service know nothing of the developer's own databases, nor of their .env."""
     for name in os.environ:
-        if name.upper().startswith(("DATABASE", "DEV_DATABASE", "OTEL_")):
+        is_setting = name.lower() in Settings.model_fields
+        if is_setting or name.upper().startswith(("DATABASES__", "OTEL_")):
             patch.delenv(name)
     patch.setenv("ENVIRONMENT", "test")
     patch.setitem(Settings.model_config, "env_file", None)
