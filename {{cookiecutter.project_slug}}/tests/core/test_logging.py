@@ -6,7 +6,7 @@ import json
 import logging.config
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 import pytest
@@ -162,39 +162,41 @@ async def test_health_is_no_news_while_it_is_good(
 
 
 @pytest.fixture
-def configured(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What is logged in production, and by whom: the service, uvicorn and SQLAlchemy."""
-    written = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", written)
-    root = logging.getLogger()
-    before = (root.level, root.handlers[:])
-    logging.config.dictConfig(logging_config("INFO", "json"))
-    yield written
-    root.setLevel(before[0])
-    root.handlers[:] = before[1]
+def configure_logging(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[[str, str], io.StringIO]]:
+    """Log as the service does, at a level and in a format; return what is written."""
+    loggers = [logging.getLogger(name) for name in (None, *QUIET)]
+    before = [(logger, logger.level, logger.handlers[:]) for logger in loggers]
+
+    def configure_logging(level: str, log_format: str) -> io.StringIO:
+        written = io.StringIO()
+        monkeypatch.setattr(sys, "stderr", written)
+        logging.config.dictConfig(logging_config(level, log_format))
+        return written
+
+    yield configure_logging
+    for logger, level, handlers in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
 
 
 async def test_parameters_are_in_no_log_at_any_level(
-    client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+    client: AsyncClient, configure_logging: Callable[[str, str], io.StringIO]
 ) -> None:
-    before = {name: logging.getLogger(name).level for name in QUIET}
-    logging.config.dictConfig(logging_config("DEBUG", "text") | {"incremental": False})
-    written = io.StringIO()
-    handler = logging.StreamHandler(written)
-    logging.getLogger().addHandler(handler)
+    written = configure_logging("DEBUG", "text")
 
     await client.post("/users", json={"name": "hush", "email": "hush@example.com"})
 
-    logging.getLogger().removeHandler(handler)
-    for name, level in before.items():
-        logging.getLogger(name).setLevel(level)
     assert "POST /users 201" in written.getvalue()
     assert "hush" not in written.getvalue()
 
 
 async def test_production_logs_json(
-    app: FastAPI, client: AsyncClient, configured: io.StringIO
+    app: FastAPI, client: AsyncClient, configure_logging: Callable[[str, str], io.StringIO]
 ) -> None:
+    written = configure_logging("INFO", "json")
+
     @app.get("/fail")
     async def fail() -> None:
         logging.getLogger("uvicorn.error").info("one\n%s", "two", extra={"color_message": "red"})
@@ -203,7 +205,7 @@ async def test_production_logs_json(
 
     await client.get("/fail", headers={REQUEST_ID: "mine"})
 
-    documents = [json.loads(line) for line in configured.getvalue().splitlines()]
+    documents = [json.loads(line) for line in written.getvalue().splitlines()]
     documents = [d for d in documents if d["logger"] != "httpx2"]  # the client's
     assert [d["logger"] for d in documents] == [
         "uvicorn.error",
