@@ -4,10 +4,7 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
-import time
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -85,19 +82,6 @@ def build(folder: Path, tag: str, *options: str, dockerfile: str | None = None) 
         arguments.append("--file=-")
     ended = run(builder(), "build", *arguments, str(folder), env=with_buildkit(), input=dockerfile)
     return ended.stderr
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-    return port
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def answers(url: str) -> bool:

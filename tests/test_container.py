@@ -19,13 +19,11 @@ from tests.containers import (
     build,
     compose,
     docker,
-    free_port,
     inspect,
     run,
-    wait_for,
     with_buildkit,
 )
-from tests.servers import needs_docker
+from tests.servers import free_port, needs_docker, wait_until
 
 pytestmark = [pytest.mark.full, needs_docker]
 
@@ -95,7 +93,7 @@ def test_image_has_the_service_and_what_it_needs_and_nothing_else(
 
 
 def test_service_runs_without_rights_and_stops_in_time(container: str) -> None:
-    wait_for(lambda: inspect(container)["State"]["Health"]["Status"] == "healthy")
+    wait_until(lambda: inspect(container)["State"]["Health"]["Status"] == "healthy", seconds=60)
 
     assert docker("exec", container, "id", "-u") == "10001"
     assert docker("exec", container, "cat", "/proc/1/cmdline").split("\0")[:3] == [
@@ -187,7 +185,7 @@ class Stack:
         return inspect(name)
 
     def wait_until_ready(self) -> None:
-        wait_for(lambda: answers(f"{self.url}/health/ready"))
+        wait_until(lambda: answers(f"{self.url}/health/ready"), seconds=60)
 
     def query(self, sql: str) -> list[str]:
         """Return the rows of a statement in the primary database."""

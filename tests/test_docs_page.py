@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +12,7 @@ import pytest
 from playwright.sync_api import Error, Page, expect, sync_playwright
 
 from tests.conftest import clean_environment
-from tests.servers import run_python
-from tests.test_smoke import wait_for
+from tests.servers import free_port, run_python, wait_until_served
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
 
@@ -47,8 +45,7 @@ uvicorn.run(app, port=int(sys.argv[1]))
 def served(project: Path, folder: Path, prefix: str) -> Iterator[str]:
     """Serve on databases of its own in the folder; yield where Chromium finds the service."""
     assert run_python(project, "-m", "app", "migrate", folder=folder).returncode == 0
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     running = subprocess.Popen(
         [project / ".venv/bin/python", "-c", SERVE, str(port), prefix],
         cwd=folder,
@@ -56,7 +53,7 @@ def served(project: Path, folder: Path, prefix: str) -> Iterator[str]:
     )
     with running:
         try:
-            wait_for(port, running)
+            wait_until_served(port, running)
             yield f"{HOST}:{port}"
         finally:
             running.terminate()

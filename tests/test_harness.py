@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import textwrap
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +22,7 @@ from tests.servers import (
     python,
     somebody_elses_server,
     sql,
+    wait_until,
 )
 
 pytestmark = pytest.mark.full
@@ -259,13 +259,6 @@ def test_killed_run_leaves_no_pgbouncer(project: Path, folder: Path) -> None:
 
 
 # Nothing is left behind
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -2,9 +2,7 @@
 
 import json
 import re
-import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import QUIET, UV, Bake, clean_environment, make
+from tests.servers import free_port, wait_until_served
 
 pytestmark = pytest.mark.full
 
@@ -26,8 +25,7 @@ def commands(project: Path, name: str) -> list[str]:
 @contextmanager
 def served(project: Path) -> Iterator[str]:
     """Run `make run` on a free port; yield the service's address."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     running = subprocess.Popen(
         ["make", f"UV={UV}", "run", f"ARGS=--port {port}"],
         cwd=project,
@@ -35,24 +33,11 @@ def served(project: Path) -> Iterator[str]:
         start_new_session=True,
     )
     try:
-        wait_for(port, running)
+        wait_until_served(port, running)
         yield f"localhost:{port}"
     finally:
         subprocess.run(["pkill", "-TERM", "-s", str(running.pid)], check=False)
         running.wait(timeout=30)
-
-
-def wait_for(port: int, running: subprocess.Popen[bytes], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            assert running.poll() is None, "make run has ended"
-            assert time.monotonic() < deadline, f"nobody listens on {port}"
-            time.sleep(0.05)
-        else:
-            return
 
 
 def curl(command: str, address: str) -> Any:
