@@ -121,7 +121,7 @@ def test_every_pair_of_answers(
     the tests above have tried both of it on every Python.
     """
     project = bake(**answers)
-    tests = ["tests/test_deploy.py", "tests/test_documentation.py", "--db=sqlite", "-q"]
+    tests = ["tests/test_deploy.py", "tests/docs/test_pages.py", "--db=sqlite", "-q"]
 
     ended = subprocess.run(
         [python_of(answers["python_version"]), "-m", "pytest", *tests],

@@ -17,9 +17,11 @@ from httpx2 import AsyncClient, Response
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase
 
 from app import migrations
 from app.core.config import Settings, get_settings, variable
+from app.core.db import session_scope
 from app.models import User
 
 
@@ -72,6 +74,12 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float 
             if await holds if isawaitable(holds) else holds:
                 return
             await asyncio.sleep(0.01)
+
+
+async def create_tables(base: type[DeclarativeBase], database: str | None = None) -> None:
+    """Create the tables of an example, as a revision would."""
+    async with session_scope(database) as session:
+        await (await session.connection()).run_sync(base.metadata.create_all)
 
 
 def new_user(name: str = "Ada") -> User:

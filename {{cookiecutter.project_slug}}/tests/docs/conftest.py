@@ -1,0 +1,41 @@
+"""Where a snippet runs: migrated databases, tables of its own, an empty folder."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from pytest_examples import EvalExample
+from sqlalchemy import MetaData
+from sqlalchemy.orm import DeclarativeBase
+
+from app.models import base
+from tests.docs.snippets import find_snippet
+
+Load = Callable[[str], SimpleNamespace]
+
+
+@pytest.fixture
+def surroundings(databases: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What a snippet that says `from app.models.base import PrimaryBase` adds to is a base of its own.
+
+    The service's own would keep the table, and a migration would be missing.
+    """
+    for name in [
+        name for name in vars(base) if name.endswith("Base") and name != "DeclarativeBase"
+    ]:
+        metadata = MetaData(naming_convention=base.NAMING_CONVENTION)
+        monkeypatch.setattr(base, name, type(name, (DeclarativeBase,), {"metadata": metadata}))
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # which a snippet becomes
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def load(surroundings: None, eval_example: EvalExample) -> Load:
+    """Return what the snippet of a title defines."""
+
+    def load(title: str) -> SimpleNamespace:
+        return SimpleNamespace(**eval_example.run(find_snippet(title)))
+
+    return load

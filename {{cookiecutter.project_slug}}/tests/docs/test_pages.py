@@ -1,0 +1,50 @@
+"""What pages say beside their snippets: links lead somewhere, settings and tests exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.snippets import PAGES, ROOT
+
+LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)")
+
+
+def links(page: Path) -> list[tuple[Path, str]]:
+    """Return the files that a page links to, each with the anchor in it or "" for none."""
+    found = LINK.findall(without_code(page))
+    return [((page.parent / path).resolve() if path else page, anchor) for path, anchor in found]
+
+
+def without_code(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and GitLab make them."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_of_a_page_lead_somewhere(page: Path) -> None:
+    for path, anchor in links(page):
+        assert path.exists(), path
+        assert not anchor or anchor in anchors(path), f"{path}#{anchor}"
+
+
+def test_every_setting_that_operations_names_is_one() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    example = (ROOT / ".env.example").read_text()
+    named = re.findall(r"\b[A-Z]+_[A-Z_]+[A-Z]\b", page)
+    settings = {name.split("__")[-1] for name in re.findall(r"^([A-Z_]+)=", example, re.M)}
+
+    assert {"SHUTDOWN_DELAY"} < {*named}
+    others = {"MAX_BODY_SIZE"} | {name for name in named if name.startswith("OTEL_")}
+    assert {*named} - others <= settings
+
+
+def test_every_file_of_the_promises_is_in_their_table() -> None:
+    tests = (ROOT / "tests" / "sessions").resolve().glob("test_*.py")
+
+    assert {*tests} <= {path for path, _ in links(ROOT / "docs" / "sessions.md")}
