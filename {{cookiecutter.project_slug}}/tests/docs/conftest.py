@@ -1,19 +1,17 @@
 """Where a snippet runs: migrated databases, tables of its own, an empty folder."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from pytest_examples import EvalExample
 from sqlalchemy import MetaData
 from sqlalchemy.orm import DeclarativeBase
 
 from app.models import base
 from tests.docs.snippets import find_snippet
 
-Load = Callable[[str], SimpleNamespace]
+Load = Callable[[str], Any]
 
 
 @pytest.fixture
@@ -27,15 +25,10 @@ def surroundings(databases: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     ]:
         metadata = MetaData(naming_convention=base.NAMING_CONVENTION)
         monkeypatch.setattr(base, name, type(name, (DeclarativeBase,), {"metadata": metadata}))
-    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])  # which a snippet becomes
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture
-def load(surroundings: None, eval_example: EvalExample) -> Load:
+def load(surroundings: None) -> Load:
     """Return what the snippet of a title defines."""
-
-    def load(title: str) -> SimpleNamespace:
-        return SimpleNamespace(**eval_example.run(find_snippet(title)))
-
-    return load
+    return lambda title: find_snippet(title).load("snippet")[0]

@@ -36,6 +36,9 @@ keeper = pytest.StashKey[subprocess.Popen[str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--db", choices=KINDS, help="test on this kind of database only")
+    parser.addoption(
+        "--update-examples", action="store_true", help="write in docs/ what is printed"
+    )
     parser.addini("postgres_image", "what Testcontainers runs, unless POSTGRES_IMAGE is set")
 
 
