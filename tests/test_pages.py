@@ -1,0 +1,33 @@
+"""What the template's own pages show is so, and their links lead somewhere."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests import drawing, recording
+from tests.conftest import ROOT, SERVICE, Bake, tracked_files
+
+PAGES = [path for path in tracked_files() if path.suffix == ".md"]
+LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
+
+
+def test_first_session_of_the_readme_is_true(template: Path) -> None:
+    assert recording.SHOWN.findall(recording.README.read_text()) == [recording.record(template)]
+
+
+def test_tree_of_the_readme_is_true(bake: Bake) -> None:
+    assert drawing.SHOWN.findall(drawing.README.read_text()) == [drawing.draw(bake())]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(page.read_text()):
+        assert (page.parent / link).resolve().exists(), link
+
+
+def test_python_stands_in_pages_whose_snippets_are_run() -> None:
+    """The rendered service runs those of its README and of docs/."""
+    run = {ROOT / SERVICE / "README.md", *(ROOT / SERVICE / "docs").glob("*.md")}
+
+    assert {page for page in PAGES if "```python" in page.read_text()} <= run
