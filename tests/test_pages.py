@@ -31,3 +31,11 @@ def test_python_stands_in_pages_whose_snippets_are_run() -> None:
     run = {ROOT / SERVICE / "README.md", *(ROOT / SERVICE / "docs").glob("*.md")}
 
     assert {page for page in PAGES if "```python" in page.read_text()} <= run
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_files_that_are_named_exist(page: Path) -> None:
+    named = re.findall(r"`((?:app|benchmarks|deploy|docs|hooks|tests)/[\w./-]+)`", page.read_text())
+
+    for name in named:
+        assert (ROOT / name).exists() or (ROOT / SERVICE / name).exists(), name

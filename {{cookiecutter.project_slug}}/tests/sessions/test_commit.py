@@ -1,12 +1,14 @@
 """A request commits before its answer leaves, and a commit that fails is an error answer."""
 
 import os
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy.exc import IntegrityError
 
+from app.core import db
 from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
 from app.dependencies import SessionDep
@@ -112,3 +114,10 @@ async def test_commit_that_is_lost_on_its_way_is_an_error_answer(
         assert await stored_users() == rows
         assert await serves(server)
         await dispose_engines()
+
+
+def test_there_is_one_commit_of_a_session() -> None:
+    app = Path(db.__file__).parents[1]
+    modules = [path for path in app.rglob("*.py") if "session.commit(" in path.read_text()]
+
+    assert [Path(db.__file__)] == modules
