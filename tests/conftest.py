@@ -31,9 +31,22 @@ QUIET = 'ARGS=-m "not load"'
 # Where hundreds of projects are rendered: to make a file on a disk may take a millisecond.
 IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
+# `make test` has two processes, as most of these tests wait for half of their time. In one of them is what
+# starts servers of its own, listens on a port or counts processes and containers.
+WITH_SERVERS = {
+    *("test_audit", "test_container", "test_docs_page", "test_generated", "test_harness"),
+    *("test_smoke", "test_unrendered"),
+}
+
 Bake = Callable[..., Path]
 Rendered = subprocess.CompletedProcess[str]
 Render = Callable[..., Rendered]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        group = "with servers" if item.path.stem in WITH_SERVERS else "without"
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session", autouse=True)
