@@ -2,7 +2,9 @@
 
 import asyncio
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -266,6 +268,24 @@ async def test_backfill_does_not_write_what_was_changed_meanwhile(
     assert await RELEASES[3].read(user_id) == "new"
 
 
+@pytest.mark.sqlite
+async def test_backfill_writes_although_somebody_has_written_since_it_read(
+    history: History, load: Load
+) -> None:
+    user_id = await RELEASES[1].create("Ada")
+    await ship(history, 2)
+
+    def write(_: Any, __: Any, statement: str, *others: object) -> None:
+        if statement.startswith("SELECT users.id"):
+            with closing(sqlite3.connect(str(get_engine().url.database))) as other, other:
+                other.execute("UPDATE users SET version = version + 1")
+
+    sa.event.listen(get_engine().sync_engine, "after_cursor_execute", write)
+    await load("backfill").backfill()
+
+    assert await RELEASES[3].read(user_id) == "Ada"
+
+
 async def test_one_update_of_all_rows_holds_up_requests_and_the_backfill_does_not(
     history: History,
     client: AsyncClient,
@@ -477,16 +497,29 @@ async def test_migration_that_waits_for_a_lock_gives_up_and_lets_readers_go_on(
 
 
 @pytest.mark.postgresql
-async def test_index_lets_rows_be_written_under_the_lock_of_migrations(history: History) -> None:
+async def test_index_lets_rows_be_written_under_the_lock_of_migrations(
+    history: History, environment: pytest.MonkeyPatch
+) -> None:
     history.add("index")
+    tries: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *others: object) -> None:
+        if "advisory_lock" in statement:
+            tries.append(statement)
 
     async with session_scope() as session:
         await session.execute(sa.text("DELETE FROM users"))
         migration = asyncio.create_task(upgrade())
         await until_waiting("CREATE INDEX CONCURRENTLY")
-        second = asyncio.create_task(upgrade())
         await RELEASES[1].create("Ada")
-        assert not second.done()
+        configure(environment, migration_lock_timeout=0)
+        with pytest.raises(CommandError, match="another process has been changing"):
+            await upgrade()
+        configure(environment, migration_lock_timeout=60)
+        sa.event.listen(sa.Engine, "after_cursor_execute", note)
+        second = asyncio.create_task(upgrade())
+        await until(lambda: len(tries) > 1)
+        sa.event.remove(sa.Engine, "after_cursor_execute", note)
 
     assert await migration == ["index"]
     assert await second == []
