@@ -1,6 +1,7 @@
 """The revisions of the page, one after the other, under releases that read and write meanwhile."""
 
 import asyncio
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app import migrations
 from app.core import sqlite
+from app.core.config import variable
 from app.core.db import get_engine, session_scope
 from app.models import METADATA
 from app.models.base import utc_now
@@ -74,10 +76,19 @@ class History:
     def squash(self, name: str) -> None:
         """Replace all of them by one that creates what there is now."""
         tables = migrations.run("primary", reflect)
-        for path in self.folder.glob("primary/*.py"):
-            path.unlink()
+        self.replace({})
         body = f"from alembic import op\n\ndef upgrade():\n    for s in {tables!r}: op.execute(s)"
         self.path(name).write_text(f"{body}\n\nrevision, down_revision = {name!r}, None\n")
+
+    def files(self) -> dict[Path, str]:
+        return {path: path.read_text() for path in self.folder.glob("primary/*.py")}
+
+    def replace(self, files: dict[Path, str]) -> None:
+        """Let these be all the revisions there are."""
+        for path in self.files():
+            path.unlink()
+        for path, text in files.items():
+            path.write_text(text)
         migrations._script.cache_clear()
 
     def path(self, name: str) -> Path:
@@ -471,10 +482,13 @@ async def test_copy_of_a_table_is_not_written_as_sql_and_loses_a_check_without_a
 
 @pytest.mark.postgresql
 async def test_migration_that_waits_for_a_lock_gives_up_and_lets_readers_go_on(
-    history: History, environment: pytest.MonkeyPatch
+    history: History,
 ) -> None:
-    configure(environment, lock_timeout=1)
-    history.add("expand")
+    history.operation(
+        "impatient",
+        "op.execute(\"SET LOCAL lock_timeout = '500ms'\")",
+        "op.add_column('users', sa.Column('full_name', sa.String(200)))",
+    )
 
     async def read() -> None:
         async with session_scope() as session:
@@ -492,8 +506,8 @@ async def test_migration_that_waits_for_a_lock_gives_up_and_lets_readers_go_on(
             await migration
         await reader
 
-        assert await pending() == ["expand"]
-    assert await upgrade() == ["expand"]
+        assert await pending() == ["impatient"]
+    assert await upgrade() == ["impatient"]
 
 
 @pytest.mark.postgresql
@@ -609,6 +623,7 @@ async def test_squash_with_the_id_of_the_head_is_seamless(
 ) -> None:
     long_history(history)
     await upgrade()
+    whole = history.files()
     made_by_history = await asyncio.to_thread(migrations.run, "primary", reflect)
     await asyncio.to_thread(history.squash, "second")
 
@@ -625,33 +640,55 @@ async def test_squash_with_the_id_of_the_head_is_seamless(
     made_by_squash = await asyncio.to_thread(migrations.run, "primary", reflect)
     assert made_by_squash == made_by_history
 
+    history.replace(whole)  # the release before
+    assert await pending() == []
+    assert await upgrade() == []
+
+
+async def test_squash_is_written_by_autogenerate(
+    history: History, environment: pytest.MonkeyPatch, new_database: str
+) -> None:
+    history.add("expand")
+    history.operation("back", "op.drop_column('users', 'full_name')")
+    await upgrade()
+    history.replace({})
+    old_database = os.environ[variable("primary")]
+
+    configure(environment, database_url=new_database)
+    alembic = migrations.config("primary")
+    await asyncio.to_thread(
+        command.revision, alembic, "create tables", autogenerate=True, rev_id="back"
+    )
+    migrations._script.cache_clear()
+    assert await upgrade() == ["back"]
+    await asyncio.to_thread(command.check, alembic)
+
+    configure(environment, database_url=old_database)
+    assert await pending() == []
+    await asyncio.to_thread(command.check, alembic)
+
 
 async def test_squash_hides_what_a_database_lacks_that_was_not_at_the_head(
     history: History, client: AsyncClient
 ) -> None:
     long_history(history)
-    second = history.path("second").read_text()
+    whole = history.files()
     history.path("second").unlink()
-    await upgrade()
-    files = {path: path.read_text() for path in history.folder.glob("primary/*.py")}
+    migrations._script.cache_clear()
+    assert await upgrade() == ["first"]
+    history.replace(whole)
     await asyncio.to_thread(history.squash, "second")
     history.add_column("third")
-    third = history.path("third").read_text()
 
     assert await pending() == []
     assert (await client.get("/health/ready")).status_code == 200
     assert await upgrade() == []
     assert {"second", "third"} & await columns() == set()
 
-    for path, text in files.items():  # the release with the whole history
-        path.write_text(text)
-    history.path("third").unlink()
-    history.path("second").write_text(second)
-    migrations._script.cache_clear()
+    history.replace(whole)  # the release before
     assert await upgrade() == ["second"]
     await asyncio.to_thread(history.squash, "second")
-    history.path("third").write_text(third)
-    migrations._script.cache_clear()
+    history.add_column("third")
     assert await upgrade() == ["third"]
 
 
