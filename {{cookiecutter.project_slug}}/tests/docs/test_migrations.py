@@ -140,7 +140,8 @@ def reflect(connection: sa.Connection) -> list[str]:
     metadata.remove(metadata.tables["alembic_version"])
     statements: list[sa.schema.ExecutableDDLElement] = []
     for table in metadata.sorted_tables:
-        statements += [sa.schema.CreateTable(table), *map(sa.schema.CreateIndex, table.indexes)]
+        indexes = sorted(table.indexes, key=lambda index: str(index.name))
+        statements += [sa.schema.CreateTable(table), *map(sa.schema.CreateIndex, indexes)]
     return [str(statement.compile(connection)).strip() for statement in statements]
 
 
@@ -554,6 +555,7 @@ async def test_index_that_failed_is_invalid_and_the_revision_may_be_run_again(
 
     assert await fetch(INDEX) == [(False,)]
     assert await pending() == ["index"]
+    configure(environment, lock_timeout=10)
     assert await upgrade() == ["index"]
     assert await fetch(INDEX) == [(True,)]
 
@@ -571,6 +573,7 @@ async def test_if_not_exists_is_content_with_an_invalid_index(
         with pytest.raises(DBAPIError, match="lock timeout"):
             await upgrade()
 
+    configure(environment, lock_timeout=10)
     assert await upgrade() == ["index"]
     assert await fetch(INDEX) == [(False,)]
 
