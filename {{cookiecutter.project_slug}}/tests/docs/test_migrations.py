@@ -1,0 +1,743 @@
+"""The revisions of the page, one after the other, under releases that read and write meanwhile."""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+import sqlalchemy as sa
+from alembic import command
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from httpx2 import AsyncClient
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from app import migrations
+from app.core import sqlite
+from app.core.config import variable
+from app.core.db import get_engine, session_scope
+from app.models import METADATA
+from app.models.base import utc_now
+from tests.docs.conftest import Load
+from tests.docs.snippets import find_snippet
+from tests.inspection import fetch, observer
+from tests.support import configure, new_email, new_user, until
+
+SHIPPED = migrations.FOLDER
+
+USERS = sa.table(
+    "users",
+    sa.column("id", sa.Uuid),
+    sa.column("name", sa.String),
+    sa.column("full_name", sa.String),
+    sa.column("email", sa.String),
+    sa.column("version", sa.Integer),
+    sa.column("created_at", sa.DateTime(timezone=True)),
+)
+
+INDEX = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_users_name')"
+
+
+class History:
+    """Revisions of the primary database in a folder of the test's own; the service's are the first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = shutil.copytree(SHIPPED, folder / "migrations")
+
+    @property
+    def head(self) -> str | None:
+        return ScriptDirectory.from_config(migrations.config("primary")).get_current_head()
+
+    def add(self, name: str, body: str | None = None, after: str | None = None) -> None:
+        """Append a revision, or fork one off; its body is that of the page if none is given."""
+        body = find_snippet(f"revision: {name}").source if body is None else body
+        identity = f"revision, down_revision = {name!r}, {after or self.head!r}\n"
+        self.path(name).write_text(f"{body}\n\n{identity}")
+        migrations._script.cache_clear()
+
+    def operation(self, name: str, *lines: str, after: str | None = None) -> None:
+        """Append a revision of these lines."""
+        head = "import sqlalchemy as sa\nfrom alembic import op\n\ndef upgrade():"
+        self.add(name, "\n    ".join([head, *lines]), after)
+
+    def add_column(self, name: str, after: str | None = None) -> None:
+        column = f"sa.Column({name!r}, sa.String(9))"
+        self.operation(name, f"op.add_column('users', {column})", after=after)
+
+    def squash(self, name: str) -> None:
+        """Replace all of them by one that creates what there is now."""
+        tables = migrations.run("primary", reflect)
+        self.replace({})
+        body = f"from alembic import op\n\ndef upgrade():\n    for s in {tables!r}: op.execute(s)"
+        self.path(name).write_text(f"{body}\n\nrevision, down_revision = {name!r}, None\n")
+
+    def files(self) -> dict[Path, str]:
+        return {path: path.read_text() for path in self.folder.glob("primary/*.py")}
+
+    def replace(self, files: dict[Path, str]) -> None:
+        """Let these be all the revisions there are."""
+        for path in self.files():
+            path.unlink()
+        for path, text in files.items():
+            path.write_text(text)
+        migrations._script.cache_clear()
+
+    def path(self, name: str) -> Path:
+        return self.folder / "primary" / f"{name}.py"
+
+
+@dataclass(frozen=True)
+class Release:
+    """What a release reads and writes of a user's name, by sessions of the service."""
+
+    reads: str
+    writes: tuple[str, ...]
+
+    async def create(self, name: str) -> UUID:
+        user_id = uuid4()
+        values = {"id": user_id, "email": new_email(), "version": 1, "created_at": utc_now()}
+        async with session_scope() as session:
+            await session.execute(sa.insert(USERS).values(values | self._names(name)))
+        return user_id
+
+    async def rename(self, user_id: UUID, name: str) -> None:
+        statement = sa.update(USERS).where(USERS.c.id == user_id).values(self._names(name))
+        async with session_scope() as session:
+            await session.execute(statement)
+
+    async def read(self, user_id: UUID) -> str | None:
+        async with session_scope() as session:
+            return await session.scalar(sa.select(USERS.c[self.reads]).where(USERS.c.id == user_id))
+
+    def _names(self, name: str) -> dict[str, str]:
+        return dict.fromkeys(self.writes, name)
+
+
+BOTH = ("name", "full_name")
+RELEASES = {
+    1: Release("name", ("name",)),
+    2: Release("name", BOTH),
+    3: Release("full_name", BOTH),
+    4: Release("full_name", ("full_name",)),
+    5: Release("full_name", ("full_name",)),
+}
+REVISIONS = {2: ["expand"], 3: ["promise", "require"], 4: ["relax"], 5: ["contract"]}
+
+
+def reflect(connection: sa.Connection) -> list[str]:
+    """Return the statements that create the tables of a database as they are."""
+    metadata = sa.MetaData()
+    metadata.reflect(connection)
+    metadata.remove(metadata.tables["alembic_version"])
+    statements: list[sa.schema.ExecutableDDLElement] = []
+    for table in metadata.sorted_tables:
+        indexes = sorted(table.indexes, key=lambda index: str(index.name))
+        statements += [sa.schema.CreateTable(table), *map(sa.schema.CreateIndex, indexes)]
+    return [str(statement.compile(connection)).strip() for statement in statements]
+
+
+@pytest.fixture
+def history(databases: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[History]:
+    """Revisions that a test adds to, behind those of the service, which are applied."""
+    made = History(tmp_path)
+    monkeypatch.setattr(migrations, "FOLDER", made.folder)
+    migrations._script.cache_clear()
+    yield made
+    migrations._script.cache_clear()
+
+
+async def upgrade() -> list[str]:
+    """Do what `python -m app migrate` does with the primary database."""
+    return await asyncio.to_thread(migrations.upgrade, "primary")
+
+
+async def pending() -> list[str]:
+    return await asyncio.to_thread(migrations.pending, "primary")
+
+
+async def ship(history: History, release: int) -> None:
+    for name in REVISIONS.get(release, []):
+        history.add(name)
+    await upgrade()
+
+
+async def columns() -> set[str]:
+    async with session_scope() as session:
+        connection = await session.connection()
+        found = await connection.run_sync(lambda sync: sa.inspect(sync).get_columns("users"))
+    return {column["name"] for column in found}
+
+
+async def work_together(*releases: Release) -> list[tuple[UUID, str]]:
+    """Let each release write what each one reads; return the users and their names."""
+    names = []
+    for creator in releases:
+        for writer in releases:
+            user_id = await creator.create("Ada")
+            for reader in releases:
+                assert await reader.read(user_id) == "Ada"
+            await writer.rename(user_id, "Ada L.")
+            for reader in releases:
+                assert await reader.read(user_id) == "Ada L."
+            names.append((user_id, "Ada L."))
+    return names
+
+
+async def test_each_release_works_beside_the_one_before_it(history: History, load: Load) -> None:
+    backfill = load("backfill").backfill
+    users = await work_together(RELEASES[1])
+
+    for number in (2, 3, 4, 5):
+        await ship(history, number)
+        users += await work_together(RELEASES[number - 1])  # the roll-out has not begun
+        users += await work_together(RELEASES[number - 1], RELEASES[number])
+        if number == 2:
+            await backfill(size=3)
+        for user_id, name in users:
+            assert await RELEASES[number].read(user_id) == name
+
+    assert "name" not in await columns()
+    assert await pending() == []
+
+
+@pytest.mark.parametrize(
+    ("number", "error", "message"),
+    [
+        (3, IntegrityError, "full_name"),  # it writes no full_name, and that may not be NULL
+        (4, AssertionError, "Ada L"),  # it reads a name that release 4 has not written
+        (5, DBAPIError, "name"),  # it writes a column that has gone
+    ],
+)
+async def test_release_before_the_one_before_does_not_work(
+    history: History, number: int, error: type[Exception], message: str
+) -> None:
+    """So none can be left out."""
+    for release in range(2, number + 1):
+        await ship(history, release)
+
+    with pytest.raises(error, match=message):
+        await work_together(RELEASES[number - 2], RELEASES[number])
+
+
+async def test_rename_in_one_step_breaks_the_service_that_runs(
+    history: History, client: AsyncClient
+) -> None:
+    ada = {"name": "Ada", "email": new_email()}
+    user = (await client.post("/users", json=ada)).json()
+    rename = "op.execute('ALTER TABLE users RENAME COLUMN name TO full_name')"
+    history.operation("rename", rename)
+    await upgrade()
+
+    written = await client.post("/users", json=ada | {"email": new_email()})
+    read = await client.get(f"/users/{user['id']}")
+
+    assert (written.status_code, read.status_code) == (500, 500)
+
+
+async def test_backfill_goes_on_where_it_was_stopped(history: History, load: Load) -> None:
+    snippet = load("backfill")
+    users = [await RELEASES[1].create(f"Ada {number}") for number in range(7)]
+    await ship(history, 2)
+    rows: list[int] = []
+
+    def count(_: Any, cursor: Any, statement: str, *others: object) -> None:
+        if statement.startswith("UPDATE"):
+            rows.append(cursor.rowcount)
+
+    sa.event.listen(get_engine().sync_engine, "after_cursor_execute", count)
+    await snippet.copy_chunk(UUID(int=0), 3)  # and here the process ends
+    await snippet.backfill(size=2)
+    await snippet.backfill(size=2)
+
+    assert rows == [3, 0, 1, 2, 1, 0, 0, 0, 0]
+    for number, user_id in enumerate(users):
+        assert await RELEASES[3].read(user_id) == f"Ada {number}"
+
+
+@pytest.mark.postgresql
+async def test_backfill_does_not_write_what_was_changed_meanwhile(
+    history: History, load: Load
+) -> None:
+    backfill = load("backfill").backfill
+    user_id = await RELEASES[1].create("old")
+    await ship(history, 2)
+    async with session_scope() as session:
+        values = dict.fromkeys(BOTH, "new")
+        await session.execute(sa.update(USERS).where(USERS.c.id == user_id).values(values))
+        running = asyncio.create_task(backfill())
+        await until_waiting("UPDATE users")
+    await running
+
+    assert await RELEASES[3].read(user_id) == "new"
+
+
+@pytest.mark.sqlite
+async def test_backfill_writes_although_somebody_has_written_since_it_read(
+    history: History, load: Load
+) -> None:
+    user_id = await RELEASES[1].create("Ada")
+    await ship(history, 2)
+
+    def write(_: Any, __: Any, statement: str, *others: object) -> None:
+        if statement.startswith("SELECT users.id"):
+            with closing(sqlite3.connect(str(get_engine().url.database))) as other, other:
+                other.execute("UPDATE users SET version = version + 1")
+
+    sa.event.listen(get_engine().sync_engine, "after_cursor_execute", write)
+    await load("backfill").backfill()
+
+    assert await RELEASES[3].read(user_id) == "Ada"
+
+
+async def test_one_update_of_all_rows_holds_up_requests_and_the_backfill_does_not(
+    history: History,
+    client: AsyncClient,
+    environment: pytest.MonkeyPatch,
+    load: Load,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT", 0.1)
+    configure(environment, lock_timeout=0.1)
+    copy_chunk = load("backfill").copy_chunk
+    ids = sorted([await RELEASES[1].create("Ada") for _ in range(3)])
+    await ship(history, 2)
+    change = {"name": "Grace", "version": 1}
+
+    await copy_chunk(UUID(int=0), 2)
+    between_chunks = await client.patch(f"/users/{ids[0]}", json=change)
+    async with observer() as connection:
+        await connection.execute(sa.text("BEGIN"))
+        await connection.execute(sa.update(USERS).values(full_name=USERS.c.name))
+        in_one_update = await client.patch(f"/users/{ids[1]}", json=change)
+        await connection.execute(sa.text("ROLLBACK"))
+
+    assert (between_chunks.status_code, in_one_update.status_code) == (200, 503)
+
+
+async def until_waiting(statement: str) -> None:
+    """Wait until a statement that begins like this waits for a lock."""
+    query = (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
+        f"AND wait_event_type = 'Lock' AND query LIKE '{statement}%'"
+    )
+
+    async def waits() -> bool:
+        return bool(await fetch(query))
+
+    await until(waits)
+
+
+async def test_null_that_the_backfill_has_missed_stops_the_revision(
+    history: History,
+) -> None:
+    await RELEASES[1].create("Ada")
+    await ship(history, 2)
+    history.add("promise")
+    await upgrade()
+    history.add("require")
+
+    with pytest.raises(IntegrityError):
+        await upgrade()
+
+    assert await pending() == ["require"]
+    await work_together(RELEASES[2])
+
+
+@pytest.mark.postgresql
+async def test_promise_locks_the_table_and_validation_lets_rows_be_written(
+    history: History,
+) -> None:
+    await ship(history, 2)
+    held = "SELECT mode FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'users'::regclass"
+    validate = "ALTER TABLE users VALIDATE CONSTRAINT ck_users_full_name_is_there"
+
+    async with observer() as connection:
+
+        def promise(sync: sa.Connection) -> None:
+            namespace: dict[str, Any] = {}
+            exec(find_snippet("revision: promise").source, namespace)  # noqa: S102
+            with Operations.context(MigrationContext.configure(sync)):
+                namespace["upgrade"]()
+
+        await connection.execute(sa.text("BEGIN"))
+        await connection.run_sync(promise)
+        promised = set(await connection.scalars(sa.text(held)))
+        await connection.execute(sa.text("COMMIT"))
+        await connection.execute(sa.text("BEGIN"))
+        await connection.execute(sa.text(validate))
+        validated = set(await connection.scalars(sa.text(held)))
+        await RELEASES[2].create("Ada")
+        await connection.execute(sa.text("COMMIT"))
+
+    assert promised == {"AccessExclusiveLock"}
+    assert validated == {"ShareUpdateExclusiveLock"}
+
+
+@pytest.mark.postgresql
+async def test_not_null_reads_no_row_where_a_check_says_the_same(history: History) -> None:
+    await ship(history, 2)
+    history.add("promise")
+    await upgrade()
+    validate = "ALTER TABLE users VALIDATE CONSTRAINT ck_users_full_name_is_there"
+    said: list[str] = []
+
+    async with observer() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        driver.add_log_listener(lambda _, message: said.append(message.message))
+        for statement in (
+            validate,
+            "SET client_min_messages = debug1",
+            "ALTER TABLE users ALTER full_name SET NOT NULL",
+        ):
+            await connection.execute(sa.text(statement))
+        await until(lambda: any("sufficient to prove" in message for message in said))
+
+    assert [message for message in said if message.startswith("verifying table")] == []
+
+
+async def test_column_that_leaves_is_no_difference(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in (2, 3, 4):
+        await ship(history, number)
+    monkeypatch.setitem(METADATA, "primary", await tables_without_name())
+    alembic = migrations.config("primary")
+
+    with pytest.raises(CommandError, match=r"remove_column.*'name'"):
+        await asyncio.to_thread(command.check, alembic)
+
+    env = history.folder / "env.py"
+    function = find_snippet("a column that leaves").source
+    changed = env.read_text().replace("def migrate(", f"{function}\n\ndef migrate(")
+    env.write_text(changed.replace("=connection,", "=connection, include_name=include_name,"))
+    await asyncio.to_thread(command.check, alembic)
+
+
+async def tables_without_name() -> sa.MetaData:
+    """Return what the models of release 4 say: all that is in the database but one column."""
+    metadata = sa.MetaData()
+    others = await columns() - {"name"}
+
+    def reflect(connection: sa.Connection) -> None:
+        sa.Table("users", metadata, autoload_with=connection, include_columns=others)
+
+    async with session_scope() as session:
+        await (await session.connection()).run_sync(reflect)
+    return metadata
+
+
+async def test_revision_says_which_columns_it_means(history: History) -> None:
+    """One that imports a model asks for columns that are added after it."""
+    by_model = (
+        "from sqlalchemy.orm import Session",
+        "from app.models import User",
+        "session = Session(op.get_bind())",
+        "for user in session.scalars(sa.select(User)): user.email = user.email.lower()",
+        "session.flush()",
+    )
+    async with session_scope() as session:
+        session.add(new_user())
+        user = new_user()
+        user.email = "ADA@EXAMPLE.COM"
+        session.add(user)
+    history.operation(
+        "back", "op.drop_column('users', 'version')"
+    )  # as it was before there was one
+    history.operation("model", *by_model)
+
+    with pytest.raises(DBAPIError, match="version"):
+        await upgrade()
+    history.path("model").unlink()
+    history.add("data")
+    await upgrade()
+
+    assert await fetch("SELECT email FROM users WHERE email <> lower(email)") == []
+    assert await fetch("SELECT email FROM users WHERE email = 'ada@example.com'")
+
+
+@pytest.mark.sqlite
+async def test_copy_of_a_table_is_not_written_as_sql_and_loses_a_check_without_a_name(
+    history: History,
+) -> None:
+    history.operation("make", "op.execute('CREATE TABLE t (n TEXT, CHECK (n > 0))')")
+    copy = "with op.batch_alter_table('t') as t: t.alter_column('n', nullable=False)"
+    history.operation("copy", copy)
+
+    with pytest.raises(CommandError, match="--sql mode"):
+        await asyncio.to_thread(migrations.write_sql, "primary")
+    with pytest.warns(UserWarning, match="Unnamed CHECK constraint"):
+        await upgrade()
+
+    [(table,)] = await fetch("SELECT sql FROM sqlite_schema WHERE name = 't'")
+    assert "CHECK" not in table
+
+
+@pytest.mark.postgresql
+async def test_migration_that_waits_for_a_lock_gives_up_and_lets_readers_go_on(
+    history: History,
+) -> None:
+    history.operation(
+        "impatient",
+        "op.execute(\"SET LOCAL lock_timeout = '500ms'\")",
+        "op.add_column('users', sa.Column('full_name', sa.String(200)))",
+    )
+
+    async def read() -> None:
+        async with session_scope() as session:
+            await session.execute(sa.text("SET LOCAL lock_timeout = 0"))
+            await session.execute(sa.text("SELECT FROM users"))
+
+    async with session_scope() as session:
+        await session.execute(sa.text("SELECT FROM users"))
+        migration = asyncio.create_task(upgrade())
+        await until_waiting("ALTER TABLE users")
+        reader = asyncio.create_task(read())
+        await until_waiting("SELECT FROM users")
+
+        with pytest.raises(DBAPIError, match="lock timeout"):
+            await migration
+        await reader
+
+        assert await pending() == ["impatient"]
+    assert await upgrade() == ["impatient"]
+
+
+@pytest.mark.postgresql
+async def test_index_lets_rows_be_written_under_the_lock_of_migrations(
+    history: History, environment: pytest.MonkeyPatch
+) -> None:
+    history.add("index")
+    tries: list[str] = []
+
+    def note(_: Any, __: Any, statement: str, *others: object) -> None:
+        if "advisory_lock" in statement:
+            tries.append(statement)
+
+    async with session_scope() as session:
+        await session.execute(sa.text("DELETE FROM users"))
+        migration = asyncio.create_task(upgrade())
+        await until_waiting("CREATE INDEX CONCURRENTLY")
+        await RELEASES[1].create("Ada")
+        configure(environment, migration_lock_timeout=0)
+        with pytest.raises(CommandError, match="another process has been changing"):
+            await upgrade()
+        configure(environment, migration_lock_timeout=60)
+        sa.event.listen(sa.Engine, "after_cursor_execute", note)
+        second = asyncio.create_task(upgrade())
+        await until(lambda: len(tries) > 1)
+        sa.event.remove(sa.Engine, "after_cursor_execute", note)
+
+    assert await migration == ["index"]
+    assert await second == []
+    assert await fetch(INDEX) == [(True,)]
+
+
+@pytest.mark.postgresql
+async def test_index_that_failed_is_invalid_and_the_revision_may_be_run_again(
+    history: History, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, lock_timeout=0.2)
+    history.add("index")
+
+    async with session_scope() as session:
+        await session.execute(sa.text("DELETE FROM users"))
+        with pytest.raises(DBAPIError, match="lock timeout"):
+            await upgrade()
+
+    assert await fetch(INDEX) == [(False,)]
+    assert await pending() == ["index"]
+    configure(environment, lock_timeout=10)
+    assert await upgrade() == ["index"]
+    assert await fetch(INDEX) == [(True,)]
+
+
+@pytest.mark.postgresql
+async def test_if_not_exists_is_content_with_an_invalid_index(
+    history: History, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, lock_timeout=0.2)
+    create = "op.execute('CREATE INDEX CONCURRENTLY IF NOT EXISTS ix_users_name ON users (name)')"
+    history.operation("index", f"with op.get_context().autocommit_block(): {create}")
+
+    async with session_scope() as session:
+        await session.execute(sa.text("DELETE FROM users"))
+        with pytest.raises(DBAPIError, match="lock timeout"):
+            await upgrade()
+
+    configure(environment, lock_timeout=10)
+    assert await upgrade() == ["index"]
+    assert await fetch(INDEX) == [(False,)]
+
+
+async def test_index_on_either_database(history: History) -> None:
+    history.add("index")
+
+    assert await upgrade() == ["index"]
+    async with session_scope() as session:
+        connection = await session.connection()
+        found = await connection.run_sync(lambda sync: sa.inspect(sync).get_indexes("users"))
+    assert "ix_users_name" in {index["name"] for index in found}
+
+
+async def test_what_stands_before_an_autocommit_block_stays(history: History) -> None:
+    history.operation(
+        "half",
+        "op.add_column('users', sa.Column('full_name', sa.String(200)))",
+        "with op.get_context().autocommit_block(): op.execute('nonsense')",
+    )
+
+    with pytest.raises(DBAPIError, match="nonsense"):
+        await upgrade()
+
+    assert "full_name" in await columns()
+    assert await pending() == ["half"]
+
+
+async def test_older_release_is_ready_on_a_newer_database(
+    history: History, client: AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ship(history, 2)
+    monkeypatch.setattr(migrations, "FOLDER", SHIPPED)
+    migrations._script.cache_clear()
+
+    assert await pending() == []
+    assert await upgrade() == []
+    assert (await client.get("/health/ready")).status_code == 200
+    ada = await client.post("/users", json={"name": "Ada", "email": new_email()})
+    assert ada.status_code == 201
+
+
+def long_history(history: History) -> None:
+    for name in ("first", "second"):
+        history.add_column(name)
+
+
+async def test_squash_with_the_id_of_the_head_is_seamless(
+    history: History, environment: pytest.MonkeyPatch, new_database: str
+) -> None:
+    long_history(history)
+    await upgrade()
+    whole = history.files()
+    made_by_history = await asyncio.to_thread(migrations.run, "primary", reflect)
+    await asyncio.to_thread(history.squash, "second")
+
+    assert await pending() == []
+    assert await upgrade() == []
+    history.add_column("third")
+    assert await pending() == ["third"]
+    assert await upgrade() == ["third"]
+
+    history.path("third").unlink()
+    migrations._script.cache_clear()
+    configure(environment, database_url=new_database)
+    assert await upgrade() == ["second"]
+    made_by_squash = await asyncio.to_thread(migrations.run, "primary", reflect)
+    assert made_by_squash == made_by_history
+
+    history.replace(whole)  # the release before
+    assert await pending() == []
+    assert await upgrade() == []
+
+
+async def test_squash_is_written_by_autogenerate(
+    history: History, environment: pytest.MonkeyPatch, new_database: str
+) -> None:
+    history.add("expand")
+    history.operation("back", "op.drop_column('users', 'full_name')")
+    await upgrade()
+    history.replace({})
+    old_database = os.environ[variable("primary")]
+
+    configure(environment, database_url=new_database)
+    alembic = migrations.config("primary")
+    await asyncio.to_thread(
+        command.revision, alembic, "create tables", autogenerate=True, rev_id="back"
+    )
+    migrations._script.cache_clear()
+    assert await upgrade() == ["back"]
+    await asyncio.to_thread(command.check, alembic)
+
+    configure(environment, database_url=old_database)
+    assert await pending() == []
+    await asyncio.to_thread(command.check, alembic)
+
+
+async def test_squash_hides_what_a_database_lacks_that_was_not_at_the_head(
+    history: History, client: AsyncClient
+) -> None:
+    long_history(history)
+    whole = history.files()
+    history.path("second").unlink()
+    migrations._script.cache_clear()
+    assert await upgrade() == ["first"]
+    history.replace(whole)
+    await asyncio.to_thread(history.squash, "second")
+    history.add_column("third")
+
+    assert await pending() == []
+    assert (await client.get("/health/ready")).status_code == 200
+    assert await upgrade() == []
+    assert {"second", "third"} & await columns() == set()
+
+    history.replace(whole)  # the release before
+    assert await upgrade() == ["second"]
+    await asyncio.to_thread(history.squash, "second")
+    history.add_column("third")
+    assert await upgrade() == ["third"]
+
+
+async def test_squash_with_a_new_id_needs_a_stamp(history: History) -> None:
+    long_history(history)
+    await upgrade()
+    await asyncio.to_thread(history.squash, "squashed")
+    history.add_column("third")
+    alembic = migrations.config("primary")
+
+    assert await pending() == []
+    assert await upgrade() == []
+    assert "third" not in await columns()
+    with pytest.raises(CommandError, match="Can't locate revision identified by 'second'"):
+        await asyncio.to_thread(command.stamp, alembic, "squashed")
+
+    await asyncio.to_thread(command.stamp, alembic, "squashed", purge=True)
+    assert await pending() == ["third"]
+    assert await upgrade() == ["third"]
+
+
+@pytest.mark.parametrize("branch", ["left", "right"])
+async def test_two_heads_are_joined_for_a_database_that_has_either(
+    history: History, branch: str
+) -> None:
+    base = history.head
+    [other] = {"left", "right"} - {branch}
+    history.add_column(branch)
+    await upgrade()
+    history.add_column(other, after=base)
+    command.merge(migrations.config("primary"), "heads", message="merge")
+    migrations._script.cache_clear()
+
+    await upgrade()
+
+    assert {"left", "right"} < await columns()
+    assert await pending() == []
+
+
+async def test_two_heads_are_refused_by_an_empty_database(
+    history: History, environment: pytest.MonkeyPatch, new_database: str
+) -> None:
+    base = history.head
+    history.add_column("left")
+    history.add_column("right", after=base)
+    configure(environment, database_url=new_database)
+
+    with pytest.raises(CommandError, match="Multiple head revisions"):
+        await upgrade()
