@@ -130,8 +130,8 @@ def _missing_after(database: str, current: tuple[str, ...]) -> list[str]:
         )
     if not {*current} <= {*shipped(database)}:
         return []
-    missing = list(_script(database).iterate_revisions("heads", current or "base"))
-    return [revision.revision for revision in reversed(missing)]
+    lacking = _script(database).iterate_revisions("heads", current or "base", implicit_base=True)
+    return [revision.revision for revision in reversed([*lacking])]
 
 
 def run(database: str, function: Callable[[Connection], Result]) -> Result:

@@ -741,3 +741,18 @@ async def test_two_heads_are_refused_by_an_empty_database(
 
     with pytest.raises(CommandError, match="Multiple head revisions"):
         await upgrade()
+
+
+def test_head_of_another_branch_is_pending(history: History) -> None:
+    shipped = history.head
+    history.add_column("ours")
+    migrations.upgrade("primary")
+    history.add_column("theirs", after=shipped)
+    assert migrations.pending("primary") == ["theirs"]
+
+    merge = "def upgrade(): ...\n\nrevision, down_revision = 'merge', ('ours', 'theirs')\n"
+    history.path("merge").write_text(merge)
+    migrations._script.cache_clear()
+
+    assert migrations.upgrade("primary") == ["theirs", "merge"]
+    assert migrations.pending("primary") == []
