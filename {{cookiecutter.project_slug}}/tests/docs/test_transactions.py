@@ -1,0 +1,1 @@
+"""What the page on transactions says beyond what its snippets print."""
