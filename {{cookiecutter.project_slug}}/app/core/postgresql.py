@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import asyncpg
 from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine import Dialect, ExceptionContext, ExecutionContext
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import DBAPIError, InvalidatePoolError
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util import await_only
 
@@ -147,6 +147,7 @@ def add_listeners(engine: Engine, settings: DatabaseSettings, *, read_only: bool
     event.listen(engine, "checkin", _take_back)
     event.listen(engine, "checkout", _refuse_stale)
     event.listen(engine, "handle_error", _hide_values)
+    event.listen(engine, "handle_error", _translate_fetch)
     if not read_only:
         event.listen(engine, "handle_error", _leave_standby)
     else:
@@ -217,7 +218,8 @@ def _hide_values(context: ExceptionContext) -> None:
 
     So is what the server, or asyncpg before it, says of a value that it does not accept.
     """
-    cause: Any = context.original_exception.__cause__
+    error: Any = context.original_exception
+    cause = error if isinstance(error, asyncpg.PostgresError) else error.__cause__
     if isinstance(cause, asyncpg.PostgresError):
         cause.detail = None
     if isinstance(cause, asyncpg.DataError):
@@ -227,6 +229,32 @@ def _hide_values(context: ExceptionContext) -> None:
             if error and value:
                 first, *others = error.args
                 error.args = (str(first).replace(said, f"{shown.strip()} …"), *others)
+
+
+def _translate_fetch(context: ExceptionContext) -> Exception | None:
+    """Let the error of a stream be what it is elsewhere: its cursor fetches past SQLAlchemy's translation."""
+    error = context.original_exception
+    if not isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError)):
+        return None
+    assert context.connection
+    assert context.dialect
+    adapter: Any = context.connection.connection.dbapi_connection
+    base: Any = context.dialect.loaded_dbapi.Error
+    context.is_disconnect = adapter.driver_connection.is_closed()
+    try:
+        adapter._handle_exception(error)
+    except base as translated:
+        known: Exception = DBAPIError.instance(
+            context.statement,
+            None,
+            translated,
+            base,
+            hide_parameters=True,
+            connection_invalidated=context.is_disconnect,
+            dialect=context.dialect,
+        )
+        return known
+    return None
 
 
 def ends_in_silence(connection: Connection) -> bool:

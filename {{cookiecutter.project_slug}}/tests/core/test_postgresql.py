@@ -3,21 +3,24 @@
 import asyncio
 import os
 import socket
+import traceback
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import make_url, select, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import NAME
 from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
+from app.core.errors import OVERLOADED, REJECTED, UNAVAILABLE, problem_of
 from app.dependencies import SessionDep
 from app.models import User
 from tests.harness.proxy import Proxy
-from tests.inspection import driver, fetch, observer, pid, stored_users, until_closed
-from tests.support import configure, new_user, set_databases
+from tests.inspection import driver, fetch, kill, observer, pid, stored_users, until_closed
+from tests.support import configure, new_email, new_user, set_databases
 
 pytestmark = pytest.mark.postgresql
 
@@ -141,6 +144,48 @@ async def test_statement_that_takes_too_long_is_an_answer_to_try_again(
     answer = await client.get("/slow")
 
     assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_error_in_the_middle_of_a_stream_is_that_of_the_database(
+    databases: None, environment: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    configure(environment, statement_timeout=0.2)
+    slow = text(
+        "SELECT n, pg_sleep(CASE n WHEN 100 THEN 60 ELSE 0 END) FROM generate_series(1, 100) n"
+    )
+    with pytest.raises(DBAPIError) as caught:
+        async with session_scope(read_only=read_only) as session:
+            rows = await session.stream(slow.execution_options(yield_per=10))
+            await rows.all()
+
+    assert problem_of(caught.value) is OVERLOADED
+
+
+async def test_value_in_the_error_of_a_stream_is_not_shown(databases: None) -> None:
+    secret = new_email()
+    with pytest.raises(DBAPIError) as caught:
+        async with session_scope() as session:
+            numbers = text("SELECT CAST(s AS int) FROM (VALUES ('1'), (:second)) t (s)")
+            options = {"yield_per": 1}
+            rows = await session.stream(numbers, {"second": secret}, execution_options=options)
+            await rows.all()
+
+    assert problem_of(caught.value) is REJECTED
+    assert secret not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_connection_that_dies_in_the_middle_of_a_stream_is_an_outage(databases: None) -> None:
+    with pytest.raises(OperationalError) as caught:
+        async with session_scope() as session:
+            number = await pid(session)
+            many = text("SELECT n FROM generate_series(1, 100000) n")
+            rows = await session.stream(many.execution_options(yield_per=10))
+            async for _ in rows:
+                await kill(number)
+                number = 0
+
+    assert problem_of(caught.value) is UNAVAILABLE
 
 
 @pytest.mark.pgbouncer
