@@ -215,6 +215,13 @@ SESSIONS = [
         "sessions/test_one_engine.py",
     ),
     Mutation(
+        "engines left half closed by who is cancelled",
+        "core/registry.py",
+        "await asyncio.shield(_dispose_of(engines))",
+        "await _dispose_of(engines)",
+        "sessions/test_one_engine.py",
+    ),
+    Mutation(
         "settings that are made for each session kept",
         "core/registry.py",
         "if found[1] != settings or key[1:] != (dev, read_only)",

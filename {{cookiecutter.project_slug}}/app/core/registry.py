@@ -177,6 +177,11 @@ async def dispose_databases(settings: DatabaseSettings | None = None) -> None:
         else:
             mine = [_databases[loop] for loop in (here, None) if loop in _databases]
             engines = [engine for of_loop in mine for engine in of_loop.remove(settings)]
+    # Nobody else knows them any more, and whoever waits for this may be cancelled.
+    await asyncio.shield(_dispose_of(engines))
+
+
+async def _dispose_of(engines: list[AsyncEngine]) -> None:
     for engine in engines:
         await dispose(engine)
 

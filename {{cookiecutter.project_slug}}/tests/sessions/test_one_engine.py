@@ -302,6 +302,24 @@ async def test_session_that_connects_when_its_engine_is_disposed_of_leaves_no_co
     assert await stored_users() == 1
 
 
+@pytest.mark.parametrize("steps", [1, 2, 4])
+async def test_dispose_that_is_cancelled_closes_everything_all_the_same(
+    databases: None, steps: int
+) -> None:
+    """As in a request that closes what is used least, and whose client leaves."""
+    async with session_scope() as one, session_scope() as other:
+        for session in (one, other):
+            await session.execute(text("SELECT 1"))
+    closing = asyncio.create_task(dispose_engines("primary"))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+
+    assert closing.cancelled()
+    await until(nobody_is_connected)
+
+
 async def test_dispose_leaves_nothing_of_settings_and_pool(
     databases: None, new_database: str
 ) -> None:
