@@ -23,6 +23,7 @@ ANALYTICS = [
     "app/services/event.py",
     "app/services/report.py",
     "tests/core/test_streaming.py",
+    "tests/docs/test_two_phase_commit.py",
     "tests/sessions/test_two_databases.py",
     "tests/repositories/test_event.py",
     "tests/repositories/test_growth_of_events.py",

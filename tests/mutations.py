@@ -126,8 +126,8 @@ SESSIONS = [
     Mutation(
         "dev ignored",
         "core/db.py",
-        "get_database(name), dev=dev,",
-        "get_database(name), dev=False,",
+        "find_database(settings, dev=dev,",
+        "find_database(settings, dev=False,",
         "sessions/test_lazy.py",
     ),
     Mutation(
@@ -198,6 +198,34 @@ SESSIONS = [
         "core/registry.py",
         "_closers[loop] = _close_with(loop)",
         "pass",
+        "sessions/test_one_engine.py",
+    ),
+    Mutation(
+        "all engines closed instead of one database's",
+        "core/registry.py",
+        "        if settings is None:\n",
+        "        if True:\n",
+        "sessions/test_one_engine.py",
+    ),
+    Mutation(
+        "engine found by settings after its end",
+        "core/registry.py",
+        "if found[0] not in removed",
+        "if True",
+        "sessions/test_one_engine.py",
+    ),
+    Mutation(
+        "engines left half closed by who is cancelled",
+        "core/registry.py",
+        "await asyncio.shield(_dispose_of(engines))",
+        "await _dispose_of(engines)",
+        "sessions/test_one_engine.py",
+    ),
+    Mutation(
+        "settings that are made for each session kept",
+        "core/registry.py",
+        "if found[1] != settings or key[1:] != (dev, read_only)",
+        "if True",
         "sessions/test_one_engine.py",
     ),
     Mutation(

@@ -3,8 +3,9 @@
 OpenTelemetry's own are read by its SDK, and checked in telemetry/settings.py.
 """
 
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -32,6 +33,12 @@ DATABASES = [
     "analytics",
     # {% endif %}
 ]
+
+# What says where a database is.
+ADDRESS = {
+    *("database_url", "dev_database_url", "read_database_url", "migration_database_url"),
+    *("host", "port", "username", "password", "dbname"),
+}
 
 AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 Seconds = Annotated[float, Field(ge=0, le=2_000_000)]  # PostgreSQL counts milliseconds in 32 bits
@@ -87,6 +94,32 @@ class DatabaseSettings(BaseModel):
             raise ValueError("HOST and DBNAME are both needed where the URL is given in parts")
         return self
 
+    def at(self, url: str | URL, *, name: str = "", **changes: Any) -> "DatabaseSettings":
+        """Return the same settings for another database, whose URLs are these alone.
+
+        Its name, in logs and metrics, is that of this one if none is given. `changes` are fields, by
+        which it may also get a replica or a direct URL of its own.
+
+        Raises:
+            ConfigurationError: the URL or a field is wrong. Values are not shown.
+        """
+        if isinstance(url, URL):
+            url = url.render_as_string(hide_password=False)
+        kept = {field: getattr(self, field) for field in self.model_fields_set - ADDRESS}
+        try:
+            settings = DatabaseSettings(**kept | {"database_url": SecretStr(url)} | changes)
+        except ValidationError as error:
+            raise ConfigurationError("; ".join(map(_sentence, error.errors()))) from None
+        settings._name = name or self._name
+        return settings
+
+    def model_copy(
+        self, *, update: Mapping[str, Any] | None = None, deep: bool = False
+    ) -> "DatabaseSettings":
+        copied = super().model_copy(update=update, deep=deep)
+        copied._urls = {}  # those of the original lead to the original
+        return copied
+
     @property
     def name(self) -> str:
         return self._name
@@ -106,6 +139,11 @@ class DatabaseSettings(BaseModel):
         if read_only and self.read_database_url:
             return self._resolved("read_database_url")
         return self._resolved("database_url")
+
+    def urls(self) -> set[URL]:
+        """Return the URLs of all sessions."""
+        dev = [self.url(dev=True)] if self.dev_database_url else []
+        return {self.url(), self.url(read_only=True), *dev}
 
     def fallback_url(self, url: URL) -> URL | None:
         """Return what read-only sessions use while the replica at this URL does not answer."""

@@ -13,11 +13,11 @@ import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from typing import cast
+from typing import TypeVar, cast
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from app.core.config import DEFAULT_DATABASE, get_database
+from app.core.config import DEFAULT_DATABASE, DatabaseSettings, get_database
 from app.core.registry import Database, TrackedSession, dispose_databases, find_database
 from app.core.urls import resolve_async_url
 
@@ -26,6 +26,7 @@ __all__ = ["dispose_engines", "get_engine", "get_session", "resolve_async_url", 
 logger = logging.getLogger(__name__)
 
 SessionDependency = Callable[[], AsyncGenerator[AsyncSession, None]]
+Which = TypeVar("Which", bound=str | DatabaseSettings)
 
 _dependencies: dict[tuple[str, bool, bool], SessionDependency] = {}
 
@@ -54,35 +55,40 @@ def get_session(
 
 
 def session_scope(
-    database: str | None = None, *, dev: bool = False, read_only: bool = False
+    database: str | DatabaseSettings | None = None, *, dev: bool = False, read_only: bool = False
 ) -> AbstractAsyncContextManager[AsyncSession]:
     """Return a context manager around a session that lives as a request's does.
 
     `async with session_scope() as session:` is for use outside a request, and in what outlives it:
-    a stream, a background task. Arguments and errors are those of `get_session`.
+    a stream, a background task. Arguments and errors are those of `get_session`. For a database that
+    has no name, `database` is its settings, as `DatabaseSettings.at` makes them: keep them for the
+    next session, which then finds the engine at once.
     """
     return asynccontextmanager(_session)(_name(database), dev, read_only)
 
 
 def get_engine(
-    database: str | None = None, *, dev: bool = False, read_only: bool = False
+    database: str | DatabaseSettings | None = None, *, dev: bool = False, read_only: bool = False
 ) -> AsyncEngine:
-    """Return the engine that sessions of these arguments use in the running event loop.
+    """Return the engine that `session_scope` with these arguments uses in the running event loop.
 
     Outside of any loop it is one to look at: what it opens in a loop works in that loop only.
     """
     return _database(_name(database), dev, read_only).engine
 
 
-async def dispose_engines() -> None:
+async def dispose_engines(database: str | DatabaseSettings | None = None) -> None:
     """Close every connection of the running event loop; those in use, when their session ends.
 
+    With a database only those to its URLs, which are also those of another name that shares one.
     Engines of another running loop are left to it. May be called at any time and repeatedly.
     """
-    await dispose_databases()
+    await dispose_databases(get_database(database) if isinstance(database, str) else database)
 
 
-async def _session(database: str, dev: bool, read_only: bool) -> AsyncGenerator[AsyncSession, None]:
+async def _session(
+    database: str | DatabaseSettings, dev: bool, read_only: bool
+) -> AsyncGenerator[AsyncSession, None]:
     """The life of a session, the only one there is."""
     session = _database(database, dev, read_only).sessions()
     try:
@@ -115,9 +121,10 @@ def _tracked(session: AsyncSession) -> TrackedSession:
     return cast("TrackedSession", session.sync_session)
 
 
-def _name(database: str | None) -> str:
+def _name(database: Which | None) -> Which | str:
     return DEFAULT_DATABASE if database is None else database
 
 
-def _database(name: str, dev: bool, read_only: bool) -> Database:
-    return find_database(get_database(name), dev=dev, read_only=read_only)
+def _database(database: str | DatabaseSettings, dev: bool, read_only: bool) -> Database:
+    settings = get_database(database) if isinstance(database, str) else database
+    return find_database(settings, dev=dev, read_only=read_only)

@@ -77,8 +77,25 @@ class Databases:
     def add(self, settings: DatabaseSettings, dev: bool, read_only: bool) -> Database:
         url = settings.url(dev=dev, read_only=read_only)
         database = self._of_url(url, settings, read_only=read_only)
+        # Settings take the place of those that say the same, and who makes them anew for each session
+        # fills no memory.
+        self.by_settings = {
+            key: found
+            for key, found in self.by_settings.items()
+            if found[1] != settings or key[1:] != (dev, read_only)
+        }
         self.by_settings[id(settings), dev, read_only] = (database, settings)
         return database
+
+    def remove(self, settings: DatabaseSettings) -> list[AsyncEngine]:
+        """Forget the engines of these settings' URLs, whoever shares them, and return them."""
+        urls = settings.urls()
+        removed = [self.by_url.pop(key) for key in [*self.by_url] if key[0] in urls]
+        self.by_settings = {
+            key: found for key, found in self.by_settings.items() if found[0] not in removed
+        }
+        probes = [self.probes.pop(url) for url in urls & self.probes.keys()]
+        return [*probes, *(database.engine for database in removed)]
 
     def probe(self, settings: DatabaseSettings) -> AsyncEngine:
         url = settings.url()
@@ -147,12 +164,25 @@ def live_pools() -> list[tuple[str, bool, FairPool]]:
     return list(known.values())
 
 
-async def dispose_databases() -> None:
-    """Dispose of the engines of the running event loop, and of those that were made outside of any."""
+async def dispose_databases(settings: DatabaseSettings | None = None) -> None:
+    """Dispose of the engines of the running event loop, and of those that were made outside of any.
+
+    With settings, only of those to their URLs.
+    """
     here = asyncio.get_running_loop()
     with _lock:
-        mine = [_databases.pop(loop, Databases()) for loop in (here, None)]
-    for engine in (engine for of_loop in mine for engine in of_loop.engines()):
+        if settings is None:
+            mine = [_databases.pop(loop, Databases()) for loop in (here, None)]
+            engines = [engine for of_loop in mine for engine in of_loop.engines()]
+        else:
+            mine = [_databases[loop] for loop in (here, None) if loop in _databases]
+            engines = [engine for of_loop in mine for engine in of_loop.remove(settings)]
+    # Nobody else knows them any more, and whoever waits for this may be cancelled.
+    await asyncio.shield(_dispose_of(engines))
+
+
+async def _dispose_of(engines: list[AsyncEngine]) -> None:
+    for engine in engines:
         await dispose(engine)
 
 

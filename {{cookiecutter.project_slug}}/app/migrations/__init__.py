@@ -45,17 +45,18 @@ def config(database: str) -> Config:
     return alembic
 
 
-def upgrade(database: str) -> list[str]:
+def upgrade(database: str, settings: DatabaseSettings | None = None) -> list[str]:
     """Bring a database to its newest revision; return the revisions that were applied, in order.
 
-    Of processes that do this at the same time one does it, and the others wait for it.
+    Of processes that do this at the same time one does it, and the others wait for it. With settings
+    it is the one that they lead to, which gets the revisions of this name.
 
     Raises:
         CommandError: the database cannot be reached, or another process does not get ready.
     """
-    settings = settings_of(database)
+    settings = settings or settings_of(database)
     if settings.pgbouncer and settings.migration_database_url is None:
-        direct = variable(database, "migration_database_url")
+        direct = variable(settings.name, "migration_database_url")
         raise CommandError(f"a lock is nothing that PgBouncer can hold: set {direct}")
 
     def apply(connection: Connection) -> list[str]:
@@ -69,7 +70,7 @@ def upgrade(database: str) -> list[str]:
                 command.upgrade(alembic, "head")
             return missing
 
-    return run(database, apply)
+    return run(database, apply, settings)
 
 
 def upgrade_all() -> None:
@@ -134,17 +135,20 @@ def _missing_after(database: str, current: tuple[str, ...]) -> list[str]:
     return [revision.revision for revision in reversed([*lacking])]
 
 
-def run(database: str, function: Callable[[Connection], Result]) -> Result:
+def run(
+    database: str,
+    function: Callable[[Connection], Result],
+    settings: DatabaseSettings | None = None,
+) -> Result:
     """Call a function with a connection that is made for DDL, and commit.
 
     Raises:
         CommandError: the settings or the server do not let us connect. Alembic shows it as a
             sentence.
     """
-    settings = settings_of(database)
 
     async def connected() -> Result:
-        engine = make_migration_engine(settings)
+        engine = make_migration_engine(settings or settings_of(database))
         try:
             async with engine.connect() as connection:
                 result = await connection.run_sync(function)

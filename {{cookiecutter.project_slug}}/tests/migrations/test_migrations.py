@@ -140,6 +140,21 @@ def test_database_of_a_newer_release_lacks_nothing(empty: None) -> None:
     assert migrations.upgrade("primary") == []
 
 
+def test_database_without_a_name_gets_the_revisions_of_one(empty: None, backend: Backend) -> None:
+    settings = config.get_database().at(backend.new(), name="tenant")
+
+    assert migrations.upgrade("primary", settings) == migrations.shipped("primary")
+    assert migrations.upgrade("primary", settings) == []
+    assert tables("primary") == set()  # that one is where it was
+
+
+def test_database_without_a_name_that_is_behind_pgbouncer_needs_a_direct_url() -> None:
+    settings = config.get_database().at("postgresql://h/d", name="tenant", pgbouncer=True)
+
+    with pytest.raises(CommandError, match="set DATABASES__TENANT__MIGRATION_DATABASE_URL"):
+        migrations.upgrade("primary", settings)
+
+
 def test_database_that_has_the_tables_of_another_one_is_refused(
     empty: None, environment: pytest.MonkeyPatch
 ) -> None:

@@ -1,10 +1,12 @@
 """One engine for each URL in each event loop, until it is disposed of."""
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
@@ -13,9 +15,9 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.core.config import get_database, get_settings, variable
+from app.core.config import DatabaseSettings, get_database, get_settings, variable
 from app.core.db import dispose_engines, get_engine, session_scope
-from app.core.registry import _closers, _databases, find_database
+from app.core.registry import _closers, _databases, find_database, find_probe, live_pools
 from tests.inspection import checked_out, connections, nobody_is_connected, stored_users
 from tests.support import new_user, set_databases, until
 
@@ -220,6 +222,134 @@ async def test_session_that_outlives_its_engine_ends_well(databases: None) -> No
 
     await until(nobody_is_connected)
     assert await stored_users() == 1
+
+
+async def test_database_without_a_name_has_one_engine_and_the_same_life_of_a_session(
+    databases: None,
+) -> None:
+    settings = get_database().at(get_database().url())
+    with pytest.raises(ZeroDivisionError):
+        async with session_scope(settings) as session:
+            session.add(new_user())
+            await session.flush()
+            raise ZeroDivisionError
+    async with session_scope(settings) as session:
+        session.add(new_user())
+
+    assert get_engine(settings) is get_engine()  # it is one for each URL, whoever asks
+    assert get_engine(settings, read_only=True) is get_engine(read_only=True)
+    assert await stored_users() == 1
+
+
+@pytest.fixture
+def other(databases: None, new_database: str) -> DatabaseSettings:
+    """Another database, which has no name and no tables."""
+    return get_database().at(new_database, name="other")
+
+
+async def engines_of(database: DatabaseSettings | None) -> list[AsyncEngine]:
+    """Use every engine that a database has, and return them."""
+    for read_only in (False, True):
+        async with session_scope(database, read_only=read_only) as session:
+            await session.execute(text("SELECT 1"))
+    async with find_probe(database or get_database()).connect() as connection:
+        await connection.execute(text("SELECT 1"))
+    return [get_engine(database), get_engine(database, read_only=True)]
+
+
+async def test_dispose_of_one_database_leaves_the_others(other: DatabaseSettings) -> None:
+    before, mine = await engines_of(other), await engines_of(None)
+    pools = [engine.pool for engine in before]
+
+    async def only_mine() -> bool:
+        return await connections() == 3
+
+    await dispose_engines(other)
+    await dispose_engines(other)
+
+    assert [engine.pool.checkedin() for engine in mine] == [1, 1]  # type: ignore[attr-defined]
+    assert [get_engine(), get_engine(read_only=True)] == mine
+    assert [pool.checkedin() for pool in pools] == [0, 0]  # type: ignore[attr-defined]
+    await until(only_mine)
+    assert not {*before} & {*await engines_of(other)}  # it may be asked for again
+
+
+async def test_dispose_by_name_closes_what_another_name_shares(
+    databases: None, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("DATABASES__TWIN__DATABASE_URL", os.environ[variable("primary")])
+    get_settings.cache_clear()
+    await add_user()
+    before = get_engine("twin")
+    async with session_scope("twin") as session:
+        session.add(new_user())
+        await session.flush()
+        await dispose_engines("primary")
+
+    await until(nobody_is_connected)
+    assert before is not get_engine("twin") is get_engine()
+    assert await stored_users() == 2
+
+
+async def test_session_that_connects_when_its_engine_is_disposed_of_leaves_no_connection(
+    databases: None,
+) -> None:
+    async with session_scope() as session:
+        await dispose_engines("primary")
+        session.add(new_user())
+
+    await until(nobody_is_connected)
+    assert await stored_users() == 1
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4])
+async def test_dispose_that_is_cancelled_closes_everything_all_the_same(
+    databases: None, steps: int
+) -> None:
+    """As in a request that closes what is used least, and whose client leaves."""
+    async with session_scope() as one, session_scope() as other:
+        for session in (one, other):
+            await session.execute(text("SELECT 1"))
+    closing = asyncio.create_task(dispose_engines("primary"))
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.wait([closing])
+
+    assert closing.cancelled()
+    await until(nobody_is_connected)
+
+
+async def test_dispose_leaves_nothing_of_settings_and_pool(
+    databases: None, new_database: str
+) -> None:
+    async def use() -> list[weakref.ref[object]]:
+        settings = get_database().at(new_database)
+        engines = await engines_of(settings)
+        await dispose_engines(settings)
+        return [weakref.ref(it) for it in (settings, *engines, *(e.pool for e in engines))]
+
+    await add_user()
+    gone = await use()
+    gc.collect()
+
+    assert [it() for it in gone] == [None] * 5
+
+
+async def test_settings_that_are_made_for_each_session_are_not_kept(
+    databases: None, new_database: str
+) -> None:
+    made = []
+    for _ in range(10):
+        settings = get_database().at(new_database)
+        made.append(weakref.ref(settings))
+        get_engine(settings)
+        get_engine(settings, read_only=True)
+    del settings
+    gc.collect()
+
+    assert sum(ref() is not None for ref in made) == 1
+    assert len(live_pools()) == 2
 
 
 @pytest.fixture

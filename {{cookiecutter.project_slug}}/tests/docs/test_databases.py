@@ -1,0 +1,256 @@
+"""What docs/databases.md shows holds through crashes, races and evictions."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI
+from httpx2 import AsyncClient
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from app.core.db import session_scope
+from app.core.registry import live_pools
+from app.models import base
+from tests.docs.conftest import Load
+from tests.harness.backends import Backend
+from tests.inspection import fetch, kill, stored_users
+from tests.support import create_tables, new_email, new_user, problem
+
+
+@pytest.fixture
+async def outbox(load: Load) -> Any:
+    outbox = load("an outbox")
+    await create_tables(base.PrimaryBase)
+    return outbox
+
+
+async def write(outbox: Any, *names: str) -> None:
+    for name in names:
+        async with session_scope() as session:
+            session.add(outbox.Message(payload={"name": name, "email": new_email()}))
+
+
+class Broker(list[Any]):
+    async def deliver(self, message: Any) -> None:
+        self.append(message)
+
+    @property
+    def names(self) -> list[str]:
+        return [message.payload["name"] for message in self]
+
+
+async def test_message_of_a_change_that_is_rolled_back_is_not_sent(outbox: Any) -> None:
+    broker = Broker()
+    await write(outbox, "Ada", "Grace")
+    with pytest.raises(ZeroDivisionError):
+        async with session_scope() as session:
+            session.add(outbox.Message(payload={"name": "Nobody"}))
+            await session.flush()
+            raise ZeroDivisionError
+
+    assert [await outbox.relay(broker.deliver), await outbox.relay(broker.deliver)] == [2, 0]
+    assert broker.names == ["Ada", "Grace"]
+
+
+async def test_ids_of_messages_that_are_gone_are_not_used_again(outbox: Any) -> None:
+    broker = Broker()
+    for _ in range(2):
+        await write(outbox, "Ada")
+        await outbox.relay(broker.deliver)
+
+    assert len({message.id for message in broker}) == 2
+
+
+async def fail() -> None:
+    raise ConnectionResetError
+
+
+async def leave() -> None:
+    raise asyncio.CancelledError
+
+
+async def lose_the_connection() -> None:
+    """Let the server close the connection on which the relay has its transaction."""
+    [(number,)] = await fetch(
+        "SELECT pid FROM pg_stat_activity "
+        "WHERE datname = current_database() AND state = 'idle in transaction'"
+    )
+    await kill(number)
+
+
+@pytest.mark.parametrize(
+    "crash", [fail, leave, pytest.param(lose_the_connection, marks=pytest.mark.postgresql)]
+)
+async def test_message_is_sent_again_after_a_crash_and_received_once(
+    backend: Backend, outbox: Any, crash: Callable[[], Awaitable[None]]
+) -> None:
+    if crash is lose_the_connection and backend.kind == "sqlite":
+        return
+    broker = Broker()
+    await write(outbox, "Ada", "Grace")
+
+    async def deliver_and_crash(message: Any) -> None:
+        await broker.deliver(message)
+        if len(broker) == 1:
+            await crash()
+
+    with pytest.raises((OperationalError, ConnectionResetError, asyncio.CancelledError)):
+        await outbox.relay(deliver_and_crash)
+    assert await outbox.relay(broker.deliver) == 2
+    for message in broker:
+        await outbox.receive(message)
+
+    assert broker.names[-2:] == ["Ada", "Grace"]
+    assert len(broker) > 2
+    assert await stored_users() == 2
+
+
+async def test_message_that_is_received_twice_at_once_counts_once(outbox: Any) -> None:
+    broker = Broker()
+    await write(outbox, "Ada")
+    await outbox.relay(broker.deliver)
+    [message] = broker
+
+    await asyncio.gather(*(outbox.receive(message) for _ in range(5)))
+
+    assert await stored_users() == 1
+
+
+async def test_two_relays_at_once_send_each_message_once(backend: Backend, outbox: Any) -> None:
+    """On PostgreSQL the second passes by what the first is sending; on SQLite it waits."""
+    broker, sending, go_on = Broker(), asyncio.Event(), asyncio.Event()
+    await write(outbox, "1", "2", "3", "4")
+
+    async def deliver_slowly(message: Any) -> None:
+        sending.set()
+        await go_on.wait()
+        await broker.deliver(message)
+
+    first = asyncio.create_task(outbox.relay(deliver_slowly, most=2))
+    await sending.wait()
+    second = asyncio.create_task(outbox.relay(broker.deliver))
+    if backend.kind == "postgresql":
+        async with asyncio.timeout(5):
+            assert await second == 2
+        assert broker.names == ["3", "4"]
+    go_on.set()
+
+    assert (2, 2) == (await first, await second)
+    assert sorted(broker.names) == ["1", "2", "3", "4"]
+
+
+MOST = 2
+
+
+@pytest.fixture
+def tenants(load: Load, backend: Backend) -> Any:
+    """The snippet with five tenants, whose databases are migrated."""
+    tenants = load("a database per tenant")
+    tenants.URLS |= {f"tenant{number}": backend.new() for number in range(5)}
+    tenants.tenants.migrate()
+    return tenants
+
+
+def engines() -> int:
+    """Count the engines of tenants."""
+    return sum(name.startswith("tenant") for name, _, _ in live_pools())
+
+
+@pytest.fixture
+async def most_engines() -> AsyncGenerator[Callable[[], int], None]:
+    """Return the most engines of tenants that there were at any moment."""
+    seen = [0]
+
+    async def watch() -> None:
+        while True:
+            seen[0] = max(seen[0], engines())
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(watch())
+    yield lambda: seen[0]
+    watching.cancel()
+    await asyncio.wait([watching])
+
+
+async def create(server: AsyncClient, tenant: str) -> None:
+    user = {"name": "Ada", "email": new_email()}
+    answer = await server.post("/tenant-users", json=user, headers={"X-Tenant": tenant})
+    assert answer.status_code == 201, answer.text
+
+
+async def counts(server: AsyncClient, tenants: Any) -> list[int]:
+    answers = [
+        await server.get("/tenant-users", headers={"X-Tenant": tenant}) for tenant in tenants.URLS
+    ]
+    return [answer.json() for answer in answers]
+
+
+async def test_tenants_have_their_own_data_and_engines_stay_few(
+    tenants: Any, app: FastAPI, server: AsyncClient, most_engines: Callable[[], int]
+) -> None:
+    app.include_router(tenants.router)
+    for number, tenant in enumerate(tenants.URLS):
+        for _ in range(number):
+            await create(server, tenant)
+
+    assert await counts(server, tenants) == [0, 1, 2, 3, 4]
+    assert most_engines() == MOST
+    assert await stored_users() == 0
+
+
+async def test_requests_of_all_tenants_at_once_succeed_while_engines_are_closed(
+    tenants: Any, app: FastAPI, server: AsyncClient, most_engines: Callable[[], int]
+) -> None:
+    app.include_router(tenants.router)
+    await asyncio.gather(*(create(server, tenant) for _ in range(8) for tenant in tenants.URLS))
+
+    assert await counts(server, tenants) == [8] * 5
+    assert most_engines() == MOST
+
+
+async def test_tenant_that_was_used_least_recently_goes(
+    tenants: Any, app: FastAPI, client: AsyncClient
+) -> None:
+    app.include_router(tenants.router)
+    for tenant in ("tenant0", "tenant1", "tenant0", "tenant2"):
+        await client.get("/tenant-users", headers={"X-Tenant": tenant})
+
+    assert {name for name, _, _ in live_pools()} == {"tenant tenant0", "tenant tenant2"}
+
+
+async def test_session_in_use_outlives_the_engine_of_its_tenant(
+    tenants: Any, app: FastAPI, server: AsyncClient
+) -> None:
+    app.include_router(tenants.router)
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    @app.post("/slow")
+    async def slow(
+        session: Annotated[AsyncSession, Depends(tenants.tenant_session, scope="function")],
+    ) -> None:
+        session.add(new_user())
+        await session.flush()
+        begun.set()
+        await go_on.wait()
+
+    slowly = asyncio.create_task(server.post("/slow", headers={"X-Tenant": "tenant0"}))
+    await begun.wait()
+    for tenant in ("tenant1", "tenant2", "tenant3"):
+        await create(server, tenant)
+    go_on.set()
+
+    assert (await slowly).status_code == 200
+    assert engines() == MOST
+    assert await counts(server, tenants) == [1, 1, 1, 1, 0]
+
+
+async def test_tenant_that_nobody_knows_is_not_found(
+    tenants: Any, app: FastAPI, client: AsyncClient
+) -> None:
+    app.include_router(tenants.router)
+    answer = await client.get("/tenant-users", headers={"X-Tenant": "nobody"})
+
+    assert problem(answer)["status"] == 404
+    assert engines() == 0
