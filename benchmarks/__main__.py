@@ -4,11 +4,23 @@ import signal
 import subprocess
 import sys
 
-from benchmarks import bulk, compare, export, isolated, levers, pages, publish, render, start
+from benchmarks import (
+    behaviours,
+    bulk,
+    compare,
+    export,
+    isolated,
+    levers,
+    pages,
+    publish,
+    render,
+    start,
+)
 from benchmarks.environment import MissingError
 
 MODES = {
     "compare": compare.run,
+    "behaviours": behaviours.run,
     "levers": levers.run,
     "pages": pages.run,
     "bulk": bulk.run,

@@ -7,7 +7,7 @@ uvloop and httptools and without a line of logging for each request, which favou
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -70,9 +70,9 @@ CONTENDERS = {
 def run() -> None:
     """Measure all contenders, or `bare` and those that BENCH_ONLY names."""
     refuse_poor_machine()
-    names = _names()
+    names = named(CONTENDERS, "bare")
     ours = service()
-    pythons, failed = _pythons(names, ours)
+    pythons, failed = pythons_of({name: CONTENDERS[name] for name in names}, ours)
     with postgresql(ours) as server, sql(ours, server.primary) as run_sql:
         refuse_few_connections(run_sql, len(pythons))
         run_sql(SEED)
@@ -80,8 +80,12 @@ def run() -> None:
             name: partial(contender, name, python, ours, server) for name, python in pythons.items()
         }
         results = measure(starts, refuse_wrong_answers, run_sql, OPERATIONS, LEVELS, failed)
-    measured = [name for name in pythons if name not in failed]
-    _report(server, results, failed, {name: _versions(name, pythons[name]) for name in measured})
+    _report(
+        server,
+        results,
+        failed,
+        {n: versions_of(CONTENDERS[n], p) for n, p in pythons.items() if n not in failed},
+    )
 
 
 @contextmanager
@@ -102,21 +106,23 @@ def bare_python() -> Path:
     return environment("bare", *COMMON)
 
 
-def _names() -> list[str]:
-    only = os.environ.get("BENCH_ONLY", ",".join(CONTENDERS)).split(",")
-    if unknown := set(only) - CONTENDERS.keys():
+def named(contenders: Mapping[str, Contender], *always: str) -> list[str]:
+    """Return those that BENCH_ONLY names, and those that always run; all without it."""
+    only = os.environ.get("BENCH_ONLY", ",".join(contenders)).split(",")
+    if unknown := set(only) - contenders.keys():
         raise MissingError(
-            f"BENCH_ONLY names {', '.join(sorted(unknown))}; there are {', '.join(CONTENDERS)}"
+            f"BENCH_ONLY names {', '.join(sorted(unknown))}; there are {', '.join(contenders)}"
         )
-    return [name for name in CONTENDERS if name in {*only, "bare"}]
+    return [name for name in contenders if name in {*only, *always}]
 
 
-def _pythons(names: list[str], ours: Service) -> tuple[dict[str, Path], dict[str, str]]:
+def pythons_of(
+    contenders: Mapping[str, Contender], ours: Service
+) -> tuple[dict[str, Path], dict[str, str]]:
     """Return the Python of each contender, and why others have none."""
     pythons: dict[str, Path] = {}
     failed: dict[str, str] = {}
-    for name in names:
-        packages = CONTENDERS[name].packages
+    for name, (_, packages) in contenders.items():
         try:
             if name == "service":
                 pythons[name] = ours.python
@@ -127,23 +133,23 @@ def _pythons(names: list[str], ours: Service) -> tuple[dict[str, Path], dict[str
     return pythons, failed
 
 
-def _versions(name: str, python: Path) -> dict[str, str]:
-    return versions(python, *(re.split(r"[^\w-]", p)[0] for p in CONTENDERS[name].packages))
+def versions_of(contender: Contender, python: Path) -> dict[str, str]:
+    return versions(python, *(re.split(r"[^\w-]", p)[0] for p in contender.packages))
 
 
 def _report(
     server: PostgreSQL,
     results: Results,
     failed: dict[str, str],
-    versions_of: dict[str, dict[str, str]],
+    measured: dict[str, dict[str, str]],
 ) -> None:
     columns = [(operation, level) for operation in OPERATIONS for level in LEVELS]
     header = [f"{operation} {level}" for operation, level in columns]
     ratios = {
-        figure: {n: [ratio(results, (n, *c), figure) for c in columns] for n in versions_of}
+        figure: {n: [ratio(results, (n, *c), figure) for c in columns] for n in measured}
         for figure in FIGURES
     }
-    all_of = {n: [r for key, rs in results.items() if key[0] == n for r in rs] for n in versions_of}
+    all_of = {n: [r for key, rs in results.items() if key[0] == n for r in rs] for n in measured}
     errors = {name: sum(r.errors for r in rs) for name, rs in all_of.items()}
     stalls = {name: sum(r.stalled for r in rs) for name, rs in all_of.items()}
 
@@ -162,7 +168,7 @@ def _report(
         "compare",
         settings={"rounds": ROUNDS, "seconds": SECONDS, "users": USERS, "pool_size": 20},
         postgresql=server.version,
-        versions=versions_of,
+        versions=measured,
         columns=[f"{OPERATIONS[operation]}, {level} connections" for operation, level in columns],
         ratios_to_bare=ratios,
         errors=errors,

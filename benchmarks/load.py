@@ -37,6 +37,11 @@ def refuse_poor_machine() -> None:
     """Raise `MissingError` where nothing can be measured."""
     if shutil.which("wrk") is None:
         raise MissingError("wrk is not installed: it is the client of these benchmarks")
+    refuse_single_core()
+
+
+def refuse_single_core() -> None:
+    """Raise `MissingError` where what is measured would share its core."""
     if not OTHERS:
         raise MissingError("there is one core only: what is measured needs one of its own")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import publish
+from benchmarks import behaviours, publish
 from benchmarks.compare import CONTENDERS
 from tests.conftest import ROOT
 from tests.servers import python
@@ -43,3 +43,12 @@ def test_readme_shows_the_figures_that_were_measured() -> None:
     assert publish.table(figures) in publish.README.read_text()
     assert publish.plot(figures) == publish.PLOT.read_text()
     assert figures["ratios_to_bare"]["p99"].keys() == CONTENDERS.keys()
+
+
+def test_readme_shows_the_behaviours_that_were_seen() -> None:
+    figures = json.loads(behaviours.FIGURES.read_text())
+
+    assert behaviours.table(figures) in behaviours.README.read_text()
+    assert figures["seen"].keys() == behaviours.BEHAVING.keys()
+    for seen in figures["seen"].values():
+        assert seen.keys() == behaviours.BEHAVIOURS.keys()
