@@ -85,8 +85,8 @@ def sections() -> list[Section]:
 
 
 def pattern(message: str) -> str:
-    """Return what an error must match to say this; … stands for what differs."""
-    return ".*".join(map(re.escape, message.split("…")))
+    """Return what an error must match to say this; numbers differ."""
+    return re.sub(r"\d+", r"\\d+", re.escape(message))
 
 
 def provokes(*messages: str) -> Callable[[Test], Test]:
@@ -111,6 +111,7 @@ def test_table_has_every_message_in_the_order_of_the_sections() -> None:
 
     assert rows == [(m, section.anchor) for section in sections() for m in section.messages]
     assert {anchor for _, anchor in rows} <= anchors(PAGE)
+    assert not [a for _, a in rows if "--" in a or a.strip("-") != a]  # GitLab makes others
 
 
 def test_every_message_is_provoked_by_a_test_or_by_the_snippet_of_its_section() -> None:
@@ -205,7 +206,7 @@ async def test_attribute_that_was_not_loaded_when_its_session_ended(
     assert loaded.name == "Ada"
 
 
-@provokes("… is not available due to lazy='raise'")
+@provokes("is not available due to lazy='raise'")
 @pytest.mark.usefixtures("surroundings")
 async def test_relationship_that_was_not_asked_for(messages: list[str]) -> None:
     class Page(base.PrimaryBase):
@@ -233,7 +234,7 @@ async def test_relationship_that_was_not_asked_for(messages: list[str]) -> None:
 
 
 @provokes(
-    '… would be loaded when touched, which raises MissingGreenlet: write relationship(lazy="raise")'
+    'would be loaded when touched, which raises MissingGreenlet: write relationship(lazy="raise")'
 )
 def test_relationship_that_loads_itself(messages: list[str]) -> None:
     class Base(DeclarativeBase):
@@ -295,7 +296,7 @@ asyncio.run(other.dispose())
 
 
 @pytest.mark.postgresql
-@provokes("got Future … attached to a different loop", "Event loop is closed")
+@provokes("attached to a different loop", "Event loop is closed")
 def test_engine_of_another_loop(databases: None, messages: list[str], tmp_path: Path) -> None:
     of_another_loop, closed = messages
     ended = run("-c", LOOPS, folder=tmp_path)
@@ -397,7 +398,7 @@ async def test_error_of_a_statement_that_is_swallowed(databases: None, messages:
 @pytest.mark.postgresql
 @provokes(
     "can't subtract offset-naive and offset-aware datetimes",
-    "invalid input for query argument $1 …",
+    "invalid input for query argument $1",
 )
 async def test_time_with_a_zone_where_the_database_has_none(
     databases: None, messages: list[str]
@@ -461,7 +462,7 @@ async def test_row_that_somebody_else_has_changed(databases: None, messages: lis
 # Connections
 
 
-@provokes("QueuePool limit of size … overflow … reached, connection timed out")
+@provokes("QueuePool limit of size 20 overflow 0 reached, connection timed out, timeout 5.00")
 async def test_session_that_is_held_while_something_else_is_awaited(
     single: None, load: Load, messages: list[str]
 ) -> None:
@@ -606,9 +607,7 @@ asyncio.run(work())
 
 
 @pytest.mark.pgbouncer
-@provokes(
-    'prepared statement "__asyncpg_stmt_…" already exists', "unsupported startup parameter: …"
-)
+@provokes('prepared statement "__asyncpg_stmt_1__" already exists', "unsupported startup parameter")
 async def test_pgbouncer_that_the_service_does_not_know_of(
     databases: None,
     environment: pytest.MonkeyPatch,
@@ -775,7 +774,7 @@ def test_revision_before_the_last_one_is_applied(
     assert command.revision(history, "more", autogenerate=True)
 
 
-@provokes("Can't locate revision identified by '…'")
+@provokes("Can't locate revision identified by")
 def test_database_with_a_revision_that_has_no_file(
     migrated: None, history: Config, messages: list[str]
 ) -> None:
@@ -807,8 +806,8 @@ def test_two_revisions_after_the_same_one(
 
 
 @provokes(
-    "invalid interpolation syntax in '…' at position …",
-    "'%' must be followed by '%' or '(', found: '…'",
+    "invalid interpolation syntax in",
+    "'%' must be followed by '%' or '(', found",
 )
 def test_percent_sign_in_a_url(
     environment: pytest.MonkeyPatch, messages: list[str], tmp_path: Path
@@ -894,7 +893,8 @@ def run_tests(folder: Path, *options: str) -> str:
     """Return what pytest says of the tests above, with the fixtures of tests/conftest.py."""
     file = folder / "test_leaks.py"
     file.write_text(TESTS)
-    settings = ["-n0", "-c", str(ROOT / "pyproject.toml"), "-p", "tests.conftest"]
+    settings = ["-n0", "-p", "no:cacheprovider", "-p", "tests.conftest"]
+    settings += ["-c", str(ROOT / "pyproject.toml")]
     return run("-m", "pytest", *settings, *options, str(file), folder=folder).stdout
 
 
@@ -905,7 +905,7 @@ def failed(said: str) -> set[str]:
 
 @pytest.mark.sqlite
 @provokes(
-    "connections still checked out: …",
+    "connections still checked out",
     "The garbage collector is trying to clean up non-checked-in connection",
 )
 def test_test_that_keeps_a_session(messages: list[str], tmp_path: Path) -> None:
@@ -918,7 +918,7 @@ def test_test_that_keeps_a_session(messages: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.postgresql
-@provokes("the test has left connections open: …")
+@provokes("the test has left connections open")
 def test_test_that_keeps_an_engine(
     messages: list[str], postgresql: Server, tmp_path: Path, environment: pytest.MonkeyPatch
 ) -> None:
