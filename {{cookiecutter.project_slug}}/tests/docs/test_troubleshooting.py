@@ -195,10 +195,10 @@ async def test_attribute_that_was_not_loaded_when_its_session_ended(
     user_id = (await stored_user()).id
     async with session_scope() as session:
         lost = await session.get_one(User, user_id)
-        session.expire(lost)
+        await session.rollback()
     async with session_scope() as session:
         loaded = await session.get_one(User, user_id)
-        session.expire(loaded)
+        await session.rollback()
         await session.refresh(loaded)
 
     with pytest.raises(DetachedInstanceError, match=message):
@@ -430,9 +430,8 @@ async def test_time_without_a_zone(databases: None, messages: list[str]) -> None
         async with session_scope() as session:
             session.add(User(name="Ada", email="ada@example.com", created_at=time))
 
-    with pytest.raises(StatementError, match=re.escape("ValueError")) as error:
+    with pytest.raises(StatementError, match=message):
         await add(datetime.now())  # noqa: DTZ005
-    assert re.search(message, str(error.value))
     await add(datetime.now(UTC))
 
     assert await stored_users() == 1
