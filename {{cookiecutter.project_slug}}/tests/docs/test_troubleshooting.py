@@ -640,7 +640,7 @@ async def test_statement_that_takes_too_long(
     too_slow, too_late = messages
     await stored_user()
     await dispose_engines()
-    configure(environment, statement_timeout=0.2, lock_timeout=0.1)
+    configure(environment, statement_timeout=0.5, lock_timeout=0.2)
 
     with pytest.raises(DBAPIError, match=too_slow) as error:
         async with session_scope() as session:
@@ -654,9 +654,9 @@ async def test_statement_that_takes_too_long(
 
     async with session_scope() as session:
         await session.execute(text("SET LOCAL statement_timeout = '10s'"))
-        await session.execute(text("SELECT pg_sleep(0.3)"))
+        await session.execute(text("SELECT pg_sleep(0.7)"))
     async with session_scope() as session:
-        assert await session.scalar(text("SHOW statement_timeout")) == "200ms"
+        assert await session.scalar(text("SHOW statement_timeout")) == "500ms"
 
 
 @pytest.mark.sqlite
