@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import exc
+from sqlalchemy.orm.exc import StaleDataError
 
 RETRY_AFTER = {"Retry-After": "1"}
 
@@ -84,6 +85,7 @@ INTERNAL = Problem(500, "Internal server error")
 TOO_LARGE = Problem(413, "Content Too Large")
 READ_ONLY = Problem(500, INTERNAL.title)
 DUPLICATE = Problem(409, "Conflict", "Another record already has this value.")
+STALE = Problem(409, "Conflict", "Another request has changed the record: read it again.")
 REFERENCED = Problem(
     409, "Conflict", "A record that it refers to is missing, or another one refers to it."
 )
@@ -136,6 +138,8 @@ def problem_of(error: Exception) -> Problem:
             return OVERLOADED
         case exc.DBAPIError():
             return _database_problem(error)
+        case StaleDataError():  # a version that is counted was not the newest
+            return STALE
     return INTERNAL
 
 

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from app.core.config import get_settings
 from app.core.db import session_scope
 from app.dependencies import ReadSessionDep, SessionDep
+from app.models import User
 from tests.support import leaving, new_user, problem
 
 
@@ -160,6 +161,21 @@ async def test_error_of_the_database_has_its_status_and_shows_no_sql(
     assert problem(answer)["status"] == status
     assert "things" not in answer.text
     assert "INSERT" not in answer.text
+
+
+async def test_entity_of_an_older_version_is_a_conflict(app: FastAPI, client: AsyncClient) -> None:
+    @app.post("/stale")
+    async def write(session: SessionDep) -> None:
+        user = new_user()
+        session.add(user)
+        await session.commit()
+        async with session_scope() as other:
+            (await other.get_one(User, user.id)).name = "Grace"
+        user.name = "Alan"
+
+    answer = await client.post("/stale")
+
+    assert problem(answer)["status"] == 409
 
 
 async def test_lock_that_another_holds_too_long_may_be_tried_again(

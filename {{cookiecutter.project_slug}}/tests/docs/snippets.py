@@ -1,8 +1,7 @@
 """The Python snippets of the README and of docs/, and what they print.
 
-A comment `# > text` below a `print` says what it prints. What stands behind ```python, in the same
-line, is where the snippet runs, `postgresql` or `sqlite`, and both of them without it; `title="…"`
-names one that a test drives.
+A comment `# > text` below a `print` says what it prints. Behind ```python, in the same line,
+`postgresql` says that the snippet runs there only; `title="…"` names one that a test drives.
 """
 
 import ast
@@ -21,7 +20,6 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 FENCED = re.compile(r"^```python *([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 OUTPUT = re.compile(r"^ *# > ")
-KINDS = {"postgresql", "sqlite"}
 
 
 @dataclass(frozen=True)
@@ -40,8 +38,8 @@ class Snippet:
         return found and found[1]
 
     @property
-    def kinds(self) -> set[str]:
-        return KINDS & {*self.about.split()}
+    def is_of_postgresql(self) -> bool:
+        return "postgresql" in self.about.split()
 
     def load(self, name: str) -> tuple[ModuleType, dict[int, list[str]]]:
         """Return the snippet as a module of this name, and what is printed by each of its lines."""

@@ -1,7 +1,5 @@
 """Every snippet runs. Its `main` is called, and prints what the comments `# >` say."""
 
-from pathlib import Path
-
 import pytest
 
 from tests.docs.snippets import SNIPPETS, Snippet
@@ -10,34 +8,28 @@ from tests.docs.snippets import SNIPPETS, Snippet
 def check(snippet: Snippet, request: pytest.FixtureRequest) -> None:
     printed = snippet.run()
     if request.config.getoption("update_examples"):
-        page = Path(snippet.page)
-        page.write_text(page.read_text().replace(snippet.source, printed))
+        before = snippet.page.read_text(encoding="utf-8")
+        after = before.replace(f"{snippet.source}```\n", f"{printed}```\n")
+        snippet.page.write_text(after, encoding="utf-8")
     else:
         assert snippet.source == printed
 
 
-def of(*kinds: str) -> pytest.MarkDecorator:
-    chosen = [snippet for snippet in SNIPPETS if snippet.kinds == {*kinds}]
+def those(*, of_postgresql: bool) -> pytest.MarkDecorator:
+    chosen = [snippet for snippet in SNIPPETS if snippet.is_of_postgresql == of_postgresql]
     return pytest.mark.parametrize("snippet", chosen, ids=str)
 
 
-@of()
+@those(of_postgresql=False)
 @pytest.mark.usefixtures("surroundings")
 def test_snippet(snippet: Snippet, request: pytest.FixtureRequest) -> None:
     check(snippet, request)
 
 
-@of("postgresql")
+@those(of_postgresql=True)
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("surroundings")
 def test_snippet_on_postgresql(snippet: Snippet, request: pytest.FixtureRequest) -> None:
-    check(snippet, request)
-
-
-@of("sqlite")
-@pytest.mark.sqlite
-@pytest.mark.usefixtures("surroundings")
-def test_snippet_on_sqlite(snippet: Snippet, request: pytest.FixtureRequest) -> None:
     check(snippet, request)
 
 

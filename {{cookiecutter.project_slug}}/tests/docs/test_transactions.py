@@ -133,21 +133,6 @@ async def test_attempts_are_bounded_and_only_some_errors_lead_to_another_one(
 # Locks
 
 
-async def test_stale_entity_is_an_error_that_nobody_foresaw(
-    app: FastAPI, client: AsyncClient
-) -> None:
-    [ada] = await add_users("Ada")
-    async with session_scope() as session:
-        await session.execute(update(User).values(version=2))
-
-    @app.post("/rename")
-    async def rename(session: SessionDep) -> None:
-        session.add(ada)
-        ada.name = "Countess"
-
-    assert (await client.post("/rename")).status_code == 500
-
-
 @pytest.mark.postgresql
 async def test_lock_does_not_read_anew_what_the_session_knows(load: Load) -> None:
     [ada] = await add_users("Ada")

@@ -449,7 +449,7 @@ async def test_row_that_somebody_else_has_changed(databases: None, messages: lis
         async with session_scope() as session:
             session.add(read)
             read.name = "Eve"
-    assert problem_of(error.value).status == 500
+    assert problem_of(error.value).status == 409
 
     async with session_scope() as session:
         newest = await session.get_one(User, user_id)
