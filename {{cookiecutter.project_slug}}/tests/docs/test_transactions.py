@@ -17,7 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
 from app.core.errors import problem_of
-from app.dependencies import SessionDep
 from app.models import User, base
 from tests.docs.conftest import Load
 from tests.harness.proxy import Proxy
