@@ -22,7 +22,9 @@ def test_tree_of_the_readme_is_true(bake: Bake) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
-    for link in LINK.findall(page.read_text()):
+    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+    for link in LINK.findall(prose):
         assert (page.parent / link).resolve().exists(), link
 
 
@@ -39,3 +41,10 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
     for name in named:
         assert (ROOT / name).exists() or (ROOT / SERVICE / name).exists(), name
+
+
+def test_no_file_names_the_host_of_a_package_registry() -> None:
+    """A mirror would have to change it, and a lock file that names one would be of no use elsewhere."""
+    hosts = re.compile(r"pypi[.]org|pythonhosted[.]org|npmjs[.]org")
+
+    assert not [path for path in tracked_files() if hosts.search(path.read_text(errors="replace"))]
