@@ -441,14 +441,11 @@ async def test_revision_says_which_columns_it_means(history: History) -> None:
         "from sqlalchemy.orm import Session",
         "from app.models import User",
         "session = Session(op.get_bind())",
-        "for user in session.scalars(sa.select(User)): user.email = user.email.lower()",
+        "for user in session.scalars(sa.select(User)): user.name = user.name.strip()",
         "session.flush()",
     )
     async with session_scope() as session:
-        session.add(new_user())
-        user = new_user()
-        user.email = "ADA@EXAMPLE.COM"
-        session.add(user)
+        session.add_all([new_user("Grace"), new_user(" Ada ")])
     history.operation(
         "back", "op.drop_column('users', 'version')"
     )  # as it was before there was one
@@ -460,8 +457,7 @@ async def test_revision_says_which_columns_it_means(history: History) -> None:
     history.add("data")
     await upgrade()
 
-    assert await fetch("SELECT email FROM users WHERE email <> lower(email)") == []
-    assert await fetch("SELECT email FROM users WHERE email = 'ada@example.com'")
+    assert await fetch("SELECT name FROM users ORDER BY name") == [("Ada",), ("Grace",)]
 
 
 @pytest.mark.sqlite
