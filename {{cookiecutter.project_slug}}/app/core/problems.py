@@ -56,6 +56,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(ServiceError, service_error)
     app.add_exception_handler(SQLAlchemyError, database_error)
+    app.add_exception_handler(ExceptionGroup, error_of_a_task)
     app.add_exception_handler(Exception, unforeseen_error)  # the server logs it
 
 
@@ -96,6 +97,19 @@ async def database_error(_: Request, error: Exception) -> JSONResponse:
         cause = getattr(error, "orig", None) or error
         logger.warning("%s (%s): %s", problem.title, problem.status, cause)
     return answer(problem)
+
+
+async def error_of_a_task(request: Request, error: Exception) -> JSONResponse:
+    """Answer the first error of an `asyncio.TaskGroup` as if the route itself had raised it."""
+    first = error
+    while isinstance(first, ExceptionGroup):
+        first = first.exceptions[0]
+    match first:
+        case ServiceError():
+            return await service_error(request, first)
+        case SQLAlchemyError():
+            return await database_error(request, first)
+    raise error
 
 
 async def http_error(_: Request, error: Exception) -> Response:

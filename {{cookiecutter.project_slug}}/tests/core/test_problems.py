@@ -1,15 +1,17 @@
 """The document that answers each error."""
 
+import asyncio
 from collections.abc import AsyncGenerator
 from uuid import uuid4
 
 import pytest
 from fastapi import FastAPI, HTTPException
 from httpx2 import AsyncClient
-from sqlalchemy import text
+from sqlalchemy import exc, text
 
 from app.core.config import get_settings
 from app.core.db import session_scope
+from app.core.errors import ConflictError, NotFoundError
 from app.dependencies import ReadSessionDep, SessionDep
 from app.models import User
 from tests.support import leaving, new_user, problem
@@ -94,6 +96,32 @@ async def test_write_of_a_read_only_session_is_logged_with_what_to_do(
 
     assert problem(answer)["status"] == 500
     assert "A read-only session was asked to write" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (NotFoundError("There is no such thing."), 404),
+        (exc.TimeoutError(), 503),
+        (ExceptionGroup("", [ConflictError("It has changed.")]), 409),
+        (LookupError(), 500),
+    ],
+)
+async def test_error_of_a_task_is_answered_as_one_of_the_route(
+    app: FastAPI, client: AsyncClient, error: Exception, status: int
+) -> None:
+    async def fail() -> None:
+        raise error
+
+    @app.get("/tasks")
+    async def tasks() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(60))
+            group.create_task(fail())
+
+    answer = await client.get("/tasks")
+
+    assert problem(answer)["status"] == status
 
 
 async def test_unforeseen_error_tells_nothing(app: FastAPI, client: AsyncClient) -> None:

@@ -1,7 +1,10 @@
 """The Python snippets of the README and of docs/, and what they print.
 
-A comment `# > text` below a `print` says what it prints. Behind ```python, in the same line,
-`postgresql` says that the snippet runs there only; `title="…"` names one that a test drives.
+Comments `# > text` below a `print` say what it prints. Behind ```python, in the same line, may stand
+
+    postgresql     it runs there only
+    logs errors    it does something wrong on purpose, and the service says so in its log
+    title="…"      a test drives it
 """
 
 import ast
@@ -38,8 +41,21 @@ class Snippet:
         return found and found[1]
 
     @property
+    def marks(self) -> str:
+        return re.sub(r'title="[^"]+"', "", self.about).strip()
+
+    @property
     def is_of_postgresql(self) -> bool:
-        return "postgresql" in self.about.split()
+        return self.marks.startswith("postgresql")
+
+    @property
+    def logs_errors(self) -> bool:
+        return self.marks.endswith("logs errors")
+
+    @property
+    def has_main(self) -> bool:
+        body = ast.parse(self.source).body
+        return any(isinstance(node, ast.AsyncFunctionDef) and node.name == "main" for node in body)
 
     def load(self, name: str) -> tuple[ModuleType, dict[int, list[str]]]:
         """Return the snippet as a module of this name, and what is printed by each of its lines."""
@@ -62,18 +78,22 @@ class Snippet:
         module, printed = self.load("__main__")
         if main := getattr(module, "main", None):
             asyncio.run(main())
+        assert [*printed] == sorted(printed), f"{self} prints in another order than it shows"
         return self._with(printed)
 
     def _with(self, printed: dict[int, list[str]]) -> str:
-        output = {}
-        for node in ast.walk(ast.parse(self.source)):
+        output: dict[int | None, list[str]] = {}
+        tree = ast.parse(self.source)
+        tried = [node for t in ast.walk(tree) if isinstance(t, ast.Try) for node in t.body]
+        may_fail = {id(node) for statement in tried for node in ast.walk(statement)}
+        for node in ast.walk(tree):
             match node:
                 case ast.Expr(value=ast.Call(func=ast.Name(id="print"))):
+                    said = printed.pop(node.lineno, None)
+                    must_run = not self.title and id(node) not in may_fail
+                    assert said or not must_run, f"a print in {self} never runs"
                     indent = " " * node.col_offset
-                    below = [
-                        f"{indent}# > {text}".rstrip() for text in printed.pop(node.lineno, [])
-                    ]
-                    output[node.end_lineno] = below
+                    output[node.end_lineno] = [f"{indent}# > {t}".rstrip() for t in said or []]
         assert not printed, f"a print in {self} is no statement of its own"
         lines = enumerate(self.source.splitlines(), start=1)
         kept = [[text, *output.get(n, [])] for n, text in lines if not OUTPUT.match(text)]

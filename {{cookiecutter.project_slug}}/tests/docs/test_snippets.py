@@ -1,11 +1,18 @@
 """Every snippet runs. Its `main` is called, and prints what the comments `# >` say."""
 
+import logging
+import re
+
 import pytest
 
-from tests.docs.snippets import SNIPPETS, Snippet
+from tests.docs.snippets import PAGES, ROOT, SNIPPETS, Snippet
+
+Fixtures = pytest.FixtureRequest
+
+ANY_FENCE = re.compile(r"^\s*(?:```+|~~~+)\s*py.*$", re.IGNORECASE | re.MULTILINE)
 
 
-def check(snippet: Snippet, request: pytest.FixtureRequest) -> None:
+def check(snippet: Snippet, request: Fixtures) -> None:
     printed = snippet.run()
     if request.config.getoption("update_examples"):
         before = snippet.page.read_text(encoding="utf-8")
@@ -13,6 +20,9 @@ def check(snippet: Snippet, request: pytest.FixtureRequest) -> None:
         snippet.page.write_text(after, encoding="utf-8")
     else:
         assert snippet.source == printed
+    logged: list[logging.LogRecord] = request.getfixturevalue("caplog").get_records("call")
+    errors = [record.getMessage() for record in logged if record.levelno >= logging.ERROR]
+    assert bool(errors) == snippet.logs_errors, errors
 
 
 def those(*, of_postgresql: bool) -> pytest.MarkDecorator:
@@ -21,22 +31,33 @@ def those(*, of_postgresql: bool) -> pytest.MarkDecorator:
 
 
 @those(of_postgresql=False)
-@pytest.mark.usefixtures("surroundings")
-def test_snippet(snippet: Snippet, request: pytest.FixtureRequest) -> None:
+@pytest.mark.usefixtures("surroundings", "caplog")
+def test_snippet(snippet: Snippet, request: Fixtures) -> None:
     check(snippet, request)
 
 
 @those(of_postgresql=True)
 @pytest.mark.postgresql
-@pytest.mark.usefixtures("surroundings")
-def test_snippet_on_postgresql(snippet: Snippet, request: pytest.FixtureRequest) -> None:
+@pytest.mark.usefixtures("surroundings", "caplog")
+def test_snippet_on_postgresql(snippet: Snippet, request: Fixtures) -> None:
     check(snippet, request)
 
 
-def test_titles_are_unique_and_each_other_snippet_does_something() -> None:
+def test_every_fence_of_python_is_a_snippet() -> None:
+    fences = [fence for page in PAGES for fence in ANY_FENCE.findall(page.read_text())]
+
+    assert len(SNIPPETS) == len(fences)
+    for snippet in SNIPPETS:
+        assert snippet.marks in {"", "postgresql", "logs errors", "postgresql logs errors"}, snippet
+
+
+def test_snippet_has_a_main_or_a_test_that_drives_it() -> None:
+    tests = "".join(path.read_text() for path in (ROOT / "tests" / "docs").glob("test_*.py"))
     titles = [snippet.title for snippet in SNIPPETS if snippet.title]
 
     assert len(titles) == len({*titles})
     for snippet in SNIPPETS:
-        runs = "asyncio.run(" in snippet.source or "def main()" in snippet.source
-        assert runs or snippet.title, snippet
+        # A file of docs/testing.md is found by its suffix, a revision by its name.
+        title = (snippet.title or "").removeprefix("revision: ")
+        driven = title.endswith(".py") or f'"{title}"' in tests
+        assert driven if title else snippet.has_main, snippet
