@@ -61,3 +61,29 @@ def test_snippet_has_a_main_or_a_test_that_drives_it() -> None:
         title = (snippet.title or "").removeprefix("revision: ")
         driven = title.endswith(".py") or f'"{title}"' in tests
         assert driven if title else snippet.has_main, snippet
+
+
+WRONG = {
+    "says something else": "print(1)\n# > 2\n",
+    "says nothing": "# > 1\n",
+    "says more than it shows": "print(1)\n",
+    "never runs": "if not True:\n    print(1)\n",
+    "two in a line": "print(1); print(2)\n# > 1\n# > 2\n",
+    "another order": "for n in (2, 1):\n    if n == 1:\n        print(1)\n        # > 1\n    else:\n"
+    "        print(2)\n        # > 2\n",
+    "no statement of its own": "if print(1):\n    pass\n",
+}
+
+
+@pytest.mark.parametrize("source", WRONG.values(), ids=WRONG)
+def test_snippet_that_shows_something_else_than_it_says_is_noticed(source: str) -> None:
+    snippet = Snippet(ROOT / "page.md", 0, "", source)
+
+    with pytest.raises(AssertionError):
+        assert source == snippet.run()
+
+
+def test_what_is_printed_is_shown_below_each_print() -> None:
+    source = "for n in (1, 2):\n    print(n)\n    # > 1\n    # > 2\nprint('a\\nb')\n# > a\n# > b\n"
+
+    assert source == Snippet(ROOT / "page.md", 0, "", source).run()
