@@ -13,7 +13,7 @@ demo: $(READY) ## render the template with its defaults into build/ and serve it
 	$(MAKE) -C build/example-service run
 
 test: $(READY) ## render the template in every way, and run what it renders; ARGS="-k name" for some of it
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 test-fast: $(READY) ## two minutes of it: render, check what is static, one suite on SQLite and PostgreSQL
 	$(BIN)/python -m pytest -m "not full" $(ARGS)

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from cookiecutter.main import cookiecutter
 from uv import find_uv_bin
+from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parents[1]
 SERVICE = "{{cookiecutter.project_slug}}"
@@ -31,22 +32,30 @@ QUIET = 'ARGS=-m "not load"'
 # Where hundreds of projects are rendered: to make a file on a disk may take a millisecond.
 IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
-# `make test` has two processes, as most of these tests wait for half of their time. In one of them is what
-# starts servers of its own, listens on a port or counts processes and containers.
-WITH_SERVERS = {
-    *("test_audit", "test_container", "test_docs_page", "test_generated", "test_harness"),
-    *("test_smoke", "test_unrendered"),
-}
-
 Bake = Callable[..., Path]
 Rendered = subprocess.CompletedProcess[str]
 Render = Callable[..., Rendered]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        group = "with servers" if item.path.stem in WITH_SERVERS else "without"
-        item.add_marker(pytest.mark.xdist_group(group))
+class Lanes(LoadScopeScheduling):  # type: ignore[misc]
+    """What runs in which of the two processes of `make test`: most tests wait for half of their time.
+
+    One of them has what starts servers of its own, listens on a port or counts processes and containers.
+    pytest-xdist's own way, a mark, does nothing with pytest 9.2.
+    """
+
+    with_servers = (
+        *("test_audit", "test_container", "test_docs_page", "test_generated", "test_harness"),
+        "test_smoke",
+    )
+
+    def _split_scope(self, nodeid: str) -> str:
+        name = Path(nodeid.partition("::")[0]).stem
+        return "with servers" if name in self.with_servers else "without"
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes:
+    return Lanes(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -28,7 +28,8 @@ def record(template: Path) -> str:
         asking = subprocess.Popen(
             [sys.executable, "-m", "cookiecutter", "--config-file", settings, template],
             cwd=folder,
-            env=os.environ | {"COLUMNS": "110", "GIT_CONFIG_GLOBAL": str(config), "TERM": "dumb"},
+            env=os.environ
+            | {"COLUMNS": "80", "LINES": "25", "GIT_CONFIG_GLOBAL": str(config), "TERM": "dumb"},
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
