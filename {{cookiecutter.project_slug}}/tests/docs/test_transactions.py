@@ -3,24 +3,37 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
-from typing import Any
+from contextlib import AsyncExitStack, aclosing
+from datetime import datetime, timedelta, timezone
+from typing import Annotated, Any
 from uuid import UUID
 
 import asyncpg
 import pytest
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import func, insert, select, text, update
-from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError, SAWarning
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, SAWarning
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import DeclarativeBase
 
 from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
 from app.core.errors import problem_of
+from app.dependencies import SessionDep
 from app.models import User, base
+from app.schemas.user import UserCreate
 from tests.docs.conftest import Load
 from tests.harness.proxy import Proxy
-from tests.inspection import driver, kill, nobody_is_connected, pid, stored_users, until_closed
+from tests.inspection import (
+    driver,
+    fetch,
+    kill,
+    nobody_is_connected,
+    pid,
+    stored_users,
+    until_closed,
+)
 from tests.support import configure, create_tables, new_user, problem, set_databases, until
 
 LEVEL = text("SHOW transaction_isolation")
@@ -36,16 +49,40 @@ async def add_users(*names: str) -> list[User]:
 # Isolation levels
 
 
+async def level(session: SessionDep) -> str:
+    return str(await session.scalar(LEVEL))
+
+
 @pytest.mark.postgresql
 @pytest.mark.pgbouncer
 async def test_level_of_a_request_leaves_its_connection_with_it(
     app: FastAPI, client: AsyncClient, single: None, load: Load
 ) -> None:
     app.include_router(load("an isolation level").router)
+    app.get("/usual")(level)
 
     levels = [(await client.get(path)).json() for path in ("/usual", "/strict", "/usual")]
 
     assert levels == ["read committed", "serializable", "read committed"]
+
+
+@pytest.mark.postgresql
+async def test_level_is_refused_behind_a_dependency_that_has_read(
+    app: FastAPI, client: AsyncClient, load: Load
+) -> None:
+    strict = Depends(load("an isolation level").serializable)
+    user = Depends(level)
+
+    @app.get("/late")
+    async def late(_: Annotated[str, user], session: Annotated[AsyncSession, strict]) -> str:
+        return await level(session)
+
+    @app.get("/in-time")
+    async def in_time(_: Annotated[AsyncSession, strict], found: Annotated[str, user]) -> str:
+        return found
+
+    assert (await client.get("/late")).status_code == 500
+    assert (await client.get("/in-time")).json() == "serializable"
 
 
 @pytest.mark.postgresql
@@ -147,18 +184,84 @@ async def test_lock_does_not_read_anew_what_the_session_knows(load: Load) -> Non
 
 
 @pytest.mark.postgresql
-async def test_workers_of_a_queue_take_different_users_and_wait_for_nobody(load: Load) -> None:
-    await add_users("Ada", "Bob")
-    take_one = load("a queue").take_one
+async def test_lock_lets_others_refer_to_the_user(
+    environment: pytest.MonkeyPatch, load: Load
+) -> None:
+    configure(environment, lock_timeout=0.2)
+    [ada] = await add_users("Ada")
+    await fetch("CREATE TABLE notes (user_id uuid REFERENCES users)")
+    note = text("INSERT INTO notes SELECT id FROM users")
 
-    async with session_scope() as first, session_scope() as second, session_scope() as third:
-        taken = [await take_one(session) for session in (first, second, third)]
+    async with session_scope() as session:
+        await load("lock users").lock_users(session, ada.id)
+        async with session_scope() as other:
+            await other.execute(note)
         with pytest.raises(DBAPIError) as caught:
-            await third.scalar(select(User).with_for_update(nowait=True))
-        await third.rollback()
+            async with session_scope() as other:
+                await other.scalar(select(User).with_for_update(nowait=True))
 
-    assert {user and user.name for user in taken} == {"Ada", "Bob", None}
     assert problem_of(caught.value).status == 503
+    async with session_scope() as session:
+        await session.execute(select(User).with_for_update())
+        with pytest.raises(DBAPIError, match="lock timeout"):
+            async with session_scope() as other:
+                await other.execute(note)
+
+
+@pytest.fixture
+async def queue(load: Load) -> Any:
+    """The queue of the page, with one task in it."""
+    queue = load("a queue")
+    await create_tables(base.PrimaryBase)
+    async with session_scope() as session:
+        session.add(queue.Task(name="mail"))
+    return queue
+
+
+@pytest.mark.postgresql
+async def test_task_whose_work_fails_or_takes_too_long_is_done_again(
+    queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queue, "SECONDS", 0.1)
+
+    async def fail(session: AsyncSession, task: Any) -> None:
+        raise ValueError
+
+    async def take_too_long(session: AsyncSession, task: Any) -> None:
+        await asyncio.Event().wait()
+
+    async def work(session: AsyncSession, task: Any) -> None:
+        session.add(new_user(task.name))
+
+    with pytest.raises(ValueError):  # noqa: PT011
+        await queue.do_one(fail)
+    with pytest.raises(TimeoutError):
+        await queue.do_one(take_too_long)
+
+    assert [await queue.do_one(work) for _ in range(2)] == [True, False]
+    assert await fetch("SELECT name FROM users") == [("mail",)]
+
+
+@pytest.mark.postgresql
+async def test_task_is_free_where_its_worker_waits_for_longer_than_the_server(
+    queue: Any, environment: pytest.MonkeyPatch
+) -> None:
+    await dispose_engines()
+    configure(environment, idle_in_transaction_timeout=0.2)
+    done = []
+
+    async def work(session: AsyncSession, task: Any) -> None:
+        done.append(task.name)
+
+    async def wait(session: AsyncSession, task: Any) -> None:
+        await until_closed(await pid(session))
+        await queue.do_one(work)
+        await work(session, task)
+
+    with pytest.raises(DBAPIError):
+        await queue.do_one(wait)
+
+    assert done == ["mail", "mail"]
 
 
 # Idempotency keys
@@ -169,8 +272,13 @@ KEY = {"Idempotency-Key": "4b9f"}
 
 
 @pytest.fixture
-async def signups(app: FastAPI, server: AsyncClient, load: Load) -> AsyncClient:
-    app.include_router(load("an idempotency key").router)
+def idempotent(load: Load) -> Any:
+    return load("an idempotency key")
+
+
+@pytest.fixture
+async def signups(app: FastAPI, server: AsyncClient, idempotent: Any) -> AsyncClient:
+    app.include_router(idempotent.router)
     await create_tables(base.PrimaryBase)
     await dispose_engines()
     return server
@@ -190,6 +298,33 @@ async def test_key_of_another_request_is_refused(signups: AsyncClient) -> None:
 
     assert problem(await signups.post("/signups", json=BOB, headers=KEY))["status"] == 422
     assert await stored_users() == 1
+
+
+async def test_key_of_another_client_is_another_one(
+    app: FastAPI, signups: AsyncClient, idempotent: Any
+) -> None:
+    names = iter(("Ada", "Eve"))
+    app.dependency_overrides[idempotent.current_client] = lambda: next(names)
+
+    first, second = [await signups.post("/signups", json=ADA, headers=KEY) for _ in range(2)]
+
+    assert first.status_code == 201
+    assert problem(second)["detail"] == "Another record already has this value."
+
+
+async def test_answer_outlives_a_release_that_adds_a_field(
+    app: FastAPI, signups: AsyncClient, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Newer(UserCreate):
+        is_nice: bool = True
+
+    first = await signups.post("/signups", json=ADA, headers=KEY)
+    monkeypatch.setattr(base, "PrimaryBase", type("PrimaryBase", (DeclarativeBase,), {}))
+    monkeypatch.setattr("app.schemas.user.UserCreate", Newer)
+    app.router.routes.clear()
+    app.include_router(load("an idempotency key").router)
+
+    assert (await signups.post("/signups", json=ADA, headers=KEY)).text == first.text
 
 
 async def test_error_is_not_kept(signups: AsyncClient) -> None:
@@ -223,6 +358,10 @@ async def test_request_whose_commit_was_lost_is_done_once(
 # Advisory locks
 
 
+async def count_users(session: AsyncSession) -> int:
+    return await session.scalar(select(func.count(User.id))) or 0
+
+
 @pytest.mark.postgresql
 async def test_lock_of_a_connection_outlives_its_session_and_that_of_a_transaction_does_not(
     databases: None,
@@ -251,13 +390,40 @@ async def test_lock_is_free_when_its_process_has_died(load: Load) -> None:
         await kill(await pid(session))
         await session.execute(text("SELECT 1"))
 
-    async def work(session: AsyncSession) -> None:
-        await session.execute(text("SELECT 1"))
-
     with pytest.raises(OperationalError):
         await alone("clean up", die)
 
-    assert await alone("clean up", work)
+    assert await alone("clean up", count_users) == 0
+
+
+@pytest.mark.postgresql
+async def test_lock_ends_with_a_commit_of_the_job(load: Load) -> None:
+    alone = load("an advisory lock").alone
+
+    async def commit(session: AsyncSession) -> Any:
+        before = await alone("clean up", count_users)
+        await session.commit()
+        return before, await alone("clean up", count_users)
+
+    assert await alone("clean up", commit) == (None, 0)
+
+
+@pytest.mark.postgresql
+async def test_lock_ends_where_the_job_waits_for_longer_than_the_server(
+    environment: pytest.MonkeyPatch, load: Load
+) -> None:
+    configure(environment, idle_in_transaction_timeout=0.2)
+    alone = load("an advisory lock").alone
+    done = []
+
+    async def job(session: AsyncSession) -> None:
+        await until_closed(await pid(session))  # as it does where sessions of its own have the work
+        done.append(await alone("clean up", count_users))
+
+    with pytest.raises(OperationalError):
+        await alone("clean up", job)
+
+    assert done == [0]
 
 
 # Many rows
@@ -294,13 +460,50 @@ async def test_copy_without_a_statement_before_it_is_committed_by_itself(databas
 
 
 @pytest.mark.postgresql
-async def test_error_of_copy_is_one_of_the_driver(load: Load) -> None:
-    with pytest.raises(asyncpg.UniqueViolationError) as caught:
-        async with session_scope() as session:
-            await load("copy").copy_users(session, [*USERS, *USERS])
+@pytest.mark.pgbouncer
+async def test_error_of_copy_is_answered_as_any_other_and_shows_no_value(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture, load: Load
+) -> None:
+    copy_users = load("copy").copy_users
 
-    assert problem_of(caught.value).status == 500
+    @app.post("/copies/{name}")
+    async def copy(name: str, session: SessionDep) -> None:
+        if name == "lost":
+            await kill(await pid(session))
+        await copy_users(session, [("Hush", "hush@example.com"), (name, "hush@example.com")])
+
+    answers = {name: await client.post(f"/copies/{name}") for name in ("twice", "lost", "x" * 201)}
+
+    assert [409, 503, 422] == [answer.status_code for answer in answers.values()]
+    assert "hush" not in f"{caplog.text} {[answer.text for answer in answers.values()]}"
     assert await stored_users() == 0
+
+
+@pytest.mark.postgresql
+async def test_error_of_copy_may_be_caught_at_a_savepoint(load: Load) -> None:
+    async with session_scope() as session:
+        with pytest.raises(IntegrityError):
+            async with session.begin_nested():
+                await load("copy").copy_users(session, [*USERS, *USERS])
+        session.add(new_user())
+
+    assert await stored_users() == 1
+
+
+# Pages
+
+
+async def test_key_of_a_page_is_in_any_time_zone(load: Load) -> None:
+    page = load("pages by key")
+    zone = timezone(timedelta(hours=2))
+    users = [page.user(n, datetime(2026, 1, 1, n, tzinfo=zone)) for n in range(1, 5)]
+    async with session_scope() as session:
+        session.add_all(users)
+        await session.flush()
+
+        behind = await session.scalars(page.page_behind(users[2]))
+
+        assert ["2", "1"] == [user.name for user in behind]
 
 
 # Exports
@@ -332,6 +535,24 @@ async def test_export_has_a_line_for_each_user(
 
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert answer.text.count("\n") == 2_500
+
+
+@pytest.mark.postgresql
+async def test_exports_leave_connections_to_others(
+    client: AsyncClient, environment: pytest.MonkeyPatch, many_users: None, load: Load
+) -> None:
+    configure(environment, pool_size=6, pool_timeout=0.2)
+    export = load("an export").export_users
+    async with AsyncExitStack() as stack:
+        exports = [await stack.enter_async_context(aclosing(export())) for _ in range(6)]
+        begun = {asyncio.create_task(anext(export)) for export in exports}
+        await until(lambda: sum(task.done() for task in begun) >= 5)
+
+        assert (await client.get("/users")).status_code == 200
+
+        for task in begun:
+            task.cancel()
+        await asyncio.wait(begun)
 
 
 @pytest.mark.postgresql
