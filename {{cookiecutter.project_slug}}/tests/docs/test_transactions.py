@@ -12,13 +12,13 @@ import asyncpg
 import pytest
 from fastapi import Depends, FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import event, func, insert, select, text, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, SAWarning
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
 
 from app.core.config import variable
-from app.core.db import dispose_engines, session_scope
+from app.core.db import dispose_engines, get_engine, session_scope
 from app.core.errors import problem_of
 from app.dependencies import SessionDep
 from app.models import User, base
@@ -37,6 +37,9 @@ from tests.inspection import (
 from tests.support import configure, create_tables, new_user, problem, set_databases, until
 
 LEVEL = text("SHOW transaction_isolation")
+ON_CALL = select(func.count(User.id)).where(User.name == "on call")
+
+Work = Callable[[AsyncSession], Awaitable[bool]]
 
 
 async def add_users(*names: str) -> list[User]:
@@ -67,6 +70,7 @@ async def test_level_of_a_request_leaves_its_connection_with_it(
 
 
 @pytest.mark.postgresql
+@pytest.mark.filterwarnings("ignore:Connection is already established")
 async def test_level_is_refused_behind_a_dependency_that_has_read(
     app: FastAPI, client: AsyncClient, load: Load
 ) -> None:
@@ -116,23 +120,41 @@ async def test_sqlite_refuses_a_level_that_it_does_not_know(databases: None) -> 
 # Another attempt
 
 
+async def both_leave(in_transaction: Callable[[Work], Awaitable[bool]]) -> list[bool]:
+    """Let two who are on call leave at once, unless nobody else is; return who has left."""
+    users = await add_users("on call", "on call")
+    both_have_read = asyncio.Event()
+    reads = []
+
+    def leaving(user: User) -> Work:
+        async def leave(session: AsyncSession) -> bool:
+            on_call = await session.scalar(ON_CALL) or 0
+            reads.append(on_call)
+            if len(reads) == 2:
+                both_have_read.set()
+            await both_have_read.wait()
+            if on_call > 1:
+                await session.execute(update(User).where(User.id == user.id).values(name="free"))
+            return on_call > 1
+
+        return leave
+
+    left = await asyncio.gather(*(in_transaction(leaving(user)) for user in users))
+    assert [2, 2] == reads[:2]
+    return sorted(left)
+
+
+async def test_one_leaves_where_a_transaction_is_tried_again(load: Load) -> None:
+    assert [False, True] == await both_leave(load("try again").in_transaction)
+
+
 @pytest.mark.postgresql
 async def test_both_leave_where_no_level_is_asked_for(databases: None) -> None:
-    users = await add_users("on call", "on call")
-    on_call = select(func.count(User.id)).where(User.name == "on call")
-    both_have_read = asyncio.Barrier(2)
-
-    async def leave(user: User) -> None:
+    async def in_transaction(work: Work) -> bool:
         async with session_scope() as session:
-            count = await session.scalar(on_call)
-            await both_have_read.wait()
-            if count == 2:
-                await session.execute(update(User).where(User.id == user.id).values(name="free"))
+            return await work(session)
 
-    await asyncio.gather(*map(leave, users))
-
-    async with session_scope() as session:
-        assert await session.scalar(on_call) == 0
+    assert [True, True] == await both_leave(in_transaction)
 
 
 def failing(error: str) -> Callable[[AsyncSession], Awaitable[None]]:
@@ -428,7 +450,26 @@ async def test_lock_ends_where_the_job_waits_for_longer_than_the_server(
 
 # Many rows
 
+ROWS = [{"name": "Ada", "email": f"{n}@example.com"} for n in range(2_500)]
 USERS = [(f"Ada {n}", f"{n}@example.com") for n in range(100)]
+
+
+async def test_many_rows_are_few_statements(load: Load) -> None:
+    sent: list[str] = []
+
+    @event.listens_for(get_engine().sync_engine, "before_cursor_execute")
+    def note(_: object, __: object, statement: str, *others: Any) -> None:
+        if statement.startswith("INSERT"):
+            sent.append(statement)
+
+    async with session_scope() as session:
+        await load("many rows").add_users(session, ROWS)
+        assert [1, 2_500] == [len(sent), await count_users(session)]
+        await session.rollback()
+
+        sent.clear()
+        ids = await load("many rows").add_users_with_ids(session, ROWS)
+        assert [3, 2_500] == [len(sent), len(ids)]
 
 
 @pytest.mark.postgresql
@@ -490,6 +531,26 @@ async def test_error_of_copy_may_be_caught_at_a_savepoint(load: Load) -> None:
     assert await stored_users() == 1
 
 
+# Insert or update
+
+
+async def test_second_one_who_looks_first_fails(databases: None) -> None:
+    both_have_looked = asyncio.Barrier(2)
+
+    async def add_where_there_is_none() -> None:
+        async with session_scope() as session:
+            known = await session.scalar(select(User).where(User.email == "ada@example.com"))
+            await both_have_looked.wait()
+            if known is None:
+                session.add(User(email="ada@example.com", name="Ada"))
+
+    both = (add_where_there_is_none() for _ in range(2))
+    ends = await asyncio.gather(*both, return_exceptions=True)
+
+    assert [True, False] == sorted((isinstance(end, DBAPIError) for end in ends), reverse=True)
+    assert await stored_users() == 1
+
+
 # Pages
 
 
@@ -511,9 +572,8 @@ async def test_key_of_a_page_is_in_any_time_zone(load: Load) -> None:
 
 @pytest.fixture
 async def many_users(databases: None) -> None:
-    users = [{"name": "Ada", "email": f"{n}@example.com"} for n in range(2_500)]
     async with session_scope() as session:
-        await session.execute(insert(User), users)
+        await session.execute(insert(User), ROWS)
 
 
 async def test_export_has_what_was_committed_when_it_began(many_users: None, load: Load) -> None:
