@@ -296,7 +296,10 @@ asyncio.run(other.dispose())
 
 
 @pytest.mark.postgresql
-@provokes("attached to a different loop", "Event loop is closed")
+@provokes(
+    "got Future <Future pending cb=[BaseProtocol._on_waiter_completed()]> attached to a different loop",
+    "Event loop is closed",
+)
 def test_engine_of_another_loop(databases: None, messages: list[str], tmp_path: Path) -> None:
     of_another_loop, closed = messages
     ended = run("-c", LOOPS, folder=tmp_path)
@@ -485,6 +488,21 @@ async def test_session_that_is_held_while_something_else_is_awaited(
 
     await snippet.let_go(user.id, somebody_reads)
     assert await fetch("SELECT name FROM users") == [("Grace",)]
+
+
+async def test_change_during_a_call_is_not_overwritten(load: Load) -> None:
+    user = await stored_user()
+
+    async def somebody_writes() -> str:
+        async with session_scope() as session:
+            (await session.get_one(User, user.id)).name = "Eve"
+        return "Grace"
+
+    with pytest.raises(StaleDataError) as error:
+        await load("a call between two sessions").let_go(user.id, somebody_writes)
+
+    assert problem_of(error.value).status == 409
+    assert await fetch("SELECT name FROM users") == [("Eve",)]
 
 
 async def stored_users_of_the_service() -> int:
