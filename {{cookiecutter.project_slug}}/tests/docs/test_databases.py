@@ -7,16 +7,17 @@ from typing import Annotated, Any
 import pytest
 from fastapi import Depends, FastAPI
 from httpx2 import AsyncClient
+from sqlalchemy import func, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.db import session_scope
+from app.core.db import dispose_engines, session_scope
 from app.core.registry import live_pools
-from app.models import base
+from app.models import User, base
 from tests.docs.conftest import Load
 from tests.harness.backends import Backend
 from tests.inspection import fetch, kill, stored_users
-from tests.support import create_tables, new_email, new_user, problem
+from tests.support import configure, create_tables, new_email, new_user, problem
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ async def outbox(load: Load) -> Any:
 async def write(outbox: Any, *names: str) -> None:
     for name in names:
         async with session_scope() as session:
-            session.add(outbox.Message(payload={"name": name, "email": new_email()}))
+            await outbox.sign_up(session, User(name=name, email=name))
 
 
 class Broker(list[Any]):
@@ -38,7 +39,13 @@ class Broker(list[Any]):
 
     @property
     def names(self) -> list[str]:
-        return [message.payload["name"] for message in self]
+        return [message.payload["email"] for message in self]
+
+
+async def contacts(outbox: Any) -> int:
+    """Count what the receiver has done."""
+    async with session_scope() as session:
+        return await session.scalar(select(func.count(outbox.Contact.id))) or 0
 
 
 async def test_message_of_a_change_that_is_rolled_back_is_not_sent(outbox: Any) -> None:
@@ -46,18 +53,19 @@ async def test_message_of_a_change_that_is_rolled_back_is_not_sent(outbox: Any) 
     await write(outbox, "Ada", "Grace")
     with pytest.raises(ZeroDivisionError):
         async with session_scope() as session:
-            session.add(outbox.Message(payload={"name": "Nobody"}))
+            await outbox.sign_up(session, new_user())
             await session.flush()
             raise ZeroDivisionError
 
     assert [await outbox.relay(broker.deliver), await outbox.relay(broker.deliver)] == [2, 0]
     assert broker.names == ["Ada", "Grace"]
+    assert await stored_users() == 2
 
 
 async def test_ids_of_messages_that_are_gone_are_not_used_again(outbox: Any) -> None:
     broker = Broker()
-    for _ in range(2):
-        await write(outbox, "Ada")
+    for name in ("Ada", "Grace"):
+        await write(outbox, name)
         await outbox.relay(broker.deliver)
 
     assert len({message.id for message in broker}) == 2
@@ -102,9 +110,56 @@ async def test_message_is_sent_again_after_a_crash_and_received_once(
     for message in broker:
         await outbox.receive(message)
 
-    assert broker.names[-2:] == ["Ada", "Grace"]
-    assert len(broker) > 2
-    assert await stored_users() == 2
+    assert broker.names == ["Ada", "Ada", "Grace"]  # nothing was sent after the crash
+    assert await contacts(outbox) == 2
+
+
+@pytest.mark.postgresql
+async def test_batch_may_be_longer_than_the_server_waits_for_a_statement(
+    outbox: Any, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, idle_in_transaction_timeout=0.4)
+    await dispose_engines()
+    broker = Broker()
+    await write(outbox, "1", "2", "3")
+
+    async def deliver_slowly(message: Any) -> None:
+        await asyncio.sleep(0.2)
+        await broker.deliver(message)
+
+    assert await outbox.relay(deliver_slowly) == 3
+    assert await outbox.relay(broker.deliver) == 0
+    assert broker.names == ["1", "2", "3"]
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(("lock", "order"), [(False, ["2", "1"]), (True, ["1", "2"])])
+async def test_order_of_numbers_is_that_of_commits_under_a_lock(
+    outbox: Any, lock: bool, order: list[str]
+) -> None:
+    broker = Broker()
+
+    async def write_second() -> None:
+        async with session_scope() as session:
+            await take_the_lock(session)
+            await outbox.sign_up(session, User(name="2", email="2"))
+
+    async def take_the_lock(session: AsyncSession) -> None:
+        if lock:
+            await session.execute(text("SELECT pg_advisory_xact_lock(1)"))
+
+    async with session_scope() as session:
+        await take_the_lock(session)
+        await outbox.sign_up(session, User(name="1", email="1"))
+        await session.flush()
+        second = asyncio.create_task(write_second())
+        if not lock:
+            await second
+        await outbox.relay(broker.deliver)
+    await second
+    await outbox.relay(broker.deliver)
+
+    assert broker.names == order
 
 
 async def test_message_that_is_received_twice_at_once_counts_once(outbox: Any) -> None:
@@ -115,7 +170,7 @@ async def test_message_that_is_received_twice_at_once_counts_once(outbox: Any) -
 
     await asyncio.gather(*(outbox.receive(message) for _ in range(5)))
 
-    assert await stored_users() == 1
+    assert await contacts(outbox) == 1
 
 
 async def test_two_relays_at_once_send_each_message_once(backend: Backend, outbox: Any) -> None:
