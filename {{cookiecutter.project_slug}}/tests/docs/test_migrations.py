@@ -29,7 +29,7 @@ from app.models import METADATA
 from app.models.base import utc_now
 from tests.docs.conftest import Load
 from tests.docs.snippets import find_snippet
-from tests.inspection import fetch, observer
+from tests.inspection import fetch, observer, until_waiting
 from tests.support import configure, new_email, new_user, until
 
 SHIPPED = migrations.FOLDER
@@ -321,19 +321,6 @@ async def test_one_update_of_all_rows_holds_up_requests_and_the_backfill_does_no
         await connection.execute(sa.text("ROLLBACK"))
 
     assert (between_chunks.status_code, in_one_update.status_code) == (200, 503)
-
-
-async def until_waiting(statement: str) -> None:
-    """Wait until a statement that begins like this waits for a lock."""
-    query = (
-        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
-        f"AND wait_event_type = 'Lock' AND query LIKE '{statement}%'"
-    )
-
-    async def waits() -> bool:
-        return bool(await fetch(query))
-
-    await until(waits)
 
 
 async def test_null_that_the_backfill_has_missed_stops_the_revision(
