@@ -123,18 +123,18 @@ async def test_message_is_sent_again_after_a_crash_and_received_once(
 async def test_batch_may_be_longer_than_the_server_waits_for_a_statement(
     outbox: Any, environment: pytest.MonkeyPatch
 ) -> None:
-    configure(environment, idle_in_transaction_timeout=0.4)
+    configure(environment, idle_in_transaction_timeout=0.6)
     await dispose_engines()
     broker = Broker()
-    await write(outbox, "1", "2", "3")
+    await write(outbox, *"12345")
 
     async def deliver_slowly(message: Any) -> None:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0.15)
         await broker.deliver(message)
 
-    assert await outbox.relay(deliver_slowly) == 3
+    assert await outbox.relay(deliver_slowly) == 5
     assert await outbox.relay(broker.deliver) == 0
-    assert broker.names == ["1", "2", "3"]
+    assert broker.names == [*"12345"]
 
 
 @pytest.mark.postgresql
@@ -367,7 +367,8 @@ async def test_partition_is_created_and_dropped_while_readers_go_on(partitions: 
         assert await read() == 1  # of the partition that goes, nothing any more
 
     await dropping
-    assert await fetch("SELECT to_regclass('readings_2026'), count(*) FROM readings") == [(None, 1)]
+    assert await read() == 1
+    assert await fetch("SELECT 1 FROM pg_tables WHERE tablename = 'readings_2026'") == []
 
 
 @pytest.mark.postgresql
@@ -413,7 +414,7 @@ async def test_detach_that_gave_up_is_finalized(
 
 @pytest.mark.postgresql
 async def test_autogenerate_would_drop_partitions_that_are_not_hidden(partitions: Any) -> None:
-    def dropped(sync: Connection, **options: Any) -> set[str]:
+    def dropped(sync: Connection, /, **options: Any) -> set[str]:
         context = MigrationContext.configure(sync, opts=options)
         found = compare_metadata(context, base.PrimaryBase.metadata)
         return {table.name for what, table in found if what == "remove_table"}

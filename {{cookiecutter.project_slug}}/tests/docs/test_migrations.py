@@ -385,7 +385,9 @@ async def test_not_null_that_waits_too_long_does_not_undo_the_validation(
         with pytest.raises(DBAPIError, match="lock timeout"):
             await upgrade()
 
-    is_valid = "SELECT convalidated FROM pg_constraint WHERE conname = 'ck_users_full_name_is_there'"
+    is_valid = (
+        "SELECT convalidated FROM pg_constraint WHERE conname = 'ck_users_full_name_is_there'"
+    )
     assert await fetch(is_valid) == [(True,)]
     assert await upgrade() == ["require"]
 
