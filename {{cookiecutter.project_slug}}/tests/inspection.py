@@ -123,3 +123,16 @@ async def until_active(number: int) -> None:
         return bool(state == "active")
 
     await until(active)
+
+
+async def until_waiting(statement: str) -> None:
+    """Wait until a statement that begins like this waits for a lock."""
+    query = (
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
+        f"AND wait_event_type = 'Lock' AND query LIKE '{statement}%'"
+    )
+
+    async def waits() -> bool:
+        return bool(await fetch(query))
+
+    await until(waits)

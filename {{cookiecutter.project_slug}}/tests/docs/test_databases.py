@@ -2,21 +2,27 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
 from fastapi import Depends, FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, func, select, text
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.db import session_scope
+from app.core.db import dispose_engines, session_scope
 from app.core.registry import live_pools
-from app.models import base
+from app.models import User, base
 from tests.docs.conftest import Load
 from tests.harness.backends import Backend
-from tests.inspection import fetch, kill, stored_users
-from tests.support import create_tables, new_email, new_user, problem
+from tests.harness.proxy import Proxy
+from tests.inspection import fetch, kill, stored_users, until_waiting
+from tests.support import configure, create_tables, new_email, new_user, problem
 
 
 @pytest.fixture
@@ -29,7 +35,7 @@ async def outbox(load: Load) -> Any:
 async def write(outbox: Any, *names: str) -> None:
     for name in names:
         async with session_scope() as session:
-            session.add(outbox.Message(payload={"name": name, "email": new_email()}))
+            await outbox.sign_up(session, User(name=name, email=name))
 
 
 class Broker(list[Any]):
@@ -38,7 +44,13 @@ class Broker(list[Any]):
 
     @property
     def names(self) -> list[str]:
-        return [message.payload["name"] for message in self]
+        return [message.payload["email"] for message in self]
+
+
+async def contacts(outbox: Any) -> int:
+    """Count what the receiver has done."""
+    async with session_scope() as session:
+        return await session.scalar(select(func.count(outbox.Contact.id))) or 0
 
 
 async def test_message_of_a_change_that_is_rolled_back_is_not_sent(outbox: Any) -> None:
@@ -46,18 +58,19 @@ async def test_message_of_a_change_that_is_rolled_back_is_not_sent(outbox: Any) 
     await write(outbox, "Ada", "Grace")
     with pytest.raises(ZeroDivisionError):
         async with session_scope() as session:
-            session.add(outbox.Message(payload={"name": "Nobody"}))
+            await outbox.sign_up(session, new_user())
             await session.flush()
             raise ZeroDivisionError
 
     assert [await outbox.relay(broker.deliver), await outbox.relay(broker.deliver)] == [2, 0]
     assert broker.names == ["Ada", "Grace"]
+    assert await stored_users() == 2
 
 
 async def test_ids_of_messages_that_are_gone_are_not_used_again(outbox: Any) -> None:
     broker = Broker()
-    for _ in range(2):
-        await write(outbox, "Ada")
+    for name in ("Ada", "Grace"):
+        await write(outbox, name)
         await outbox.relay(broker.deliver)
 
     assert len({message.id for message in broker}) == 2
@@ -102,9 +115,56 @@ async def test_message_is_sent_again_after_a_crash_and_received_once(
     for message in broker:
         await outbox.receive(message)
 
-    assert broker.names[-2:] == ["Ada", "Grace"]
-    assert len(broker) > 2
-    assert await stored_users() == 2
+    assert broker.names == ["Ada", "Ada", "Grace"]  # nothing was sent after the crash
+    assert await contacts(outbox) == 2
+
+
+@pytest.mark.postgresql
+async def test_batch_may_be_longer_than_the_server_waits_for_a_statement(
+    outbox: Any, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, idle_in_transaction_timeout=0.6)
+    await dispose_engines()
+    broker = Broker()
+    await write(outbox, *"12345")
+
+    async def deliver_slowly(message: Any) -> None:
+        await asyncio.sleep(0.15)
+        await broker.deliver(message)
+
+    assert await outbox.relay(deliver_slowly) == 5
+    assert await outbox.relay(broker.deliver) == 0
+    assert broker.names == [*"12345"]
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(("lock", "order"), [(False, ["2", "1"]), (True, ["1", "2"])])
+async def test_order_of_numbers_is_that_of_commits_under_a_lock(
+    outbox: Any, lock: bool, order: list[str]
+) -> None:
+    broker = Broker()
+
+    async def write_second() -> None:
+        async with session_scope() as session:
+            await take_the_lock(session)
+            await outbox.sign_up(session, User(name="2", email="2"))
+
+    async def take_the_lock(session: AsyncSession) -> None:
+        if lock:
+            await session.execute(text("SELECT pg_advisory_xact_lock(1)"))
+
+    async with session_scope() as session:
+        await take_the_lock(session)
+        await outbox.sign_up(session, User(name="1", email="1"))
+        await session.flush()
+        second = asyncio.create_task(write_second())
+        if not lock:
+            await second
+        await outbox.relay(broker.deliver)
+    await second
+    await outbox.relay(broker.deliver)
+
+    assert broker.names == order
 
 
 async def test_message_that_is_received_twice_at_once_counts_once(outbox: Any) -> None:
@@ -115,7 +175,7 @@ async def test_message_that_is_received_twice_at_once_counts_once(outbox: Any) -
 
     await asyncio.gather(*(outbox.receive(message) for _ in range(5)))
 
-    assert await stored_users() == 1
+    assert await contacts(outbox) == 1
 
 
 async def test_two_relays_at_once_send_each_message_once(backend: Backend, outbox: Any) -> None:
@@ -246,6 +306,21 @@ async def test_session_in_use_outlives_the_engine_of_its_tenant(
     assert await counts(server, tenants) == [1, 1, 1, 1, 0]
 
 
+@pytest.mark.postgresql
+async def test_tenant_whose_server_is_gone_holds_up_no_other(
+    tenants: Any, app: FastAPI, server: AsyncClient
+) -> None:
+    app.include_router(tenants.router)
+    async with Proxy(tenants.URLS["tenant0"]) as proxy:
+        tenants.URLS["tenant0"] = proxy.url
+        await create(server, "tenant0")
+        proxy.cut()
+        async with asyncio.timeout(5):
+            for tenant in ("tenant1", "tenant2", "tenant3"):
+                await create(server, tenant)
+        assert engines() == MOST
+
+
 async def test_tenant_that_nobody_knows_is_not_found(
     tenants: Any, app: FastAPI, client: AsyncClient
 ) -> None:
@@ -254,3 +329,100 @@ async def test_tenant_that_nobody_knows_is_not_found(
 
     assert problem(answer)["status"] == 404
     assert engines() == 0
+
+
+@pytest.fixture
+async def partitions(load: Load) -> Any:
+    """The snippet, with a partition for 2026 and one for 2027, each with a row."""
+    partitions = load("partitions")
+    await create_tables(base.PrimaryBase)
+    for year in (2026, 2027):
+        await partitions.create_partition(year)
+        async with session_scope() as session:
+            session.add(partitions.Reading(sensor=1, taken_at=datetime(year, 5, 1, tzinfo=UTC)))
+    return partitions
+
+
+async def read(limit: str = "10s") -> int:
+    """Count the readings, as a request does."""
+    async with session_scope() as session:
+        await session.execute(text(f"SET LOCAL lock_timeout = '{limit}'"))
+        return await session.scalar(text("SELECT count(*) FROM readings")) or 0
+
+
+@asynccontextmanager
+async def reader_that_stays() -> AsyncGenerator[None, None]:
+    async with session_scope() as session:
+        await session.execute(text("SELECT FROM readings"))
+        yield
+
+
+@pytest.mark.postgresql
+async def test_partition_is_created_and_dropped_while_readers_go_on(partitions: Any) -> None:
+    async with reader_that_stays():
+        async with asyncio.timeout(5):
+            await partitions.create_partition(2028)
+        dropping = asyncio.create_task(partitions.drop_partition(2026))
+        await until_waiting("ALTER TABLE readings DETACH")
+        assert await read() == 1  # of the partition that goes, nothing any more
+
+    await dropping
+    assert await read() == 1
+    assert await fetch("SELECT 1 FROM pg_tables WHERE tablename = 'readings_2026'") == []
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "DROP TABLE readings_2026",
+        "CREATE TABLE readings_2028 PARTITION OF readings "
+        "FOR VALUES FROM ('2028-01-01Z') TO ('2029-01-01Z')",
+    ],
+)
+async def test_obvious_statement_on_a_partition_lets_readers_queue(
+    partitions: Any, statement: str
+) -> None:
+    async def execute() -> None:
+        async with session_scope() as session:
+            await session.execute(text(statement))
+
+    async with reader_that_stays():
+        executing = asyncio.create_task(execute())
+        await until_waiting(statement[:20])
+        with pytest.raises(DBAPIError, match="lock timeout"):
+            await read(limit="50ms")
+    await executing
+
+
+@pytest.mark.postgresql
+async def test_detach_that_gave_up_is_finalized(
+    partitions: Any, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, lock_timeout=0.1)
+    await dispose_engines()
+    async with reader_that_stays():
+        with pytest.raises(DBAPIError, match="lock timeout"):
+            await partitions.drop_partition(2026)
+
+    with pytest.raises(DBAPIError, match="already pending detach"):
+        await partitions.drop_partition(2026)
+    await fetch("ALTER TABLE readings DETACH PARTITION readings_2026 FINALIZE")
+    await fetch("DROP TABLE readings_2026")
+    assert await read() == 1
+
+
+@pytest.mark.postgresql
+async def test_autogenerate_would_drop_partitions_that_are_not_hidden(partitions: Any) -> None:
+    def dropped(sync: Connection, /, **options: Any) -> set[str]:
+        context = MigrationContext.configure(sync, opts=options)
+        found = compare_metadata(context, base.PrimaryBase.metadata)
+        return {table.name for what, table in found if what == "remove_table"}
+
+    async with session_scope() as session:
+        connection = await session.connection()
+        shown = await connection.run_sync(dropped)
+        hidden = await connection.run_sync(dropped, include_name=partitions.include_name)
+
+    assert shown - hidden == {"readings_2026", "readings_2027"}
+    assert "readings" not in shown

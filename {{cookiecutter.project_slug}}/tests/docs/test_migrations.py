@@ -29,7 +29,7 @@ from app.models import METADATA
 from app.models.base import utc_now
 from tests.docs.conftest import Load
 from tests.docs.snippets import find_snippet
-from tests.inspection import fetch, observer
+from tests.inspection import fetch, observer, until_waiting
 from tests.support import configure, new_email, new_user, until
 
 SHIPPED = migrations.FOLDER
@@ -130,7 +130,7 @@ RELEASES = {
     4: Release("full_name", ("full_name",)),
     5: Release("full_name", ("full_name",)),
 }
-REVISIONS = {2: ["expand"], 3: ["promise", "require"], 4: ["relax"], 5: ["contract"]}
+REVISIONS = {2: ["expand"], 3: ["promise", "validate", "require"], 4: ["relax"], 5: ["contract"]}
 
 
 def reflect(connection: sa.Connection) -> list[str]:
@@ -243,6 +243,13 @@ async def test_rename_in_one_step_breaks_the_service_that_runs(
     assert (written.status_code, read.status_code) == (500, 500)
 
 
+def test_release_that_writes_both_changes_nothing_else(load: Load) -> None:
+    both = load("release 2 writes both").both
+
+    assert both({"name": "Ada", "email": "a"}) == {"name": "Ada", "email": "a", "full_name": "Ada"}
+    assert both({"email": "a"}) == {"email": "a"}
+
+
 async def test_backfill_goes_on_where_it_was_stopped(history: History, load: Load) -> None:
     snippet = load("backfill")
     users = [await RELEASES[1].create(f"Ada {number}") for number in range(7)]
@@ -264,20 +271,43 @@ async def test_backfill_goes_on_where_it_was_stopped(history: History, load: Loa
 
 
 @pytest.mark.postgresql
-async def test_backfill_does_not_write_what_was_changed_meanwhile(
-    history: History, load: Load
+@pytest.mark.parametrize("number", [1, 2])
+async def test_backfill_copies_what_was_changed_meanwhile(
+    history: History, load: Load, number: int
 ) -> None:
     backfill = load("backfill").backfill
     user_id = await RELEASES[1].create("old")
     await ship(history, 2)
     async with session_scope() as session:
-        values = dict.fromkeys(BOTH, "new")
+        values = dict.fromkeys(RELEASES[number].writes, "new")
         await session.execute(sa.update(USERS).where(USERS.c.id == user_id).values(values))
         running = asyncio.create_task(backfill())
         await until_waiting("UPDATE users")
     await running
 
     assert await RELEASES[3].read(user_id) == "new"
+
+
+@pytest.mark.postgresql
+async def test_backfill_locks_rows_in_the_order_of_their_ids(history: History, load: Load) -> None:
+    """As a request does that locks several; the table has them in another order."""
+    ids = [await RELEASES[1].create("Ada") for _ in range(6)]
+    await ship(history, 2)
+    async with session_scope() as session:
+        for user_id in sorted(ids, reverse=True):  # each goes behind the last one
+            row = sa.update(USERS).where(USERS.c.id == user_id)
+            await session.execute(row.values(version=USERS.c.version + 1))
+    await fetch("ANALYZE users")  # so that a scan of it is known to be cheap
+    lock = sa.select(USERS.c.id).with_for_update()
+
+    async with session_scope() as session:
+        await session.execute(lock.where(USERS.c.id == min(ids)))
+        running = asyncio.create_task(load("backfill").backfill())
+        await until_waiting("UPDATE users")
+        await session.execute(lock.order_by(USERS.c.id))
+    await running
+
+    assert await RELEASES[3].read(ids[0]) == "Ada"
 
 
 @pytest.mark.sqlite
@@ -323,33 +353,43 @@ async def test_one_update_of_all_rows_holds_up_requests_and_the_backfill_does_no
     assert (between_chunks.status_code, in_one_update.status_code) == (200, 503)
 
 
-async def until_waiting(statement: str) -> None:
-    """Wait until a statement that begins like this waits for a lock."""
-    query = (
-        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
-        f"AND wait_event_type = 'Lock' AND query LIKE '{statement}%'"
-    )
-
-    async def waits() -> bool:
-        return bool(await fetch(query))
-
-    await until(waits)
-
-
 async def test_null_that_the_backfill_has_missed_stops_the_revision(
     history: History,
 ) -> None:
     await RELEASES[1].create("Ada")
     await ship(history, 2)
-    history.add("promise")
-    await upgrade()
-    history.add("require")
+    for name in REVISIONS[3]:
+        history.add(name)
 
     with pytest.raises(IntegrityError):
         await upgrade()
 
-    assert await pending() == ["require"]
+    by = {"postgresql": "validate", "sqlite": "require"}[get_engine().dialect.name]
+    assert (await pending())[0] == by
     await work_together(RELEASES[2])
+
+
+@pytest.mark.postgresql
+async def test_not_null_that_waits_too_long_does_not_undo_the_validation(
+    history: History, environment: pytest.MonkeyPatch
+) -> None:
+    await ship(history, 2)
+    configure(environment, lock_timeout=0.2)
+    history.add("promise")
+    await upgrade()
+    for name in REVISIONS[3][1:]:
+        history.add(name)
+
+    async with session_scope() as session:
+        await session.execute(sa.text("SELECT FROM users"))
+        with pytest.raises(DBAPIError, match="lock timeout"):
+            await upgrade()
+
+    is_valid = (
+        "SELECT convalidated FROM pg_constraint WHERE conname = 'ck_users_full_name_is_there'"
+    )
+    assert await fetch(is_valid) == [(True,)]
+    assert await upgrade() == ["require"]
 
 
 @pytest.mark.postgresql
@@ -358,22 +398,21 @@ async def test_promise_locks_the_table_and_validation_lets_rows_be_written(
 ) -> None:
     await ship(history, 2)
     held = "SELECT mode FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'users'::regclass"
-    validate = "ALTER TABLE users VALIDATE CONSTRAINT ck_users_full_name_is_there"
 
     async with observer() as connection:
 
-        def promise(sync: sa.Connection) -> None:
+        def apply(sync: sa.Connection, name: str) -> None:
             namespace: dict[str, Any] = {}
-            exec(find_snippet("revision: promise").source, namespace)  # noqa: S102
+            exec(find_snippet(f"revision: {name}").source, namespace)  # noqa: S102
             with Operations.context(MigrationContext.configure(sync)):
                 namespace["upgrade"]()
 
         await connection.execute(sa.text("BEGIN"))
-        await connection.run_sync(promise)
+        await connection.run_sync(apply, "promise")
         promised = set(await connection.scalars(sa.text(held)))
         await connection.execute(sa.text("COMMIT"))
         await connection.execute(sa.text("BEGIN"))
-        await connection.execute(sa.text(validate))
+        await connection.run_sync(apply, "validate")
         validated = set(await connection.scalars(sa.text(held)))
         await RELEASES[2].create("Ada")
         await connection.execute(sa.text("COMMIT"))
@@ -385,16 +424,15 @@ async def test_promise_locks_the_table_and_validation_lets_rows_be_written(
 @pytest.mark.postgresql
 async def test_not_null_reads_no_row_where_a_check_says_the_same(history: History) -> None:
     await ship(history, 2)
-    history.add("promise")
+    for name in ("promise", "validate"):
+        history.add(name)
     await upgrade()
-    validate = "ALTER TABLE users VALIDATE CONSTRAINT ck_users_full_name_is_there"
     said: list[str] = []
 
     async with observer() as connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
         driver.add_log_listener(lambda _, message: said.append(message.message))
         for statement in (
-            validate,
             "SET client_min_messages = debug1",
             "ALTER TABLE users ALTER full_name SET NOT NULL",
         ):
@@ -553,6 +591,35 @@ async def test_index_that_failed_is_invalid_and_the_revision_may_be_run_again(
     assert await pending() == ["index"]
     configure(environment, lock_timeout=10)
     assert await upgrade() == ["index"]
+    assert await fetch(INDEX) == [(True,)]
+
+
+@pytest.mark.postgresql
+async def test_block_that_waits_longer_leaves_the_lock_timeout_as_it_was(
+    history: History, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, lock_timeout=0.2)
+    block = "with op.get_context().autocommit_block():"
+    source = find_snippet("revision: index").source.replace(
+        block, f"{block}\n        op.execute(\"SET lock_timeout = '10min'\")"
+    )
+    history.add("index", f'{source}        op.execute("RESET lock_timeout")\n')
+    limit = "op.get_bind().scalar(sa.text('SHOW lock_timeout'))"
+    history.operation("next", f"assert {limit} == '200ms', {limit}")
+    waits = (
+        "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX CONCURRENTLY%' "
+        "AND datname = current_database() AND now() - query_start > interval '0.4 seconds'"
+    )
+
+    async def waits_for_long() -> bool:
+        return bool(await fetch(waits))
+
+    async with session_scope() as session:
+        await session.execute(sa.text("DELETE FROM users"))
+        migration = asyncio.create_task(upgrade())
+        await until(waits_for_long)
+
+    assert await migration == ["index", "next"]
     assert await fetch(INDEX) == [(True,)]
 
 

@@ -90,9 +90,19 @@ async def test_transaction_in_doubt_holds_its_locks_until_it_is_finished(
             await session.execute(text("LOCK TABLE events IN SHARE MODE NOWAIT"))
 
     await two_phase.finish(name)
+    await two_phase.finish(name)  # the job has seen it just before
 
     assert await stored() == (1, 1)
     assert await prepared() == []
+
+
+async def test_job_finds_what_is_in_doubt_and_nothing_of_others(two_phase: Any, name: str) -> None:
+    ours = f"sign-up-{name}"
+    await two_phase.sign_up(ours, new_user())
+    await two_phase.sign_up(f"other-{name}", new_user())
+
+    assert await two_phase.in_doubt() == []
+    assert await two_phase.in_doubt(seconds=0) == [ours]
 
 
 async def test_transaction_whose_other_commit_failed_is_rolled_back(
@@ -111,7 +121,9 @@ async def test_transaction_whose_other_commit_failed_is_rolled_back(
     assert await prepared() == []
 
 
-async def test_who_commits_after_it_was_decided_against_fails(two_phase: Any, name: str) -> None:
+async def test_whoever_commits_after_it_was_decided_against_fails(
+    two_phase: Any, name: str
+) -> None:
     async with session_scope() as session:
         session.add(two_phase.Decision(name=name, commits=False))
 
