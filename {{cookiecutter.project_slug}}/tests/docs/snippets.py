@@ -1,6 +1,7 @@
 """The Python snippets of the README and of docs/, and what they print.
 
-Comments `# > text` below a `print` say what it prints. Behind ```python, in the same line, may stand
+Comments `# > text` below a `print` say what it prints; `pytest --update-examples -n0 tests/docs` writes
+them. Behind ```python, in the same line, may stand
 
     postgresql     it runs there only
     logs errors    it does something wrong on purpose, and the service says so in its log
