@@ -48,10 +48,12 @@ class Lanes(LoadScopeScheduling):  # type: ignore[misc]
         *("test_audit", "test_container", "test_docs_page", "test_generated", "test_harness"),
         "test_smoke",
     )
+    without = ("test_on_another_python", "test_one_database_without_uv")  # to weigh as much
 
     def _split_scope(self, nodeid: str) -> str:
-        name = Path(nodeid.partition("::")[0]).stem
-        return "with servers" if name in self.with_servers else "without"
+        file, _, test = nodeid.partition("::")
+        among_them = Path(file).stem in self.with_servers and not test.startswith(self.without)
+        return "with servers" if among_them else "without"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes:
