@@ -126,8 +126,8 @@ SESSIONS = [
     Mutation(
         "dev ignored",
         "core/db.py",
-        "find_database(settings, dev=dev,",
-        "find_database(settings, dev=False,",
+        "find_database(_settings(database), dev=dev,",
+        "find_database(_settings(database), dev=False,",
         "sessions/test_lazy.py",
     ),
     Mutation(

@@ -14,10 +14,16 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from httpx2 import AsyncClient, Response
-from sqlalchemy import text
+from sqlalchemy import ForeignKey, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    configure_mappers,
+    mapped_column,
+    relationship,
+)
 
 from app import migrations
 from app.core.config import Settings, get_settings, variable
@@ -80,6 +86,24 @@ async def create_tables(base: type[DeclarativeBase], database: str | None = None
     """Create the tables of an example, as a revision would."""
     async with session_scope(database) as session:
         await (await session.connection()).run_sync(base.metadata.create_all)
+
+
+def relate_without_lazy() -> None:
+    """Configure a relationship that would load itself when it is touched."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Child(Base):
+        __tablename__ = "children"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        parent_id: Mapped[int] = mapped_column(ForeignKey("children.id"))
+        parent: Mapped[Any] = relationship("Child")
+
+    try:
+        configure_mappers()
+    finally:
+        Base.registry.dispose()
 
 
 def new_user(name: str = "Ada") -> User:

@@ -109,7 +109,7 @@ class DatabaseSettings(BaseModel):
         try:
             settings = DatabaseSettings(**kept | {"database_url": SecretStr(url)} | changes)
         except ValidationError as error:
-            raise ConfigurationError("; ".join(map(_sentence, error.errors()))) from None
+            raise _refusal(error) from None
         settings._name = name or self._name
         return settings
 
@@ -275,7 +275,7 @@ def read(settings: type[AnySettings]) -> AnySettings:
     try:
         return settings()
     except ValidationError as error:
-        raise ConfigurationError("; ".join(map(_sentence, error.errors()))) from None
+        raise _refusal(error) from None
     except SettingsError as error:
         raise ConfigurationError(str(error)) from None
     except UnicodeDecodeError:  # whose message shows what it could not read
@@ -295,6 +295,10 @@ def get_database(name: str | None = None) -> DatabaseSettings:
         known = ", ".join(sorted(databases))
         raise DatabaseNotFoundError(f"there is no database {name!r}; there are: {known}")
     return databases[name]
+
+
+def _refusal(error: ValidationError) -> ConfigurationError:
+    return ConfigurationError("; ".join(map(_sentence, error.errors())))
 
 
 def _sentence(error: object) -> str:

@@ -83,7 +83,7 @@ async def dispose_engines(database: str | DatabaseSettings | None = None) -> Non
     With a database only those to its URLs, which are also those of another name that shares one.
     Engines of another running loop are left to it. May be called at any time and repeatedly.
     """
-    await dispose_databases(get_database(database) if isinstance(database, str) else database)
+    await dispose_databases(None if database is None else _settings(database))
 
 
 async def _session(
@@ -126,5 +126,8 @@ def _name(database: Which | None) -> Which | str:
 
 
 def _database(database: str | DatabaseSettings, dev: bool, read_only: bool) -> Database:
-    settings = get_database(database) if isinstance(database, str) else database
-    return find_database(settings, dev=dev, read_only=read_only)
+    return find_database(_settings(database), dev=dev, read_only=read_only)
+
+
+def _settings(database: str | DatabaseSettings) -> DatabaseSettings:
+    return get_database(database) if isinstance(database, str) else database

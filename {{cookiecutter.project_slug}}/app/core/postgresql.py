@@ -250,7 +250,6 @@ def _translate_fetch(context: ExceptionContext) -> Exception | None:
             translated,
             base,
             hide_parameters=True,
-            connection_invalidated=context.is_disconnect,
             dialect=context.dialect,
         )
         return known

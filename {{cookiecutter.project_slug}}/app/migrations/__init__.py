@@ -146,9 +146,10 @@ def run(
         CommandError: the settings or the server do not let us connect. Alembic shows it as a
             sentence.
     """
+    known = settings or settings_of(database)
 
     async def connected() -> Result:
-        engine = make_migration_engine(settings or settings_of(database))
+        engine = make_migration_engine(known)
         try:
             async with engine.connect() as connection:
                 result = await connection.run_sync(function)

@@ -4,8 +4,8 @@ import asyncio
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,6 +143,14 @@ def reflect(connection: sa.Connection) -> list[str]:
         indexes = sorted(table.indexes, key=lambda index: str(index.name))
         statements += [sa.schema.CreateTable(table), *map(sa.schema.CreateIndex, indexes)]
     return [str(statement.compile(connection)).strip() for statement in statements]
+
+
+@asynccontextmanager
+async def writer_that_stays() -> AsyncGenerator[None, None]:
+    """Be in a transaction that has written to the table of users, until the end of the block."""
+    async with session_scope() as session:
+        await session.execute(sa.text("DELETE FROM users"))
+        yield
 
 
 @pytest.fixture
@@ -556,8 +564,7 @@ async def test_index_lets_rows_be_written_under_the_lock_of_migrations(
         if "advisory_lock" in statement:
             tries.append(statement)
 
-    async with session_scope() as session:
-        await session.execute(sa.text("DELETE FROM users"))
+    async with writer_that_stays():
         migration = asyncio.create_task(upgrade())
         await until_waiting("CREATE INDEX CONCURRENTLY")
         await RELEASES[1].create("Ada")
@@ -582,8 +589,7 @@ async def test_index_that_failed_is_invalid_and_the_revision_may_be_run_again(
     configure(environment, lock_timeout=0.2)
     history.add("index")
 
-    async with session_scope() as session:
-        await session.execute(sa.text("DELETE FROM users"))
+    async with writer_that_stays():
         with pytest.raises(DBAPIError, match="lock timeout"):
             await upgrade()
 
@@ -614,8 +620,7 @@ async def test_block_that_waits_longer_leaves_the_lock_timeout_as_it_was(
     async def waits_for_long() -> bool:
         return bool(await fetch(waits))
 
-    async with session_scope() as session:
-        await session.execute(sa.text("DELETE FROM users"))
+    async with writer_that_stays():
         migration = asyncio.create_task(upgrade())
         await until(waits_for_long)
 
@@ -631,8 +636,7 @@ async def test_if_not_exists_is_content_with_an_invalid_index(
     create = "op.execute('CREATE INDEX CONCURRENTLY IF NOT EXISTS ix_users_name ON users (name)')"
     history.operation("index", f"with op.get_context().autocommit_block(): {create}")
 
-    async with session_scope() as session:
-        await session.execute(sa.text("DELETE FROM users"))
+    async with writer_that_stays():
         with pytest.raises(DBAPIError, match="lock timeout"):
             await upgrade()
 

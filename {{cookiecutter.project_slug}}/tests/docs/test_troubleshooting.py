@@ -34,9 +34,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import (
-    DeclarativeBase,
     Mapped,
-    configure_mappers,
     mapped_column,
     relationship,
     selectinload,
@@ -56,7 +54,14 @@ from tests.harness.connections import connect
 from tests.harness.fragile import fragile
 from tests.harness.postgresql import Server
 from tests.inspection import fetch, pid, stored_users, until_active
-from tests.support import configure, create_tables, new_user, set_databases, until
+from tests.support import (
+    configure,
+    create_tables,
+    new_user,
+    relate_without_lazy,
+    set_databases,
+    until,
+)
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
 
@@ -237,21 +242,9 @@ async def test_relationship_that_was_not_asked_for(messages: list[str]) -> None:
     'would be loaded when touched, which raises MissingGreenlet: write relationship(lazy="raise")'
 )
 def test_relationship_that_loads_itself(messages: list[str]) -> None:
-    class Base(DeclarativeBase):
-        pass
-
-    class Node(Base):
-        __tablename__ = "nodes"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        parent_id: Mapped[int] = mapped_column(ForeignKey("nodes.id"))
-        parent: Mapped[Any] = relationship("Node")
-
     [message] = messages
-    try:
-        with pytest.raises(TypeError, match=message):
-            configure_mappers()
-    finally:
-        Base.registry.dispose()
+    with pytest.raises(TypeError, match=message):
+        relate_without_lazy()
 
 
 @pytest.mark.postgresql

@@ -1,13 +1,12 @@
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
 
 import pytest
-from sqlalchemy import ForeignKey, MetaData, text
+from sqlalchemy import MetaData, text
 from sqlalchemy.exc import StatementError
-from sqlalchemy.orm import DeclarativeBase, Mapped, configure_mappers, mapped_column, relationship
 
 from app.core.db import session_scope
 from app.models import METADATA, User
+from tests.support import relate_without_lazy
 
 
 @pytest.mark.parametrize("metadata", METADATA.values(), ids=METADATA)
@@ -55,17 +54,5 @@ async def test_time_without_a_zone_is_refused(databases: None) -> None:
 
 
 def test_relationship_that_loads_itself_is_refused() -> None:
-    class Base(DeclarativeBase):
-        pass
-
-    class Child(Base):
-        __tablename__ = "children"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        parent_id: Mapped[int] = mapped_column(ForeignKey("children.id"))
-        parent: Mapped[Any] = relationship("Child")
-
-    try:
-        with pytest.raises(TypeError, match=r'Child.parent .* relationship\(lazy="raise"\)'):
-            configure_mappers()
-    finally:
-        Base.registry.dispose()
+    with pytest.raises(TypeError, match=r'Child.parent .* relationship\(lazy="raise"\)'):
+        relate_without_lazy()
