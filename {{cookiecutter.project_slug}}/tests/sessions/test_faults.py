@@ -130,6 +130,7 @@ async def test_worker_that_is_killed_under_load_loses_no_acknowledged_write(
             clients = Clients(client)
             load = [asyncio.create_task(clients.write_come_what_may()) for _ in range(8)]
             await clients.go_on()
+            await until(lambda: len(pids_of_workers(served.log)) == 2)  # one may be slower
             worker, other = pids_of_workers(served.log)
             os.kill(worker, signal.SIGKILL)
             await clients.go_on()
