@@ -12,7 +12,7 @@ from pathlib import Path
 ANSWERS = json.loads(r"""{{ cookiecutter | tojson }}""")
 
 ANALYTICS = [
-    "app/core/streaming.py",
+    "app/core/web/streaming.py",
     "app/migrations/analytics",
     "app/models/event.py",
     "app/repositories/event.py",
@@ -22,9 +22,9 @@ ANALYTICS = [
     "app/schemas/report.py",
     "app/services/event.py",
     "app/services/report.py",
-    "tests/core/test_streaming.py",
+    "tests/core/web/test_streaming.py",
     "tests/docs/test_two_phase_commit.py",
-    "tests/sessions/test_two_databases.py",
+    "tests/conformance/test_two_databases.py",
     "tests/repositories/test_event.py",
     "tests/repositories/test_growth_of_events.py",
     "tests/routers/test_events.py",

@@ -34,7 +34,7 @@ SAID = {  # of what cannot say it itself
     "tests/core": "Tests stand as the rooms do",
     "tests/docs": "Runs every example of the pages",
     "tests/harness": "The servers that tests run on: yours, Docker's, a wheel's; PgBouncer, a replica",
-    "tests/sessions": "A file for each promise of a session",
+    "tests/conformance": "A file for each promise of a session",
 }
 UNSHOWN = {
     "tests/migrations",

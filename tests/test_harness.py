@@ -338,8 +338,8 @@ def test_killed_run_leaves_no_server_from_the_wheel(project: Path, how: str) -> 
 
 
 STARTED: list[tuple[str, int, Callable[[Path], bool]]] = [
-    ("tests/sessions/test_faults.py", 2, lambda project: bool(services(project))),
-    ("tests/sessions/test_replica.py", 3, lambda _: True),
+    ("tests/conformance/test_faults.py", 2, lambda project: bool(services(project))),
+    ("tests/conformance/test_replica.py", 3, lambda _: True),
 ]
 
 

@@ -18,7 +18,7 @@ from tests.test_answers import title_and_description
 pytestmark = pytest.mark.full
 
 DESCRIPTION = 'Takes {{ orders }}, "quickly"'
-NEW_FILE = "tests/sessions/test_pool.py"
+NEW_FILE = "tests/conformance/test_pool.py"
 OLDER, NEWER = "pool_timeout: Seconds = 4\n", "pool_timeout: Seconds = 5\n"
 
 ROUTE = '''
@@ -134,7 +134,7 @@ def test_answer_that_is_changed_afterwards_takes_its_files_along(
         assert "analytics" not in (path.name + path.read_text()).lower(), path
     assert_owners_edits_are_there(changed)
     # The sessions of one database have had their tests in test_generated.py.
-    assert_suite_passes(project, changed, "--ignore=tests/sessions", "--ignore=tests/core")
+    assert_suite_passes(project, changed, "--ignore=tests/conformance", "--ignore=tests/core")
 
 
 def test_replayed_answers_bring_what_is_new_and_leave_the_owners_files(

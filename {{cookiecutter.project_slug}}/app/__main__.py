@@ -15,11 +15,11 @@ import uvicorn
 from sqlalchemy.exc import DBAPIError
 
 from app import DESCRIPTION
-from app.core.capacity import warn_of_too_few_connections
 from app.core.config import get_settings
-from app.core.errors import ConfigurationError
-from app.core.logging import logging_config
-from app.core.telemetry import switch as telemetry
+from app.core.database.capacity import warn_of_too_few_connections
+from app.core.db import ConfigurationError
+from app.core.process.logging import logging_config
+from app.core.telemetry import lifecycle as telemetry
 
 # Typer's own tracebacks would show local variables, and among them secrets.
 cli = typer.Typer(help=DESCRIPTION, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -55,7 +55,7 @@ def serve(
         workers=workers,
         root_path=root_path,
         reload=reload,
-        access_log=False,  # LogRequests writes one
+        access_log=False,  # RequestLoggingMiddleware writes one
         log_config=log_config,
         timeout_graceful_shutdown=settings.shutdown_timeout,
     )

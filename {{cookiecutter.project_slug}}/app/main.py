@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager, suppress
 from fastapi import FastAPI
 
 from app import DESCRIPTION, TITLE, __version__
-from app.core.bodies import LimitBody
 from app.core.config import get_settings
 from app.core.db import dispose_engines
-from app.core.disconnects import CancelOnDisconnect
-from app.core.garbage import leave_alone_what_is_loaded
-from app.core.logging import LogRequests
-from app.core.problems import add_problem_handlers
-from app.core.shutdown import delayed_stop
-from app.core.telemetry import switch as telemetry
+from app.core.process.garbage_collection import freeze_startup_objects
+from app.core.process.shutdown import graceful_shutdown
+from app.core.telemetry import lifecycle as telemetry
+from app.core.web.body_limit import BodyLimitMiddleware
+from app.core.web.disconnects import DisconnectMiddleware
+from app.core.web.problem_details import add_problem_handlers
+from app.core.web.request_logging import RequestLoggingMiddleware
 from app.routers.docs import router as docs  # {%- if cookiecutter.__analytics +%}
 from app.routers.events import router as events  # {%- endif +%}
 from app.routers.health import router as health  # {%- if cookiecutter.__analytics +%}
@@ -31,9 +31,9 @@ SECONDS_TO_CLOSE = 5
 async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     settings = get_settings()  # what is wrong with one stops the start, not the first request
     telemetry.start()
-    leave_alone_what_is_loaded()
+    freeze_startup_objects()
     try:
-        with delayed_stop(settings.shutdown_delay, app.state.health.stop):
+        with graceful_shutdown(settings.shutdown_delay, app.state.health.stop):
             yield
     finally:
         with suppress(TimeoutError):  # of servers that do not answer any more
@@ -54,9 +54,9 @@ def create_app() -> FastAPI:
         telemetry=telemetry.FASTAPI,
     )
     app.state.health = HealthService()
-    app.add_middleware(LimitBody, size=MAX_BODY_SIZE)
-    app.add_middleware(CancelOnDisconnect)
-    app.add_middleware(LogRequests)  # around the others: the last is the outermost
+    app.add_middleware(BodyLimitMiddleware, size=MAX_BODY_SIZE)
+    app.add_middleware(DisconnectMiddleware)
+    app.add_middleware(RequestLoggingMiddleware)  # around the others: the last is the outermost
     add_problem_handlers(app)
     app.include_router(health)
     app.include_router(users)

@@ -10,9 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_e
 from sqlalchemy.pool import NullPool
 
 from app.core.config import get_database
-from app.core.engines import make_migration_engine
-from app.core.registry import _databases
-from app.core.urls import resolve_async_url
+from app.core.database.engine import make_migration_engine
+from app.core.database.registry import _databases
+from app.core.database.url import resolve_async_url
 from tests.harness.connections import OWN
 from tests.support import until
 

@@ -10,7 +10,7 @@ from typer.main import get_command
 
 from app.__main__ import cli
 from app.core.config import DATABASES, Settings, get_settings, variable
-from app.core.telemetry.switch import TIME_TO_FLUSH
+from app.core.telemetry.lifecycle import TIME_TO_FLUSH
 from app.main import SECONDS_TO_CLOSE, create_app
 from app.services.health import SECONDS_TO_ANSWER
 

@@ -12,8 +12,7 @@ from fastapi.dependencies.models import Dependant
 from starlette.middleware.base import BaseHTTPMiddleware  # noqa: TID251
 
 from app import DESCRIPTION, TITLE, __version__, routers
-from app.core.db import get_engine
-from app.core.errors import ConfigurationError
+from app.core.db import ConfigurationError, get_engine
 from app.main import create_app
 from tests.inspection import connections, nobody_is_connected
 from tests.support import until

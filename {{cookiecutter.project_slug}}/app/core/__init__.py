@@ -1,1 +1,1 @@
-"""What every other room uses; this room imports none of them."""
+"""Infrastructure shared by all layers. Imports nothing else from `app`. Start reading in `db.py`."""

@@ -18,10 +18,25 @@ from typing import TypeVar, cast
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.core.config import DEFAULT_DATABASE, DatabaseSettings, get_database
-from app.core.registry import Database, TrackedSession, dispose_databases, find_database
-from app.core.urls import resolve_async_url
+from app.core.database.errors import (
+    ConfigurationError,
+    DatabaseNotFoundError,
+    TransactionFailedError,
+)
+from app.core.database.registry import Database, dispose_databases, find_database
+from app.core.database.session import TrackedSession
+from app.core.database.url import resolve_async_url
 
-__all__ = ["dispose_engines", "get_engine", "get_session", "resolve_async_url", "session_scope"]
+__all__ = [
+    "ConfigurationError",
+    "DatabaseNotFoundError",
+    "TransactionFailedError",
+    "dispose_engines",
+    "get_engine",
+    "get_session",
+    "resolve_async_url",
+    "session_scope",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +76,7 @@ def session_scope(
 
     `async with session_scope() as session:` is for use outside a request, and in what outlives it:
     a stream, a background task. Arguments and errors are those of `get_session`. For a database that
-    has no name, `database` is its settings, as `DatabaseSettings.at` makes them: keep them for the
+    has no name, `database` is its settings, as `DatabaseSettings.for_url` makes them: keep them for the
     next session, which then finds the engine at once.
     """
     return asynccontextmanager(_session)(_name(database), dev, read_only)
@@ -93,7 +108,7 @@ async def _session(
     session = _database(database, dev, read_only).sessions()
     try:
         yield session
-        if not _tracked(session).has_only_read():
+        if not _tracked(session).needs_no_commit():
             await session.commit()
     finally:
         await _roll_back_and_close(session)
@@ -106,7 +121,7 @@ async def _roll_back_and_close(session: AsyncSession) -> None:
     on a connection that is dead, or that some task still uses: then the connection is dropped, and
     the error does not replace the one that brought us here.
     """
-    if not session.in_transaction() or _tracked(session).has_only_read():
+    if not session.in_transaction() or _tracked(session).needs_no_commit():
         session.sync_session.close()  # there is nothing to wait for
         return
     try:

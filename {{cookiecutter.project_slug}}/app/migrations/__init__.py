@@ -20,8 +20,8 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError
 
 from app.core.config import DatabaseSettings, get_database, variable
-from app.core.engines import make_migration_engine
-from app.core.errors import ConfigurationError, DatabaseNotFoundError
+from app.core.database.engine import make_migration_engine
+from app.core.db import ConfigurationError, DatabaseNotFoundError
 from app.migrations.lock import lock
 
 Result = TypeVar("Result")

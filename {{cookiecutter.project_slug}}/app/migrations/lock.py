@@ -8,7 +8,7 @@ from contextlib import closing, contextmanager
 from alembic.util import CommandError
 from sqlalchemy import Connection, func, select
 
-from app.core import sqlite
+from app.core.database import sqlite
 
 KEY = 0x6D69677261746521  # "migrate!"; PostgreSQL keeps the locks of its databases apart
 SECONDS_BETWEEN_TRIES = 0.1

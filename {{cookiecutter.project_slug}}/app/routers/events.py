@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, status
 
-from app.core.streaming import Stream, stream
+from app.core.web.streaming import Stream, stream
 from app.dependencies import AnalyticsReadSessionDep, AnalyticsSessionDep
 from app.schemas.event import EventBatch, EventRead, EventsCreated
 from app.schemas.page import After, Limit, Page

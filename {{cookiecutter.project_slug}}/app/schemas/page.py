@@ -8,7 +8,7 @@ from fastapi import Query
 from pydantic import BaseModel, ConfigDict
 from sqlalchemy import Row
 
-from app.core.errors import InvalidCursorError
+from app.errors import InvalidCursorError
 
 Item = TypeVar("Item")
 

@@ -6,8 +6,9 @@ from importlib import import_module
 from time import monotonic
 
 from app.core.config import get_database, get_settings
-from app.core.errors import DatabaseNotFoundError, NotFoundError, NotReadyError
-from app.core.registry import find_probe
+from app.core.database.registry import find_probe
+from app.core.db import DatabaseNotFoundError
+from app.errors import NotFoundError, NotReadyError
 
 SECONDS_TO_ANSWER = 2.0
 SECONDS_OF_USE = 1.0  # of an answer, however many ask

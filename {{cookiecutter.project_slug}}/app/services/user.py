@@ -4,7 +4,7 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.errors import ConflictError, NotFoundError
+from app.errors import ConflictError, NotFoundError
 from app.repositories.user import UserRepository
 from app.schemas.page import Page
 from app.schemas.user import UserCreate, UserCursor, UserRead, UserUpdate

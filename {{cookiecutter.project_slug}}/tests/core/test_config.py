@@ -14,7 +14,7 @@ from app.core.config import (
     get_settings,
     variable,
 )
-from app.core.errors import ConfigurationError, DatabaseNotFoundError
+from app.core.db import ConfigurationError, DatabaseNotFoundError
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 SECRET = "p%40:/?#&ü"
@@ -282,7 +282,7 @@ def everywhere(environment: pytest.MonkeyPatch) -> DatabaseSettings:
 def test_other_database_has_the_same_settings_and_none_of_the_urls(
     everywhere: DatabaseSettings,
 ) -> None:
-    other = everywhere.at("postgres://other/d", name="other", pool_size=2)
+    other = everywhere.for_url("postgres://other/d", name="other", pool_size=2)
 
     assert other.urls() == {other.migration_url()} == {make_url("postgresql+asyncpg://other/d")}
     assert ("other", 2, 3) == (other.name, other.pool_size, other.lock_timeout)
@@ -293,7 +293,7 @@ def test_other_database_has_the_same_settings_and_none_of_the_urls(
 
 
 def test_other_database_may_have_urls_of_its_own(everywhere: DatabaseSettings) -> None:
-    other = everywhere.at("postgres://other/d", read_database_url="postgres://replica/d")
+    other = everywhere.for_url("postgres://other/d", read_database_url="postgres://replica/d")
 
     assert other.url(read_only=True).host == "replica"
     assert other.name == "primary"
@@ -303,7 +303,7 @@ def test_other_database_of_one_that_is_given_in_parts(environment: pytest.Monkey
     for field, value in {"HOST": "h", "USERNAME": "u", "PASSWORD": SECRET, "DBNAME": "d"}.items():
         environment.setenv(f"DATABASES__PRIMARY__{field}", value)
 
-    other = get_database().at(get_database().url().set(database="e"))
+    other = get_database().for_url(get_database().url().set(database="e"))
 
     assert other.url() == get_database().url().set(database="e")
     assert other.url().password == SECRET
@@ -324,7 +324,7 @@ def test_other_database_is_refused_in_one_sentence(
     url: str, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message) as error:
-        get_database().at(url, **changes)
+        get_database().for_url(url, **changes)
 
     assert "hidden" not in str(error.value)
     assert error.value.__suppress_context__

@@ -15,8 +15,8 @@ from sqlalchemy import Connection, func, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.database.registry import live_pools
 from app.core.db import dispose_engines, session_scope
-from app.core.registry import live_pools
 from app.models import User, base
 from tests.docs.conftest import Load
 from tests.harness.backends import Backend

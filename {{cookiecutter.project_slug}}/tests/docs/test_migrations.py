@@ -22,8 +22,8 @@ from httpx2 import AsyncClient
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app import migrations
-from app.core import sqlite
 from app.core.config import variable
+from app.core.database import sqlite
 from app.core.db import get_engine, session_scope
 from app.models import METADATA
 from app.models.base import utc_now

@@ -19,7 +19,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 from app.core.config import variable
 from app.core.db import dispose_engines, get_engine, session_scope
-from app.core.errors import problem_of
+from app.core.web.problem_details import problem_of
 from app.dependencies import SessionDep
 from app.models import User, base
 from app.schemas.user import UserCreate

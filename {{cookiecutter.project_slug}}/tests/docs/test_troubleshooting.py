@@ -43,8 +43,8 @@ from sqlalchemy.orm.exc import DetachedInstanceError, StaleDataError
 
 from app import migrations
 from app.core.config import get_database, variable
-from app.core.db import dispose_engines, get_engine, session_scope
-from app.core.errors import TransactionFailedError, problem_of
+from app.core.db import TransactionFailedError, dispose_engines, get_engine, session_scope
+from app.core.web.problem_details import problem_of
 from app.dependencies import SessionDep
 from app.models import User, base
 from tests.docs.conftest import Load
@@ -676,7 +676,7 @@ async def test_two_who_write_to_a_file(
     databases: None, environment: pytest.MonkeyPatch, messages: list[str]
 ) -> None:
     [message] = messages
-    environment.setattr("app.core.sqlite.BUSY_TIMEOUT", 0.1)
+    environment.setattr("app.core.database.sqlite.BUSY_TIMEOUT", 0.1)
 
     with pytest.raises(OperationalError, match=message):  # after the timeout
         async with session_scope() as one, session_scope() as other:

@@ -10,8 +10,7 @@ from sqlalchemy import event, func, select, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.db import dispose_engines, get_engine, session_scope
-from app.core.errors import TransactionFailedError
+from app.core.db import TransactionFailedError, dispose_engines, get_engine, session_scope
 from app.models import Event, User, base
 from tests.docs.conftest import Load
 from tests.inspection import fetch

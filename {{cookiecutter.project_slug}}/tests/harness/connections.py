@@ -6,8 +6,8 @@ from typing import Any
 import asyncpg
 from sqlalchemy import URL
 
-from app.core.libpq import give_types
-from app.core.urls import resolve_async_url
+from app.core.database.libpq import give_types
+from app.core.database.url import resolve_async_url
 
 OWN = "tests"  # the application_name of such a connection
 TIMEOUT = 10.0  # seconds to connect in

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 import asyncpg
 from sqlalchemy import URL, make_url
 
-from app.core.urls import refuse_unusable_driver, resolve_async_url
+from app.core.database.url import refuse_unusable_driver, resolve_async_url
 from tests.harness.connections import connect, quoted
 from tests.harness.server import FailedError, Server, first_line
 

@@ -141,7 +141,7 @@ def test_database_of_a_newer_release_lacks_nothing(empty: None) -> None:
 
 
 def test_database_without_a_name_gets_the_revisions_of_one(empty: None, backend: Backend) -> None:
-    settings = config.get_database().at(backend.new(), name="tenant")
+    settings = config.get_database().for_url(backend.new(), name="tenant")
 
     assert migrations.upgrade("primary", settings) == migrations.shipped("primary")
     assert migrations.upgrade("primary", settings) == []
@@ -149,7 +149,7 @@ def test_database_without_a_name_gets_the_revisions_of_one(empty: None, backend:
 
 
 def test_database_without_a_name_that_is_behind_pgbouncer_needs_a_direct_url() -> None:
-    settings = config.get_database().at("postgresql://h/d", name="tenant", pgbouncer=True)
+    settings = config.get_database().for_url("postgresql://h/d", name="tenant", pgbouncer=True)
 
     with pytest.raises(CommandError, match="set DATABASES__TENANT__MIGRATION_DATABASE_URL"):
         migrations.upgrade("primary", settings)

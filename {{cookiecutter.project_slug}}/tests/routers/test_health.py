@@ -8,8 +8,8 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import text
 
-from app.core import registry
 from app.core.config import DATABASES, variable
+from app.core.database import registry
 from app.core.db import session_scope
 from tests.harness.proxy import Proxy
 from tests.inspection import connections

@@ -1,7 +1,7 @@
 import pytest
 
 from app.core.db import session_scope
-from app.core.errors import ConflictError, InvalidCursorError, NotFoundError
+from app.errors import ConflictError, InvalidCursorError, NotFoundError
 from app.schemas.user import UserCreate, UserUpdate
 from app.services.user import UserService
 

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from app import NAME, __version__
 
-# None of them waits for the collector when the process exits: `switch.flush` does, for a while.
+# None of them waits for the collector when the process exits: `lifecycle.flush` does, for a while.
 
 
 def export_traces() -> TracerProvider:

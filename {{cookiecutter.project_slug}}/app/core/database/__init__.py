@@ -1,0 +1,4 @@
+"""Implementation of `core/db.py`: settings, engines, pools and sessions. Start reading in `session.py`.
+
+Imports no web framework.
+"""

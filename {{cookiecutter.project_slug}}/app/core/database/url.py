@@ -1,0 +1,63 @@
+"""Database URLs: from what people write to what an async engine takes."""
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from app.core.database.libpq import asyncpg_query
+
+ASYNC_DRIVERS = {
+    "postgres": "postgresql+asyncpg",
+    "postgresql": "postgresql+asyncpg",
+    "sqlite": "sqlite+aiosqlite",
+}
+PORTS = range(1, 65536)
+
+
+def resolve_async_url(url: str | URL) -> URL:
+    """Return the URL with an async driver, and with parameters that this driver knows.
+
+    `postgres://` and `postgresql://` get asyncpg, `sqlite://` gets aiosqlite; a driver that is
+    named is used as it is. libpq's parameters (`sslmode`, `connect_timeout`, ...) become asyncpg's.
+
+    Raises:
+        ValueError: not a URL, a database that is not supported, a parameter that asyncpg cannot
+            honour. The message never contains the URL's password.
+    """
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError):
+        # The error may quote a part of the URL, and that part may be the password.
+        raise ValueError(
+            "not a database URL: write postgresql://user:password@host:5432/name or "
+            "sqlite:///path/to/file.db, with special characters percent-encoded"
+        ) from None
+    if "+" not in parsed.drivername:
+        if parsed.drivername not in ASYNC_DRIVERS:
+            raise ValueError(
+                f"the database {parsed.drivername!r} is not supported: write postgresql://... "
+                "or sqlite:///..., or name an async driver, as in mysql+asyncmy://..."
+            )
+        parsed = parsed.set(drivername=ASYNC_DRIVERS[parsed.drivername])
+    if parsed.get_backend_name() == "sqlite" and parsed.host:
+        raise ValueError("a SQLite URL has three slashes: write sqlite:///path/to/file.db")
+    if parsed.port is not None and parsed.port not in PORTS:
+        raise ValueError(f"{parsed.port} is no port: write one from 1 to 65535")
+    if parsed.drivername == "postgresql+asyncpg":
+        parsed = parsed.set(query=asyncpg_query(parsed.query))
+    return parsed
+
+
+def refuse_unusable_driver(url: URL) -> None:
+    """Raise `ValueError` where the driver of a resolved URL is not async or not installed."""
+    try:
+        dialect = url.get_dialect().get_async_dialect_cls(url)
+        dialect.import_dbapi()
+    except (NoSuchModuleError, ImportError):
+        raise ValueError(
+            f"the driver of {url.drivername!r} is not installed: write postgresql://... or "
+            "sqlite:///..., or install it"
+        ) from None
+    if not dialect.is_async:
+        raise ValueError(
+            f"the driver of {url.drivername!r} is not async: write {url.get_backend_name()}://..."
+        )

@@ -1,0 +1,1 @@
+"""Logging, graceful shutdown and garbage collection of the process."""

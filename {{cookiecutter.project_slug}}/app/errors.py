@@ -1,0 +1,36 @@
+"""Domain errors: each has the status and the title of its response."""
+
+from typing import Any
+
+from app.core.web.problem_details import RETRY_AFTER, Problem, ServiceError
+
+__all__ = ["ConflictError", "InvalidCursorError", "NotFoundError", "NotReadyError", "ServiceError"]
+
+
+class NotFoundError(ServiceError):
+    status = 404
+    title = "Not found"
+
+
+class ConflictError(ServiceError):
+    status = 409
+    title = "Conflict"
+
+
+class InvalidCursorError(ServiceError):
+    status = 422
+    title = "Invalid cursor"
+
+
+class NotReadyError(ServiceError):
+    """The service should get no work now; `databases` has the state of each that was asked."""
+
+    status = 503
+    title = "Service unavailable"
+
+    def __init__(self, detail: str, **members: Any) -> None:
+        super().__init__(detail)
+        self.members = members
+
+    def problem(self) -> Problem:
+        return Problem(self.status, self.title, str(self), RETRY_AFTER, self.members)

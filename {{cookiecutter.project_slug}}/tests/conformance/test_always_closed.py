@@ -1,0 +1,378 @@
+"""Every connection goes back to the pool, or is closed."""
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from time import monotonic
+from typing import Annotated
+
+import pytest
+from fastapi import BackgroundTasks, Depends, FastAPI, Request, Response, WebSocket
+from fastapi.responses import StreamingResponse
+from httpx2 import AsyncClient
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+from websockets.asyncio.client import connect
+
+from app.core.db import dispose_engines, session_scope
+from app.core.web.disconnects import SECONDS_BEFORE_WATCHING
+from app.dependencies import SessionDep
+from tests.inspection import checked_out, fetch, kill, pid, stored_users, until_active
+from tests.support import configure, leaving, new_user, serve, serves, until
+
+# Clients that leave
+
+
+async def is_not_in_a_transaction(number: int) -> bool:
+    return not await fetch(
+        f"SELECT 1 FROM pg_stat_activity WHERE pid = {number} AND xact_start IS NOT NULL"
+    )
+
+
+async def long_enough_to_be_noticed() -> None:
+    """Wait until a client that has left would have been noticed; nothing tells that it was not."""
+    await asyncio.sleep(3 * SECONDS_BEFORE_WATCHING)
+
+
+@pytest.mark.postgresql
+async def test_client_that_leaves_in_the_middle_of_a_statement_ends_its_transaction(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    pids: list[int] = []
+
+    @app.post("/slow")
+    async def slow(session: SessionDep) -> None:
+        session.add(new_user())
+        pids.append(await pid(session))
+        await session.execute(text("SELECT pg_sleep(60)"))
+
+    async with leaving(server, "POST", "/slow"):
+        await until(lambda: bool(pids))
+        await until_active(pids[0])
+    async with asyncio.timeout(1):
+        await until(lambda: is_not_in_a_transaction(pids[0]))
+
+    await until(lambda: not checked_out())
+    assert await stored_users() == 0
+
+
+async def test_client_that_leaves_rolls_back_and_keeps_no_lock(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    written = asyncio.Event()
+
+    @app.post("/slow")
+    async def slow(session: SessionDep) -> None:
+        session.add(new_user())
+        await session.flush()
+        written.set()
+        while True:
+            await session.execute(text("SELECT 1"))
+
+    async with leaving(server, "POST", "/slow"):
+        await written.wait()
+    await until(lambda: not checked_out())
+
+    assert await stored_users() == 0
+    async with session_scope() as session:
+        session.add(new_user())
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+@pytest.mark.parametrize("length", [0, 1, 100_000])
+async def test_client_that_leaves_after_it_has_sent_a_body_is_noticed(
+    app: FastAPI, server: AsyncClient, length: int, is_read: bool
+) -> None:
+    begun = asyncio.Event()
+    cancelled = asyncio.Event()
+
+    @app.post("/slow")
+    async def slow(request: Request) -> None:
+        assert not is_read or len(await request.body()) == length
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    sending = asyncio.create_task(server.post("/slow", content=b"x" * length))
+    await begun.wait()
+    sending.cancel()
+
+    async with asyncio.timeout(10):
+        await cancelled.wait()
+
+
+async def test_client_that_leaves_while_it_waits_for_a_connection_waits_no_longer(
+    app: FastAPI, single: None, server: AsyncClient, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, pool_timeout=60)
+    waits = asyncio.Event()
+    ended = asyncio.Event()
+
+    @app.get("/wait")
+    async def wait(session: SessionDep) -> None:
+        waits.set()
+        try:
+            await session.execute(text("SELECT 1"))
+        finally:
+            ended.set()
+
+    async with session_scope() as session:
+        await session.execute(text("SELECT 1"))
+        async with leaving(server, "GET", "/wait"):
+            await waits.wait()
+        async with asyncio.timeout(10):
+            await ended.wait()
+
+    assert await serves(server)
+
+
+async def test_client_that_leaves_does_not_take_away_what_a_thread_still_uses(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    seen: list[str] = []
+    goes_on = threading.Event()
+
+    def resource() -> Generator[None, None, None]:
+        yield
+        seen.append("closed")
+
+    @app.get("/thread")
+    def work(session: SessionDep, resource: Annotated[None, Depends(resource)]) -> None:
+        seen.append("begun")
+        goes_on.wait(10)
+        seen.append("done")
+
+    async with leaving(server, "GET", "/thread"):
+        await until(lambda: seen == ["begun"])
+    await long_enough_to_be_noticed()
+    goes_on.set()
+    await until(lambda: "closed" in seen)
+
+    assert seen == ["begun", "done", "closed"]
+
+
+async def test_client_that_leaves_is_no_error(
+    app: FastAPI, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor for a middleware around the one that notices it."""
+    begun = asyncio.Event()
+    answers: list[int] = []
+
+    @app.middleware("http")
+    async def around(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        answer = await call_next(request)
+        answers.append(answer.status_code)
+        return answer
+
+    @app.get("/slow")
+    async def slow(session: SessionDep) -> None:
+        await session.execute(text("SELECT 1"))
+        begun.set()
+        await asyncio.Event().wait()
+
+    async with serve(app) as server:
+        async with leaving(server, "GET", "/slow"):
+            await begun.wait()
+        await until(lambda: bool(answers))
+
+    assert answers == [499]
+    assert "Error" not in caplog.text
+
+
+async def test_client_that_leaves_before_a_background_task_has_ended_does_not_stop_it(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    has_left = asyncio.Event()
+
+    async def write() -> None:
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            await has_left.wait()
+
+    @app.get("/later")
+    async def later(tasks: BackgroundTasks) -> None:
+        tasks.add_task(write)
+
+    async def is_stored() -> bool:
+        return await stored_users() == 1
+
+    async with leaving(server, "GET", "/later") as answer:
+        await answer.readuntil(b"null")
+    await long_enough_to_be_noticed()
+    has_left.set()
+
+    await until(is_stored)
+
+
+async def test_stream_that_is_abandoned_half_way_rolls_back(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    async def lines() -> AsyncGenerator[str, None]:
+        async with session_scope() as session:
+            session.add(new_user())
+            while True:
+                yield f"{await session.scalar(text('SELECT 1'))}\n"
+
+    @app.get("/lines")
+    async def stream() -> StreamingResponse:
+        return StreamingResponse(lines())
+
+    tasks = len(asyncio.all_tasks())
+    for _ in range(10):
+        async with leaving(server, "GET", "/lines") as answer:
+            await answer.readuntil(b"1\n")
+    await until(lambda: not checked_out())
+
+    await until(lambda: len(asyncio.all_tasks()) == tasks)
+    assert await stored_users() == 0
+
+
+async def test_task_that_is_cancelled_while_it_connects_leaks_no_connection(
+    databases: None,
+) -> None:
+    async def connect_and_write() -> None:
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            await asyncio.Event().wait()
+
+    for wait in range(60):  # tenths of a millisecond
+        await dispose_engines()
+        task = asyncio.create_task(connect_and_write())
+        end = monotonic() + wait / 10_000
+        while monotonic() < end:  # noqa: ASYNC110, a timer is not as fine as that
+            await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+        assert not checked_out()
+    assert await stored_users() == 0
+
+
+# WebSockets
+
+
+@pytest.mark.parametrize(("ends", "rows"), [("well", 1), ("by leaving", 0)])
+async def test_websocket_commits_when_it_ends_well_and_rolls_back_when_its_client_leaves(
+    app: FastAPI, server: AsyncClient, ends: str, rows: int
+) -> None:
+    @app.websocket("/ws")
+    async def socket(websocket: WebSocket, session: SessionDep) -> None:
+        await websocket.accept()
+        session.add(new_user())
+        await session.flush()
+        await websocket.send_text("written")
+        await websocket.receive_text()
+
+    url = str(server.base_url.copy_with(scheme="ws", path="/ws"))
+    async with connect(url) as websocket:
+        assert await websocket.recv() == "written"
+        if ends == "well":
+            await websocket.send("end")
+            await websocket.wait_closed()
+    await until(lambda: not checked_out())
+
+    assert rows == await stored_users()
+
+
+# Tasks that use a session which ends
+
+
+async def fail() -> None:
+    raise LookupError
+
+
+async def test_session_that_a_task_still_uses_gives_its_connection_back(databases: None) -> None:
+    with pytest.raises(LookupError):
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            await asyncio.gather(session.execute(text("SELECT 1")), fail())
+
+    assert await stored_users() == 0
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_session_that_a_task_is_opening_leaks_no_connection(
+    databases: None, steps: int
+) -> None:
+    async def write(session: AsyncSession) -> None:
+        session.add(new_user())
+        await session.flush()
+
+    with pytest.raises(LookupError):
+        async with session_scope() as session:
+            task = asyncio.create_task(write(session))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            raise LookupError
+    await asyncio.wait([task])
+
+    assert task.exception()
+    assert not checked_out()
+    assert await stored_users() == 0
+
+
+async def test_task_that_goes_on_with_a_session_that_has_ended_gets_no_connection(
+    databases: None,
+) -> None:
+    started = asyncio.Event()
+    errors: list[Exception] = []
+
+    async def go_on(session: AsyncSession) -> None:
+        started.set()
+        for _ in range(3):
+            try:
+                await session.execute(text("SELECT 1"))
+                await session.rollback()
+            except Exception as error:
+                errors.append(error)
+
+    with pytest.raises(LookupError):
+        async with session_scope() as session:
+            task = asyncio.create_task(go_on(session))
+            await started.wait()
+            raise LookupError
+    await task
+
+    assert errors
+    assert not checked_out()
+
+
+@pytest.mark.postgresql
+async def test_connection_that_a_task_uses_when_a_block_ends_well_is_dropped(single: None) -> None:
+    with pytest.raises(DBAPIError):
+        async with session_scope() as session:
+            number = await pid(session)
+            task = asyncio.create_task(session.execute(text("SELECT pg_sleep(60)")))
+            await until_active(number)
+
+    await assert_next_session_works(number)
+    await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.postgresql
+async def test_connection_that_a_task_uses_when_a_block_fails_is_dropped(single: None) -> None:
+    with pytest.raises(LookupError):
+        async with session_scope() as session:
+            session.add(new_user())
+            number = await pid(session)
+            await asyncio.gather(session.execute(text("SELECT pg_sleep(60)")), fail())
+
+    await assert_next_session_works(number)
+
+
+async def assert_next_session_works(last: int) -> None:
+    """Use a session, and end what the server still does for the last one."""
+    async with session_scope() as session:
+        session.add(new_user())
+        assert await pid(session) != last
+    assert await stored_users() == 1
+    await kill(last)

@@ -1,0 +1,104 @@
+"""Nothing is read or opened before the first session, and what is wrong is an error of that."""
+
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from app.core.config import get_settings
+from app.core.db import ConfigurationError, DatabaseNotFoundError, get_session, session_scope
+from tests.inspection import checked_out
+
+
+def test_import_and_aliases_open_nothing_and_read_no_environment(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "opened = []\n"
+        "events = 'socket.connect', 'socket.getaddrinfo', 'sqlite3.connect'\n"
+        "sys.addaudithook(lambda event, _: event in events and opened.append(event))\n"
+        "import app.main, app.dependencies\n"
+        "from app.core.config import get_settings\n"
+        "from app.core.db import get_session\n"
+        "from app.core.database.registry import _databases\n"
+        "get_session('nowhere', dev=True, read_only=True)\n"
+        "app.main.create_app().openapi()\n"
+        "assert not opened, opened\n"
+        "assert not _databases\n"
+        "assert not get_settings.cache_info().currsize\n"
+    )
+    # No such environment exists: whoever reads it fails.
+    environment = {"ENVIRONMENT": "nowhere", "PYTHONPATH": str(Path(__file__).parents[2])}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+
+    assert not list(tmp_path.iterdir())
+
+
+async def test_session_connects_when_it_is_first_used(databases: None) -> None:
+    async with session_scope() as session:
+        assert not checked_out()
+        await session.execute(text("SELECT 1"))
+
+        assert checked_out()
+
+
+async def test_environment_counts_until_the_first_session_and_again_when_it_is_cleared(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    dependency = get_session()
+
+    async def database() -> str | None:
+        """Return the file that a new session uses."""
+        async with asynccontextmanager(dependency)() as session:
+            bind = session.get_bind()
+            assert isinstance(bind, Engine)
+            return bind.url.database
+
+    environment.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/one.db")
+    assert await database() == f"{tmp_path}/one.db"
+    environment.setenv("DATABASE_URL", f"sqlite:///{tmp_path}/two.db")
+    assert await database() == f"{tmp_path}/one.db"
+    get_settings.cache_clear()
+    assert await database() == f"{tmp_path}/two.db"
+
+
+async def test_dev_url_is_another_engine(
+    databases: None, new_database: str, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("DEV_DATABASE_URL", new_database)
+    get_settings.cache_clear()
+
+    async with session_scope(dev=True) as session:
+        await session.execute(text("CREATE TABLE only_in_dev (id INTEGER)"))
+    with pytest.raises(DBAPIError, match="only_in_dev"):
+        async with session_scope() as session:
+            await session.execute(text("SELECT * FROM only_in_dev"))
+
+
+async def test_dev_url_that_is_not_set_is_an_error_of_the_first_session(databases: None) -> None:
+    dependency = get_session(dev=True)
+
+    with pytest.raises(ConfigurationError, match="DEV_DATABASE_URL is not set"):
+        await anext(dependency())
+
+
+async def test_unknown_database_is_an_error_of_the_first_session(databases: None) -> None:
+    dependency = get_session("nope")
+
+    with pytest.raises(DatabaseNotFoundError, match=r"no database 'nope'; there are: .*primary"):
+        await anext(dependency())
+
+
+async def test_database_that_is_not_supported_is_an_error_of_the_first_session(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.setenv("DATABASE_URL", "mysql://u:hidden@h/d")
+    dependency = get_session()
+
+    with pytest.raises(ValueError, match="'mysql' is not supported: write postgresql:") as error:
+        await anext(dependency())
+
+    assert "hidden" not in str(error.value)

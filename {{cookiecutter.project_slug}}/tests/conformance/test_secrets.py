@@ -1,0 +1,154 @@
+"""The password of a database is in no repr, log, error, traceback or answer, nor is what was written."""
+
+import logging
+import os
+import traceback
+from urllib.parse import quote, unquote
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient
+from sqlalchemy import make_url, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from app.core.config import get_database, get_settings, variable
+from app.core.database import registry
+from app.core.db import get_engine, get_session, session_scope
+from app.dependencies import SessionDep
+from app.models import User
+from tests.support import new_user, set_databases
+
+SECRET = "hush/p@ss:w%rd"
+SPELLED = quote(SECRET, safe="")
+
+FAILING = [
+    f"postgresql://u:{SPELLED}@127.0.0.1:1/d",  # nobody listens
+    f"postgresql://u:{SPELLED}@nowhere.invalid/d",  # cannot be resolved
+    f"postgresql://u:{SPELLED}@h/d?sslmode=bogus",
+    f"postgresql://u:{SPELLED}@h/d?password={SPELLED}",
+    f"postgresql://u:{SPELLED}@h/d?nonsense={SPELLED}",
+    f"postgresql://u:{SECRET}@h/d",  # somebody forgot to encode it
+    f"mysql://u:{SPELLED}@h/d",
+    f"postgresql+nothing://u:{SPELLED}@h/d",
+    f"postgresql://u:{SPELLED}@h:port/d",
+    SPELLED,
+]
+
+
+def shows_secret(*said: object) -> bool:
+    shown = " ".join(f"{what} {what!r}" for what in said)
+    return any(
+        part in shown or part in unquote(shown) for part in (SECRET, SPELLED, "hush", "w%rd")
+    )
+
+
+def as_logged(error: BaseException) -> str:
+    return "".join(traceback.format_exception(error))
+
+
+@pytest.mark.parametrize(("dev", "read_only"), [(False, False), (True, False), (False, True)])
+async def test_secret_is_in_no_repr(
+    environment: pytest.MonkeyPatch, dev: bool, read_only: bool
+) -> None:
+    for name in ("DATABASE_URL", "DEV_DATABASE_URL", "READ_DATABASE_URL"):
+        environment.setenv(f"DATABASES__PRIMARY__{name}", f"postgresql://u:{SPELLED}@h/d")
+    engine = get_engine(dev=dev, read_only=read_only)
+    async with session_scope(dev=dev, read_only=read_only) as session:
+        session.add(new_user())
+        await session.rollback()
+
+        assert engine.url.password == SECRET
+        assert not shows_secret(
+            get_settings(),
+            get_database(),
+            engine,
+            engine.url,
+            engine.pool,
+            session,
+            session.info,
+            session.get_bind(),
+            get_session(dev=dev, read_only=read_only),
+            *map(vars, registry._databases.values()),
+        )
+
+
+@pytest.mark.parametrize("url", FAILING)
+async def test_secret_of_a_url_that_fails_is_in_no_error_log_or_answer(
+    client: AsyncClient,
+    environment: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    url: str,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    set_databases(environment, {"primary": url})
+
+    with pytest.raises(Exception) as error:  # noqa: PT011, whichever it is
+        async with session_scope() as session:
+            await session.execute(text("SELECT 1"))
+    answers = [await client.get("/users"), await client.get("/openapi.json")]
+
+    assert answers[0].status_code in {500, 503}
+    assert not shows_secret(error.value, as_logged(error.value), caplog.text, *capfd.readouterr())
+    assert not shows_secret(*(f"{answer.headers} {answer.text}" for answer in answers))
+
+
+@pytest.mark.postgresql
+async def test_secret_that_the_server_refuses_is_in_no_error_log_or_answer(
+    client: AsyncClient, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    url = make_url(os.environ[variable("primary")]).set(username="nobody", password=SECRET)
+    set_databases(environment, {"primary": url.render_as_string(hide_password=False)})
+
+    with pytest.raises(Exception) as error:  # noqa: PT011, whichever it is
+        async with session_scope() as session:
+            await session.execute(text("SELECT 1"))
+    answer = await client.get("/users")
+
+    assert answer.status_code == 503
+    assert not shows_secret(error.value, as_logged(error.value), caplog.text, answer.text)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize(
+    "statement", ["SELECT CAST(:x AS integer)", "SELECT CAST(:x || '' AS integer)"]
+)
+async def test_value_that_is_not_accepted_is_in_no_error_log_or_answer(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture, statement: str
+) -> None:
+    """It is asyncpg that refuses the one, and the server the other."""
+    errors: list[DBAPIError] = []
+
+    @app.get("/cast")
+    async def cast(session: SessionDep) -> None:
+        try:
+            await session.execute(text(statement), {"x": "hush\nhush"})
+        except DBAPIError as error:
+            errors.append(error)
+            raise
+
+    answer = await client.get("/cast")
+
+    assert answer.status_code == 422
+    assert not shows_secret(errors[0], as_logged(errors[0]), caplog.text, answer.text)
+
+
+async def test_what_is_written_is_in_no_error_and_no_answer(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    errors: list[IntegrityError] = []
+
+    @app.post("/twins")
+    async def twins(session: SessionDep) -> None:
+        session.add_all([User(name="Ada", email="hush@example.com") for _ in range(2)])
+        try:
+            await session.flush()
+        except IntegrityError as error:
+            errors.append(error)
+            raise
+
+    answer = await client.post("/twins")
+
+    assert answer.status_code == 409
+    assert not shows_secret(errors[0], as_logged(errors[0]), answer.text)

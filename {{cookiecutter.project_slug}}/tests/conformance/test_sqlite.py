@@ -1,0 +1,30 @@
+"""SQLite behaves: what core/database/sqlite.py adds to a connection."""
+
+import pytest
+from sqlalchemy import text
+
+from app.core.db import get_engine, session_scope
+
+pytestmark = pytest.mark.sqlite
+
+
+PRAGMAS = {"foreign_keys": 1, "journal_mode": "wal", "busy_timeout": 5000, "query_only": 0}
+
+
+@pytest.mark.parametrize(("pragma", "expected"), PRAGMAS.items())
+async def test_connection_behaves(databases: None, pragma: str, expected: object) -> None:
+    async with session_scope() as session:
+        assert expected == await session.scalar(text(f"PRAGMA {pragma}"))
+
+
+async def test_statement_that_wants_no_transaction_gets_none(databases: None) -> None:
+    engine = get_engine()
+    async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        await connection.execute(text("VACUUM"))
+        await connection.execute(text("CREATE TABLE notes (id INTEGER)"))
+
+    async with session_scope() as session:  # on the same connection, with a transaction again
+        await session.execute(text("INSERT INTO notes VALUES (1)"))
+        await session.rollback()
+
+        assert await session.scalar(text("SELECT count(*) FROM notes")) == 0

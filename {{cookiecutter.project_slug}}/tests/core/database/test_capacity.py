@@ -1,0 +1,87 @@
+"""A server that has too few connections is told of before it has none left."""
+
+import os
+from pathlib import Path
+
+import pytest
+from sqlalchemy import make_url
+
+from app.core.config import get_settings, variable
+from app.core.database.capacity import warn_of_too_few_connections
+from tests.inspection import fetch
+from tests.processes import serving
+from tests.support import configure, set_databases
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.postgresql
+
+
+@pytest.fixture
+async def limit(databases: None) -> int:
+    settings = [int((await fetch(f"SHOW {name}"))[0][0]) for name in NAMES]
+    return settings[0] - settings[1]
+
+
+NAMES = ("max_connections", "superuser_reserved_connections")
+
+
+def of_the_others() -> int:
+    """Return what one worker may open to databases other than the primary one, on the same server."""
+    databases = get_settings().databases
+    return sum(2 * databases[name].pool_size + 1 for name in {*databases} - {"primary"})
+
+
+async def warnings(caplog: pytest.LogCaptureFixture, workers: int) -> list[str]:
+    caplog.clear()
+    await warn_of_too_few_connections(get_settings().databases, workers)
+    return [r.getMessage() for r in caplog.records if r.name == "app.core.database.capacity"]
+
+
+async def test_pools_of_all_workers_and_databases_of_a_server_are_counted(
+    limit: int, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = of_the_others()
+    enough = (limit // 2 - 1 - others) // 2 - 2
+    configure(environment, pool_size=enough, max_overflow=2)
+    assert not await warnings(caplog, workers=2)
+
+    configure(environment, pool_size=enough + 2, max_overflow=2)
+    [warning] = await warnings(caplog, workers=2)
+
+    wanted = 2 * (2 * (enough + 4) + 1 + others)
+    assert warning.startswith(f"2 worker(s) may open {wanted} connections to the server of ")
+    assert "primary" in warning
+    assert f", which has {limit} for all of its clients: " in warning
+
+
+async def test_what_goes_through_a_pooler_or_to_a_replica_elsewhere_is_not_counted(
+    limit: int, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    enough = limit - 1 - of_the_others()
+    configure(environment, pool_size=enough)
+    assert await warnings(caplog, workers=1)
+
+    configure(environment, pool_size=enough, read_database_url="postgresql://elsewhere/d")
+    assert not await warnings(caplog, workers=1)
+    configure(environment, pool_size=limit, pgbouncer=True)
+    assert not [w for w in await warnings(caplog, workers=1) if "primary" in w]
+
+
+async def test_server_that_cannot_be_reached_is_no_reason_not_to_start(
+    environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_databases(environment, {"primary": "postgresql://u:hidden@127.0.0.1:1/d"})
+
+    assert not await warnings(caplog, workers=1000)
+
+
+def test_serve_warns(migrated: None, environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    url = make_url(os.environ[variable("primary")])
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), "DATABASES__PRIMARY__POOL_SIZE": "5000"}
+
+    with serving(variables=variables, folder=tmp_path) as served:
+        log = served.log.read_text()
+
+    assert "1 worker(s) may open 100" in log
+    assert not url.password or url.password not in log
