@@ -8,7 +8,7 @@ from fastapi import FastAPI
 
 from app import DESCRIPTION, TITLE, __version__
 from app.core.config import get_settings
-from app.core.db import dispose_engines
+from app.core.db import check_database_names, dispose_engines
 from app.core.process.garbage_collection import freeze_startup_objects
 from app.core.process.shutdown import graceful_shutdown
 from app.core.telemetry import lifecycle as telemetry
@@ -30,6 +30,7 @@ SECONDS_TO_CLOSE = 5
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     settings = get_settings()  # what is wrong with one stops the start, not the first request
+    check_database_names()
     telemetry.start()
     freeze_startup_objects()
     try:

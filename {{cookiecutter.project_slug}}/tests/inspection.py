@@ -11,7 +11,7 @@ from sqlalchemy.pool import NullPool
 
 from app.core.config import get_database
 from app.core.database.engine import make_migration_engine
-from app.core.database.registry import _databases
+from app.core.database.registry import live_pools
 from app.core.database.url import resolve_async_url
 from tests.harness.connections import OWN
 from tests.support import until
@@ -22,14 +22,7 @@ def checked_out() -> list[str]:
 
     A list, as engines of one URL may be several: for read-only sessions, or of another event loop.
     """
-    engines = [
-        database.engine for of_loop in _databases.values() for database in of_loop.by_url.values()
-    ]
-    return [
-        f"{engine.url}: {engine.pool.status()}"
-        for engine in engines
-        if engine.pool.checkedout()  # type: ignore[attr-defined]
-    ]
+    return [f"{name}: {pool.status()}" for name, _, pool in live_pools() if pool.checkedout()]
 
 
 def sqlite_connections() -> int:

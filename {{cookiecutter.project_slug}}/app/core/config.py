@@ -1,6 +1,6 @@
-"""The settings: the only reader of the environment. Each variable is explained in .env.example.
+"""The settings, and the only code that reads environment variables. `.env.example` explains each.
 
-OpenTelemetry's own are read by its SDK, and checked in telemetry/settings.py.
+OpenTelemetry's own variables are read by its SDK and checked in `telemetry/settings.py`.
 """
 
 from functools import lru_cache
@@ -19,7 +19,7 @@ __all__ = [
     "Settings",
     "get_database",
     "get_settings",
-    "read",
+    "read_settings",
     "variable",
 ]
 
@@ -36,7 +36,7 @@ AnySettings = TypeVar("AnySettings", bound=BaseSettings)
 
 
 class Settings(BaseSettings):
-    """What the service reads from the environment and from `.env`, in this order."""
+    """The settings of the service. Environment variables take precedence over `.env`."""
 
     model_config = SettingsConfigDict(
         env_file=".env",
@@ -78,12 +78,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _complete(self) -> "Settings":
-        """Let every database have a URL."""
+        """Give every database a URL and its name."""
         for name in {**dict.fromkeys(DATABASES), **self.databases}:
             settings = self.databases.get(name, DatabaseSettings())
             defaults: dict[str, SecretStr | None] = {}
             if name == DEFAULT_DATABASE:
-                self._refuse_two_spellings(settings)
+                self._refuse_conflict(settings)
                 defaults["dev_database_url"] = self.dev_database_url or settings.dev_database_url
             if not settings.is_configured:
                 defaults["database_url"] = self._default_url(name)
@@ -91,8 +91,8 @@ class Settings(BaseSettings):
             self.databases[name]._name = name
         return self
 
-    def _refuse_two_spellings(self, settings: DatabaseSettings) -> None:
-        """Refuse to guess which is meant, where both are set and say different things."""
+    def _refuse_conflict(self, settings: DatabaseSettings) -> None:
+        """Refuse two different values for one setting."""
         urls = {self.database_url, settings.database_url} - {None}
         if len(urls) > 1 or (self.database_url and settings.host):
             raise ValueError(f"set DATABASE_URL or {variable(DEFAULT_DATABASE)}, not both")
@@ -113,17 +113,17 @@ class Settings(BaseSettings):
 
 @lru_cache
 def get_settings() -> Settings:
-    """Return the settings, read on the first call; `get_settings.cache_clear()` reads them anew.
+    """Return the settings, read on the first call; `get_settings.cache_clear()` discards them.
 
     Raises:
-        ConfigurationError: a variable is missing or wrong. Values are not shown: one may be a
-            secret.
+        ConfigurationError: a variable is missing or wrong. The message shows no values: one may be
+            a secret.
     """
-    return read(Settings)
+    return read_settings(Settings)
 
 
-def read(settings: type[AnySettings]) -> AnySettings:
-    """Return the settings of this class.
+def read_settings(settings: type[AnySettings]) -> AnySettings:
+    """Return the settings of this class, read from the environment.
 
     Raises:
         ConfigurationError: as `get_settings` does.
@@ -134,12 +134,12 @@ def read(settings: type[AnySettings]) -> AnySettings:
         raise refusal(error) from None
     except SettingsError as error:
         raise ConfigurationError(str(error)) from None
-    except UnicodeDecodeError:  # whose message shows what it could not read
+    except UnicodeDecodeError:  # its message would show the bytes
         raise ConfigurationError("the .env file is not UTF-8: save it as such") from None
 
 
 def get_database(name: str | None = None) -> DatabaseSettings:
-    """Return the settings of a database, of the default one without a name.
+    """Return the settings of a database. None is the default database.
 
     Raises:
         DatabaseNotFoundError: no database has this name.

@@ -68,7 +68,7 @@ async def test_secret_is_in_no_repr(
             session.info,
             session.get_bind(),
             get_session(dev=dev, read_only=read_only),
-            *map(vars, registry._databases.values()),
+            *registry._databases.values(),
         )
 
 

@@ -1,4 +1,4 @@
-"""How an engine is made: what all databases share. What one needs is in postgresql.py, sqlite.py."""
+"""Engine construction shared by all databases. `postgresql/` and `sqlite.py` add the rest."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ DRIVERS = {"asyncpg": postgresql, "aiosqlite": sqlite}
 
 
 def make_engine(url: URL, settings: DatabaseSettings, *, read_only: bool = False) -> AsyncEngine:
-    """Return a new engine for sessions. It connects when a session needs it to."""
+    """Return a new engine for sessions. It connects when a session needs a connection."""
     pool: dict[str, Any] = {
         "poolclass": FairPool,
         "pool_size": settings.pool_size,
@@ -27,34 +27,34 @@ def make_engine(url: URL, settings: DatabaseSettings, *, read_only: bool = False
         "pool_timeout": settings.pool_timeout,
         "pool_recycle": settings.pool_recycle or -1,
     }
-    if sqlite.is_in_memory(url):  # such a database is its connection: there can be only one
+    if sqlite.is_in_memory(url):  # a database in memory is its one connection
         pool |= {"pool_size": 1, "max_overflow": 0, "pool_recycle": -1}
-        # What ends a transaction has rolled back by then; to do it again may be cancelled, and that
-        # would cost the connection.
+        # The session has already rolled back. If a second rollback were cancelled, SQLAlchemy would
+        # close the connection, and the database with it.
         pool["pool_reset_on_return"] = None
     return _make(url, settings, read_only=read_only, **pool)
 
 
 def make_probe_engine(settings: DatabaseSettings) -> AsyncEngine:
-    """Return an engine to ask whether the database is there: one connection, for nobody else's use."""
-    alone = settings.model_copy(update={"pool_size": 1, "max_overflow": 0})
-    return make_engine(settings.url(), alone, read_only=True)
+    """Return an engine for probes: one read-only connection that requests do not use."""
+    single = settings.model_copy(update={"pool_size": 1, "max_overflow": 0})
+    return make_engine(settings.url(), single, read_only=True)
 
 
 def make_migration_engine(settings: DatabaseSettings) -> AsyncEngine:
-    """Return an engine for DDL: it goes past a pooler, and its statements may take their time."""
-    patient = {"statement_timeout": 0, "idle_in_transaction_timeout": 0}
+    """Return an engine for DDL: without a statement timeout, and past a pooler if there is a URL for it."""
+    changes = {"statement_timeout": 0, "idle_in_transaction_timeout": 0}
     if settings.migration_database_url is not None:
-        patient["pgbouncer"] = False
+        changes["pgbouncer"] = False
     url = settings.migration_url()
-    engine = _make(url, settings.model_copy(update=patient), read_only=False, poolclass=NullPool)
+    engine = _make(url, settings.model_copy(update=changes), read_only=False, poolclass=NullPool)
     if url.get_backend_name() == "sqlite":
         event.listen(engine.sync_engine, "connect", sqlite.ignore_foreign_keys)
     return engine
 
 
 async def dispose(engine: AsyncEngine) -> None:
-    """Close the engine's connections: the idle ones now, those in use when they come back."""
+    """Close the idle connections of the engine now, and the others when they are returned."""
     pool = engine.pool
 
     def close_on_return(_: Any, record: ConnectionPoolEntry) -> None:
@@ -69,15 +69,15 @@ def _make(url: URL, settings: DatabaseSettings, *, read_only: bool, **pool: Any)
     driver = DRIVERS.get(url.get_driver_name())
     if driver:
         options = driver.engine_options(url, settings, read_only=read_only)
-    else:  # one that we know nothing about
+    else:  # an async driver of another database
         options = {"pool_pre_ping": True}
-    # Parameters are somebody's data: they do not belong into error messages.
+    # Parameters are personal data: error messages must not contain them.
     engine = create_async_engine(
         url, hide_parameters=True, json_serializer=_to_json, **options, **pool
     )
     fallback = settings.fallback_url(url) if read_only else None
     if fallback and driver is postgresql:
-        # Before the driver's own listeners: of those that could connect, the first one does.
+        # Before the driver's own listeners: SQLAlchemy uses the first listener that returns a connection.
         there = driver.engine_options(fallback, settings, read_only=True)
         replica.fall_back(engine.sync_engine, fallback, there["connect_args"])
     if driver:
@@ -93,7 +93,7 @@ def _to_json(value: object) -> str:
 
 
 def _translate_loss(context: ExceptionContext) -> Exception | None:
-    """Let the loss of a connection be an `OperationalError`, whatever the driver calls it."""
+    """Turn the loss of a connection into an `OperationalError`, whatever the driver raises."""
     error = context.original_exception
     lost = isinstance(error, OSError) or (context.is_disconnect and isinstance(error, Exception))
     if not lost or isinstance(context.sqlalchemy_exception, OperationalError):

@@ -1,164 +1,155 @@
-"""Which engines there are: one for each URL in each event loop, until they are disposed of."""
+"""The engines of the process: one for each URL, use and event loop, until they are disposed of."""
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import suppress
+from dataclasses import dataclass, field
 from threading import Lock
-from typing import NamedTuple, cast
+from typing import cast
 
-from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.core.database import sqlite
 from app.core.database.engine import dispose, make_engine, make_probe_engine
 from app.core.database.pool import FairPool
 from app.core.database.session import TrackedSession
-from app.core.database.settings import DatabaseSettings
+from app.core.database.settings import DatabaseSettings, EngineKey
+
+logger = logging.getLogger(__name__)
 
 
-class Database(NamedTuple):
-    """An engine and the one session factory on it."""
+@dataclass(slots=True)
+class Database:
+    """An engine, its session factory, and the settings that it was created with."""
 
     engine: AsyncEngine
     sessions: async_sessionmaker[AsyncSession]
+    settings: DatabaseSettings
+    ignored: set[str] = field(default_factory=set)  # settings that a warning has named
 
-
-Loop = asyncio.AbstractEventLoop | None  # None: outside of any, where an engine may be looked at
-
-
-class Databases:
-    """The databases of an event loop: a connection works only in the loop that opened it."""
-
-    def __init__(self) -> None:
-        # The key is SQLAlchemy's URL and not a string: it compares the password, its repr hides it.
-        self.by_url: dict[tuple[URL, bool], Database] = {}
-        # To compare a URL is to write it out, so sessions ask by the identity of their settings,
-        # which the second of each pair keeps alive.
-        self.by_settings: dict[tuple[int, bool, bool], tuple[Database, DatabaseSettings]] = {}
-        self.probes: dict[URL, AsyncEngine] = {}
-
-    def add(self, settings: DatabaseSettings, dev: bool, read_only: bool) -> Database:
-        url = settings.url(dev=dev, read_only=read_only)
-        database = self._of_url(url, settings, read_only=read_only)
-        # Settings take the place of those that say the same, and who makes them anew for each session
-        # fills no memory.
-        self.by_settings = {
-            key: found
-            for key, found in self.by_settings.items()
-            if found[1] != settings or key[1:] != (dev, read_only)
-        }
-        self.by_settings[id(settings), dev, read_only] = (database, settings)
-        return database
-
-    def remove(self, settings: DatabaseSettings) -> list[AsyncEngine]:
-        """Forget the engines of these settings' URLs, whoever shares them, and return them."""
-        urls = settings.urls()
-        removed = [self.by_url.pop(key) for key in [*self.by_url] if key[0] in urls]
-        self.by_settings = {
-            key: found for key, found in self.by_settings.items() if found[0] not in removed
-        }
-        probes = [self.probes.pop(url) for url in urls & self.probes.keys()]
-        return [*probes, *(database.engine for database in removed)]
-
-    def probe(self, settings: DatabaseSettings) -> AsyncEngine:
-        url = settings.url()
-        if sqlite.is_in_memory(url):
-            return self._of_url(url, settings, read_only=False).engine
-        if url not in self.probes:
-            self.probes[url] = make_probe_engine(settings)
-        return self.probes[url]
-
-    def engines(self) -> list[AsyncEngine]:
-        return [*self.probes.values(), *(database.engine for database in self.by_url.values())]
-
-    def _of_url(self, url: URL, settings: DatabaseSettings, *, read_only: bool) -> Database:
-        if (url, read_only) not in self.by_url:
-            engine = self._make_engine(url, settings, read_only=read_only)
-            self.by_url[url, read_only] = Database(
-                engine,
-                async_sessionmaker(
-                    engine,
-                    sync_session_class=TrackedSession,
-                    expire_on_commit=False,
-                    close_resets_only=False,
-                ),
+    def warn_of_ignored(self, settings: DatabaseSettings) -> None:
+        """Log once which of these settings the engine does not have."""
+        for name in settings.engine_options_unlike(self.settings) - self.ignored:
+            self.ignored.add(name)
+            logger.warning(
+                "%s of the database %r is ignored: the engine for its URL was created for the "
+                "database %r with another value. Use the same value for both, or call "
+                "dispose_engines() first.",
+                *(name.upper(), settings.name, self.settings.name),
             )
-        return self.by_url[url, read_only]
-
-    def _make_engine(self, url: URL, settings: DatabaseSettings, *, read_only: bool) -> AsyncEngine:
-        if read_only and sqlite.is_in_memory(url):  # there is nothing to read on another connection
-            return sqlite.read_only_view(self._of_url(url, settings, read_only=False).engine)
-        return make_engine(url, settings, read_only=read_only)
 
 
+Loop = asyncio.AbstractEventLoop | None  # None: outside of an event loop, for inspection only
+Databases = dict[EngineKey, Database]
+
+_NO_DATABASES: Databases = {}
 _databases: dict[Loop, Databases] = {}
 _closers: dict[asyncio.AbstractEventLoop, AsyncGenerator[None, None]] = {}
 _lock = Lock()
 
 
-def find_database(settings: DatabaseSettings, *, dev: bool, read_only: bool) -> Database:
-    """Return the database of these settings in the running event loop; the first call makes it."""
-    loop = _running_loop()
-    if of_loop := _databases.get(loop):
-        found = of_loop.by_settings.get((id(settings), dev, read_only))
-        if found:
-            return found[0]
-    with _lock:
-        return _of(loop).add(settings, dev, read_only)
+def find_database(
+    settings: DatabaseSettings, *, dev: bool = False, read_only: bool = False
+) -> Database:
+    """Return the database of these settings in the running event loop; the first call creates it."""
+    return _find(settings, settings.key(dev=dev, read_only=read_only))
 
 
 def find_probe(settings: DatabaseSettings) -> AsyncEngine:
-    """Return an engine that waits behind no request, to ask whether the database is there."""
-    with _lock:
-        return _of(_running_loop()).probe(settings)
+    """Return an engine for readiness probes: its connection is not shared with requests."""
+    return _find(settings, settings.key(probe=True)).engine
 
 
 def live_pools() -> list[tuple[str, bool, FairPool]]:
-    """Return the pools of all event loops, each with the name of its database and whether it only reads.
+    """Return the pools of all event loops: the name of the database, read-only or not, the pool.
 
-    May be called in any thread.
+    Safe to call in any thread. The pools of probes are left out.
     """
     with _lock:
-        known = {
-            id(found.engine.pool): (settings.name, read_only, cast("FairPool", found.engine.pool))
-            for of_loop in _databases.values()
-            for (_, _, read_only), (found, settings) in of_loop.by_settings.items()
+        pools = {
+            id(database.engine.pool): (
+                database.settings.name,
+                key.read_only,
+                cast("FairPool", database.engine.pool),
+            )
+            for databases in _databases.values()
+            for key, database in databases.items()
+            if not key.probe
         }
-    return list(known.values())
+    return [*pools.values()]
 
 
 async def dispose_databases(settings: DatabaseSettings | None = None) -> None:
-    """Dispose of the engines of the running event loop, and of those that were made outside of any.
+    """Dispose of the engines of the running event loop and of those created outside of any.
 
-    With settings, only of those to their URLs.
+    With settings, only of those for their URLs.
     """
-    here = asyncio.get_running_loop()
+    loops: list[Loop] = [asyncio.get_running_loop(), None]
     with _lock:
         if settings is None:
-            mine = [_databases.pop(loop, Databases()) for loop in (here, None)]
-            engines = [engine for of_loop in mine for engine in of_loop.engines()]
+            found = [_databases.pop(loop, {}) for loop in loops]
+            engines = [database.engine for databases in found for database in databases.values()]
         else:
-            mine = [_databases[loop] for loop in (here, None) if loop in _databases]
-            engines = [engine for of_loop in mine for engine in of_loop.remove(settings)]
-    # Nobody else knows them any more, and whoever waits for this may be cancelled.
-    await asyncio.shield(_dispose_of(engines))
+            urls = settings.urls()
+            found = [_databases.get(loop, {}) for loop in loops]
+            engines = [
+                databases.pop(key).engine
+                for databases in found
+                for key in [*databases]
+                if key.url in urls
+            ]
+    # The registry has forgotten the engines, so a cancelled caller must not leave them half closed.
+    await asyncio.shield(_dispose_all(engines))
 
 
-async def _dispose_of(engines: list[AsyncEngine]) -> None:
-    for engine in engines:
-        await dispose(engine)
+async def _dispose_all(engines: list[AsyncEngine]) -> None:
+    errors = await asyncio.gather(*map(dispose, engines), return_exceptions=True)
+    for error in filter(None, errors):
+        raise error
 
 
-def _of(loop: Loop) -> Databases:
-    """Return the databases of a loop; whoever calls holds the lock."""
+def _find(settings: DatabaseSettings, key: EngineKey) -> Database:
+    loop = _running_loop()
+    database = _databases.get(loop, _NO_DATABASES).get(key)
+    if database is None:
+        with _lock:
+            database = _find_or_create(_databases_of(loop), key, settings)
+    if database.settings is not settings:
+        database.warn_of_ignored(settings)
+    return database
+
+
+def _find_or_create(databases: Databases, key: EngineKey, settings: DatabaseSettings) -> Database:
+    if key not in databases:
+        if sqlite.is_in_memory(key.url) and (key.read_only or key.probe):
+            # A database in memory is its one connection.
+            shared = _find_or_create(databases, EngineKey(key.url), settings).engine
+            engine = shared if key.probe else sqlite.read_only_view(shared)
+        elif key.probe:
+            engine = make_probe_engine(settings)
+        else:
+            engine = make_engine(key.url, settings, read_only=key.read_only)
+        sessions = async_sessionmaker(
+            engine,
+            sync_session_class=TrackedSession,
+            expire_on_commit=False,
+            close_resets_only=False,
+        )
+        databases[key] = Database(engine, sessions, settings)
+    return databases[key]
+
+
+def _databases_of(loop: Loop) -> Databases:
+    """Return the databases of an event loop; the caller holds the lock."""
     if loop is not None and loop not in _closers:
         _forget_closed_loops()
-        _closers[loop] = _close_with(loop)
-    return _databases.setdefault(loop, Databases())
+        _closers[loop] = _dispose_at_end_of(loop)
+    return _databases.setdefault(loop, {})
 
 
 def _forget_closed_loops() -> None:
-    """Let the garbage collector close what nobody else can: a loop was closed by hand."""
+    """Leave to the garbage collector what nothing else can close: the loop was closed directly."""
     for loop in [loop for loop in _closers if loop.is_closed()]:
         _databases.pop(loop, None)
         _closers.pop(loop, None)
@@ -171,12 +162,12 @@ def _running_loop() -> Loop:
         return None
 
 
-def _close_with(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
-    """Close the connections of a script that forgot to, when its loop ends.
+def _dispose_at_end_of(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
+    """Close the connections of a script that does not call `dispose_engines()`, when its loop ends.
 
-    The last thing that `asyncio.run` does in a loop is to close the asynchronous generators that were
-    begun there. So here one is begun, by hand as this is no coroutine, and what it does is to wait
-    for that.
+    `asyncio.run` closes the asynchronous generators that were started in its event loop, as its last
+    step. This starts one that waits for that step. It is advanced directly because this function is
+    no coroutine.
     """
 
     async def wait() -> AsyncGenerator[None, None]:
@@ -186,6 +177,6 @@ def _close_with(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
             await dispose_databases()
 
     generator = wait()
-    with suppress(StopIteration):  # with which a step ends that has nothing to wait for
+    with suppress(StopIteration):  # the first `yield` is reached
         generator.asend(None).send(None)
     return generator

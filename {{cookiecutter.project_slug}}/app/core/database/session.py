@@ -1,43 +1,109 @@
-"""The session class: how a session ends."""
+"""How a session ends: commit, or roll back, and return its connections in every case."""
+
+import asyncio
+import logging
+from typing import cast
 
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
 from app.core.database import postgresql
 
+logger = logging.getLogger(__name__)
+
+_closing: set[asyncio.Task[None]] = set()  # the event loop itself keeps only weak references
+
 
 class TrackedSession(Session):
-    """A session that can be made to give its connection back while a task still uses it."""
+    """A session that knows its connections, so that it can drop them while a task still uses them."""
 
-    connection_in_use: Connection | None = None
     is_abandoned = False
+    _opened: tuple[Connection, ...] = ()  # more than one if a statement names another engine
 
-    def needs_no_commit(self) -> bool:
-        """Say whether the database need not hear of the end: each statement was one of its own.
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections of the current transaction."""
+        return [connection for connection in self._opened if not connection.closed]
 
-        Then there is nothing to wait for, and no need of the greenlet that a commit runs in.
+    def needs_commit(self) -> bool:
+        """Whether there is anything to commit or to roll back.
+
+        Not in a read-only session on PostgreSQL, where every statement is a transaction of its own.
+        It ends without a round trip, and without the greenlet in which SQLAlchemy runs a commit.
         """
-        connection = self.connection_in_use
-        return (
-            connection is not None
-            and not (connection.closed or connection.invalidated)
-            and postgresql.ends_in_silence(connection)
-            and self.is_active
-            and not (self.new or self.dirty or self.deleted)
-        )
+        if not self.in_transaction():
+            return False
+        connections = self.connections
+        for connection in connections:
+            if connection.invalidated or not postgresql.needs_no_rollback(connection):
+                return True
+        return bool(not connections or not self.is_active or self.new or self.dirty or self.deleted)
 
     def abandon(self) -> None:
-        """Drop the connection, or the one that a task is about to open."""
+        """Drop the connections, and every one that a task opens for this session from now on."""
         self.is_abandoned = True
-        connection = self.connection_in_use
-        if connection is not None and not connection.closed:
+        for connection in self.connections:
             connection.invalidate()
 
 
 @event.listens_for(TrackedSession, "after_begin")
 def _track(session: TrackedSession, _: SessionTransaction, connection: Connection) -> None:
-    session.connection_in_use = connection
+    session._opened = (*session.connections, connection)
     if session.is_abandoned:
         session.abandon()
-        raise InvalidRequestError("the session has ended before this task could use it")
+        raise InvalidRequestError("the session ended before this task could use it")
+
+
+def needs_commit(session: AsyncSession) -> bool:
+    """Whether the session has anything to commit."""
+    return _tracked(session).needs_commit()
+
+
+async def roll_back_and_close(session: AsyncSession) -> None:
+    """Roll back what is not committed and return the connections.
+
+    It happens in a task of its own, because a cancellation may arrive at every `await`: AnyIO
+    repeats it until the cancelled scope ends. It is raised when the session is closed.
+    """
+    tracked = _tracked(session)
+    if not tracked.needs_commit():
+        try:
+            tracked.close()  # without a round trip
+        except Exception as error:
+            _drop_connections(tracked, error)
+        return
+    closing = asyncio.create_task(_close(session))
+    _closing.add(closing)
+    closing.add_done_callback(_closing.discard)
+    cancelled: asyncio.CancelledError | None = None
+    while not closing.done():
+        try:
+            await asyncio.shield(closing)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled:
+        raise cancelled
+
+
+async def _close(session: AsyncSession) -> None:
+    try:
+        await session.close()
+    except BaseException as error:
+        _drop_connections(_tracked(session), error)
+        if not isinstance(error, Exception):  # the event loop ends and cancels its tasks
+            raise
+
+
+def _drop_connections(session: TrackedSession, error: BaseException) -> None:
+    """Handle a session that cannot be closed: a connection is dead, or a task still uses it.
+
+    The error does not replace the one that ended the session's block.
+    """
+    logger.warning("A session could not roll back; its connection is dropped.", exc_info=error)
+    session.abandon()
+
+
+def _tracked(session: AsyncSession) -> TrackedSession:
+    return cast("TrackedSession", session.sync_session)

@@ -1,6 +1,8 @@
 """Settings of one database: `DATABASES__<NAME>__<FIELD>`."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any
 
 from pydantic import (
@@ -19,13 +21,32 @@ from app import NAME
 from app.core.database.errors import ConfigurationError
 from app.core.database.url import refuse_unusable_driver, resolve_async_url
 
-# What says where a database is.
+# The fields that name a database and its credentials.
 ADDRESS = {
     *("database_url", "dev_database_url", "read_database_url", "migration_database_url"),
     *("host", "port", "username", "password", "dbname"),
 }
 
 Seconds = Annotated[float, Field(ge=0, le=2_000_000)]  # PostgreSQL counts milliseconds in 32 bits
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKey:
+    """Identifies an engine within an event loop. Its hash is computed once.
+
+    It contains SQLAlchemy's URL, which compares the password and hides it in its repr.
+    """
+
+    url: URL
+    read_only: bool = False
+    probe: bool = False
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.url, self.read_only, self.probe)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 def _is_usable(url: SecretStr) -> SecretStr:
@@ -58,7 +79,7 @@ class DatabaseSettings(BaseModel):
     pool_timeout: Seconds = 5
     pool_recycle: Seconds = 1800
     connect_timeout: float = Field(5, gt=0, le=2_000_000)
-    tcp_keepalive: float = Field(30, ge=0, le=32_767)  # what TCP can be told
+    tcp_keepalive: float = Field(30, ge=0, le=32_767)  # the limit of TCP
     statement_timeout: Seconds = 30
     lock_timeout: Seconds = 10
     idle_in_transaction_timeout: Seconds = 60
@@ -67,7 +88,6 @@ class DatabaseSettings(BaseModel):
     pgbouncer: bool = False
 
     _name: str = PrivateAttr("")
-    _urls: dict[str, URL] = PrivateAttr(default_factory=dict)
 
     @model_validator(mode="after")
     def _url_or_parts(self) -> "DatabaseSettings":
@@ -79,17 +99,19 @@ class DatabaseSettings(BaseModel):
         return self
 
     def for_url(self, url: str | URL, *, name: str = "", **changes: Any) -> "DatabaseSettings":
-        """Return the same settings for another database, whose URLs are these alone.
+        """Return the same settings for another database, which has only this URL.
 
-        Its name, in logs and metrics, is that of this one if none is given. `changes` are fields, by
-        which it may also get a replica or a direct URL of its own.
+        Args:
+            url: as in DATABASE_URL.
+            name: its name in logs and metrics. Default: the name of these settings.
+            changes: other fields, for example `pool_size=2` or `read_database_url="..."`.
 
         Raises:
-            ConfigurationError: the URL or a field is wrong. Values are not shown.
+            ConfigurationError: the URL or a field is wrong. The message shows no values.
         """
         if isinstance(url, URL):
             url = url.render_as_string(hide_password=False)
-        kept = {field: getattr(self, field) for field in self.model_fields_set - ADDRESS}
+        kept = {name: getattr(self, name) for name in self.model_fields_set - ADDRESS}
         try:
             settings = DatabaseSettings(**kept | {"database_url": SecretStr(url)} | changes)
         except ValidationError as error:
@@ -101,7 +123,8 @@ class DatabaseSettings(BaseModel):
         self, *, update: Mapping[str, Any] | None = None, deep: bool = False
     ) -> "DatabaseSettings":
         copied = super().model_copy(update=update, deep=deep)
-        copied._urls = {}  # those of the original lead to the original
+        for cached in ("_urls", "_keys"):  # pydantic copies them, and they lead to the original
+            vars(copied).pop(cached, None)
         return copied
 
     @property
@@ -112,11 +135,22 @@ class DatabaseSettings(BaseModel):
     def is_configured(self) -> bool:
         return self.database_url is not None or self.host is not None
 
+    def key(self, *, dev: bool = False, read_only: bool = False, probe: bool = False) -> EngineKey:
+        """Return the key of the engine for these sessions, the same object at every call.
+
+        Raises:
+            ConfigurationError: `dev` is True and DEV_DATABASE_URL is not set.
+        """
+        use = (dev, read_only, probe)
+        if use not in self._keys:
+            self._keys[use] = EngineKey(self.url(dev=dev, read_only=read_only), read_only, probe)
+        return self._keys[use]
+
     def url(self, *, dev: bool = False, read_only: bool = False) -> URL:
         """Return the resolved URL, the same object at every call.
 
         Raises:
-            ConfigurationError: `dev` is asked for and there is no DEV_DATABASE_URL.
+            ConfigurationError: `dev` is True and DEV_DATABASE_URL is not set.
         """
         if dev:
             return self._resolved("dev_database_url")
@@ -130,16 +164,30 @@ class DatabaseSettings(BaseModel):
         return {self.url(), self.url(read_only=True), *dev}
 
     def fallback_url(self, url: URL) -> URL | None:
-        """Return what read-only sessions use while the replica at this URL does not answer."""
+        """Return the URL that read-only sessions use while the replica at `url` is unavailable."""
         if self.read_fallback and self.read_database_url and url is self.url(read_only=True):
             return self.url()
         return None
 
     def migration_url(self) -> URL:
-        """Return the URL for DDL: a direct one where requests go through a pooler."""
+        """Return the URL for DDL. It may bypass a pooler."""
         return self._resolved(
             "migration_database_url" if self.migration_database_url else "database_url"
         )
+
+    def engine_options_unlike(self, other: "DatabaseSettings") -> set[str]:
+        """Return the names of the fields that would give an engine other options."""
+        return {name for name in ENGINE_OPTIONS if getattr(self, name) != getattr(other, name)}
+
+    # Cached properties: unlike private attributes, they take no part in a comparison of settings.
+
+    @cached_property
+    def _keys(self) -> dict[tuple[bool, bool, bool], EngineKey]:
+        return {}
+
+    @cached_property
+    def _urls(self) -> dict[str, URL]:
+        return {}
 
     def _resolved(self, field: str) -> URL:
         if field not in self._urls:
@@ -158,12 +206,16 @@ class DatabaseSettings(BaseModel):
         raise ConfigurationError(f"{variable(self._name, field)} is not set")
 
 
+ENGINE_OPTIONS = DatabaseSettings.model_fields.keys() - ADDRESS - {"migration_lock_timeout"}
+
+
 def variable(database: str, field: str = "database_url") -> str:
     """Return the name of the environment variable of a database's setting."""
     return f"DATABASES__{database}__{field}".upper()
 
 
 def refusal(error: ValidationError) -> ConfigurationError:
+    """Return one sentence for each wrong setting, without values: one may be a secret."""
     return ConfigurationError("; ".join(map(_sentence, error.errors())))
 
 

@@ -7,7 +7,7 @@ from time import monotonic
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from app.core.config import read
+from app.core.config import read_settings
 from app.core.database.errors import ConfigurationError
 from app.core.telemetry.metrics import observe_pools
 from app.core.telemetry.settings import TelemetrySettings
@@ -38,7 +38,7 @@ def check() -> TelemetrySettings:
     """
     if spans_are_wanted():
         return TelemetrySettings.model_construct()
-    settings = read(TelemetrySettings)
+    settings = read_settings(TelemetrySettings)
     if settings.traces or settings.metrics:
         _exporters()
     return settings

@@ -256,7 +256,7 @@ def _translate_fetch(context: ExceptionContext) -> Exception | None:
     return None
 
 
-def ends_in_silence(connection: Connection) -> bool:
+def needs_no_rollback(connection: Connection) -> bool:
     """Say whether a session on this connection can end without a word to the server.
 
     It is in no transaction, and the pool has room for it: a connection of the overflow is closed.

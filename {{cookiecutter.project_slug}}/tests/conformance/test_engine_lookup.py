@@ -1,0 +1,170 @@
+"""Engines are found in constant time, whatever their number, and closed side by side."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+
+import anyio
+import pytest
+from fastapi import Depends
+from sqlalchemy import insert, text
+
+from app.core.config import DatabaseSettings, get_database, get_settings, variable
+from app.core.db import (
+    DatabaseNotFoundError,
+    dispose_engines,
+    get_engine,
+    get_session,
+    session_scope,
+)
+from app.main import create_app
+from app.models import User
+from tests.harness.proxy import Proxy
+from tests.inspection import (
+    checked_out,
+    kill,
+    nobody_is_connected,
+    pid,
+    stored_users,
+    until_active,
+)
+from tests.support import new_email, until
+
+
+def calls_of(function: Callable[[], object]) -> int:
+    """Count the Python functions that run: a measure of work that no other process can change."""
+    count = 0
+
+    def profile(_: FrameType, event: str, __: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(profile)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def tenant(number: int) -> DatabaseSettings:
+    return get_database().for_url(f"postgresql://u@h/tenant{number}")
+
+
+async def test_first_use_of_a_tenant_costs_the_same_whatever_the_number_of_tenants(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    few = [calls_of(partial(get_engine, tenant(n))) for n in range(20)][-1]
+    many = [calls_of(partial(get_engine, tenant(n))) for n in range(20, 320)][-1]
+    await dispose_engines()
+
+    assert many < 1.2 * few
+
+
+async def test_settings_created_for_each_request_find_the_same_engine_at_the_same_cost(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    replica = "postgresql://u@h/replica"
+
+    def use() -> object:
+        settings = get_database().for_url("postgresql://u@h/d", read_database_url=replica)
+        return get_engine(settings), get_engine(settings, read_only=True)
+
+    engines = use()
+    first = calls_of(use)
+    for _ in range(200):
+        assert use() == engines
+    last = calls_of(use)
+    await dispose_engines()
+
+    assert last <= first
+
+
+def test_settings_stay_equal_when_their_urls_are_used(environment: pytest.MonkeyPatch) -> None:
+    one, other = tenant(1), tenant(1)
+    one.key(read_only=True)
+
+    assert one == other
+    assert hash(one.key()) == hash(other.key())
+
+
+@pytest.mark.postgresql
+async def test_engines_are_disposed_of_side_by_side(databases: None, new_database: str) -> None:
+    async with Proxy(new_database) as network:
+        for settings in (get_database().for_url(network.url), get_database()):
+            async with session_scope(settings) as session:
+                await session.execute(text("SELECT 1"))
+        network.cut()  # the first engine cannot close its connection
+        disposing = asyncio.create_task(dispose_engines())
+
+        await until(nobody_is_connected)
+
+    await disposing
+
+
+async def test_session_on_two_engines_commits_its_write(databases: None) -> None:
+    async with session_scope(read_only=True) as session:
+        await session.execute(
+            insert(User).values(name="Ada", email=new_email()),
+            bind_arguments={"bind": get_engine().sync_engine},
+        )
+        await session.execute(text("SELECT 1"))
+
+    assert await stored_users() == 1
+
+
+@pytest.mark.postgresql
+async def test_cancelled_scope_gives_back_a_connection_that_a_task_still_uses(
+    databases: None,
+) -> None:
+    with anyio.CancelScope() as scope:
+        async with session_scope() as session:
+            number = await pid(session)
+            task = asyncio.create_task(session.execute(text("SELECT pg_sleep(60)")))
+            await until_active(number)
+            scope.cancel()
+            await anyio.sleep_forever()
+
+    assert not checked_out()
+    await kill(number)
+    await asyncio.wait([task])
+
+
+async def test_settings_that_an_engine_does_not_have_are_logged_once(
+    databases: None, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment.setenv(variable("twin"), os.environ[variable("primary")])
+    environment.setenv(variable("twin", "pool_size"), "3")
+    get_settings.cache_clear()
+    get_engine("primary")
+    for _ in range(2):
+        get_engine("twin")
+
+    [record] = caplog.records
+    assert record.getMessage().startswith(
+        "POOL_SIZE of the database 'twin' is ignored: the engine for its URL was created for the "
+        "database 'primary' with another value."
+    )
+
+    caplog.clear()
+    await dispose_engines()  # as the message advises
+    assert get_engine("twin").pool.size() == 3  # type: ignore[attr-defined]
+    assert not caplog.records
+
+
+async def test_misspelt_name_of_a_database_stops_the_start(databases: None) -> None:
+    app = create_app()
+    session = Depends(get_session("analytcs"), scope="function")
+    app.get("/misspelt", dependencies=[session])(lambda: None)
+
+    with pytest.raises(DatabaseNotFoundError, match="'analytcs'"):
+        async with app.router.lifespan_context(app):
+            pass
+
+    del app, session
+    other = create_app()  # which has no such route
+    async with other.router.lifespan_context(other):
+        pass
