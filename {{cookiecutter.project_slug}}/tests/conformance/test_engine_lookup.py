@@ -31,7 +31,7 @@ from tests.inspection import (
     stored_users,
     until_active,
 )
-from tests.support import new_email, until
+from tests.support import new_email, new_user, until
 
 
 def calls_of(function: Callable[[], object]) -> int:
@@ -114,6 +114,18 @@ async def test_session_on_two_engines_commits_its_write(databases: None) -> None
         await session.execute(text("SELECT 1"))
 
     assert await stored_users() == 1
+
+
+async def test_cancelled_scope_ends_after_its_session_is_closed(databases: None) -> None:
+    with anyio.CancelScope() as scope:
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            scope.cancel()
+            await anyio.sleep_forever()
+
+    assert not checked_out()
+    assert await stored_users() == 0
 
 
 @pytest.mark.postgresql
