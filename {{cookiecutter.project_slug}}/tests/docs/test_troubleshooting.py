@@ -470,7 +470,7 @@ async def test_session_that_is_held_while_something_else_is_awaited(
         return "Grace"
 
     with pytest.raises(PoolTimeoutError, match=message) as error:
-        await snippet.hold(user.id, somebody_reads)
+        await snippet.wrong(user.id, somebody_reads)
     assert problem_of(error.value).status == 503
     async with (
         plain_engine(pool_size=1, max_overflow=0, pool_timeout=0.1) as engine,
@@ -479,7 +479,7 @@ async def test_session_that_is_held_while_something_else_is_awaited(
         with pytest.raises(PoolTimeoutError, match=message):
             await engine.connect()
 
-    await snippet.let_go(user.id, somebody_reads)
+    await snippet.right(user.id, somebody_reads)
     assert await fetch("SELECT name FROM users") == [("Grace",)]
 
 
@@ -492,7 +492,7 @@ async def test_change_during_a_call_is_not_overwritten(load: Load) -> None:
         return "Grace"
 
     with pytest.raises(StaleDataError) as error:
-        await load("a call between two sessions").let_go(user.id, somebody_writes)
+        await load("a call between two sessions").right(user.id, somebody_writes)
 
     assert problem_of(error.value).status == 409
     assert await fetch("SELECT name FROM users") == [("Eve",)]
