@@ -130,7 +130,7 @@ RELEASES = {
     4: Release("full_name", ("full_name",)),
     5: Release("full_name", ("full_name",)),
 }
-REVISIONS = {2: ["expand"], 3: ["promise", "validate", "require"], 4: ["relax"], 5: ["contract"]}
+REVISIONS = {2: ["expand"], 3: ["add_check", "validate_check", "set_not_null"], 4: ["drop_not_null"], 5: ["contract"]}
 
 
 def reflect(connection: sa.Connection) -> list[str]:
@@ -372,7 +372,7 @@ async def test_null_that_the_backfill_has_missed_stops_the_revision(
     with pytest.raises(IntegrityError):
         await upgrade()
 
-    by = {"postgresql": "validate", "sqlite": "require"}[get_engine().dialect.name]
+    by = {"postgresql": "validate_check", "sqlite": "set_not_null"}[get_engine().dialect.name]
     assert (await pending())[0] == by
     await work_together(RELEASES[2])
 
@@ -383,7 +383,7 @@ async def test_not_null_that_waits_too_long_does_not_undo_the_validation(
 ) -> None:
     await ship(history, 2)
     configure(environment, lock_timeout=0.2)
-    history.add("promise")
+    history.add("add_check")
     await upgrade()
     for name in REVISIONS[3][1:]:
         history.add(name)
@@ -394,10 +394,10 @@ async def test_not_null_that_waits_too_long_does_not_undo_the_validation(
             await upgrade()
 
     is_valid = (
-        "SELECT convalidated FROM pg_constraint WHERE conname = 'ck_users_full_name_is_there'"
+        "SELECT convalidated FROM pg_constraint WHERE conname = 'ck_users_full_name_not_null'"
     )
     assert await fetch(is_valid) == [(True,)]
-    assert await upgrade() == ["require"]
+    assert await upgrade() == ["set_not_null"]
 
 
 @pytest.mark.postgresql
@@ -416,11 +416,11 @@ async def test_promise_locks_the_table_and_validation_lets_rows_be_written(
                 namespace["upgrade"]()
 
         await connection.execute(sa.text("BEGIN"))
-        await connection.run_sync(apply, "promise")
+        await connection.run_sync(apply, "add_check")
         promised = set(await connection.scalars(sa.text(held)))
         await connection.execute(sa.text("COMMIT"))
         await connection.execute(sa.text("BEGIN"))
-        await connection.run_sync(apply, "validate")
+        await connection.run_sync(apply, "validate_check")
         validated = set(await connection.scalars(sa.text(held)))
         await RELEASES[2].create("Ada")
         await connection.execute(sa.text("COMMIT"))
@@ -432,7 +432,7 @@ async def test_promise_locks_the_table_and_validation_lets_rows_be_written(
 @pytest.mark.postgresql
 async def test_not_null_reads_no_row_where_a_check_says_the_same(history: History) -> None:
     await ship(history, 2)
-    for name in ("promise", "validate"):
+    for name in ("add_check", "validate_check"):
         history.add(name)
     await upgrade()
     said: list[str] = []
@@ -462,7 +462,7 @@ async def test_column_that_leaves_is_no_difference(
         await asyncio.to_thread(command.check, alembic)
 
     env = history.folder / "env.py"
-    function = find_snippet("a column that leaves").source
+    function = find_snippet("hide a column until it is dropped").source
     changed = env.read_text().replace("def migrate(", f"{function}\n\ndef migrate(")
     env.write_text(changed.replace("=connection,", "=connection, include_name=include_name,"))
     await asyncio.to_thread(command.check, alembic)
