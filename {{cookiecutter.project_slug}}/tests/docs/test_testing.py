@@ -94,7 +94,7 @@ def run(copy: Path, backend: Backend, new_database: str) -> Run:
 
 def test_tests_pass_and_a_leak_shows_where_it_began(run: Run, copy: Path) -> None:
     with (copy / "tests" / "conftest.py").open("a") as conftest:
-        conftest.write(find_snippet("who took it").source)
+        conftest.write(find_snippet("print where a connection is taken").source)
     (copy / "tests" / "test_leak.py").write_text(LEAK)
 
     others = [title for title in FILES if title != CRASH]
