@@ -1,30 +1,30 @@
-# With uv on the PATH it is used, without it (or with UV=) Python's own venv and pip.
+# Uses uv if it is on the PATH, otherwise (or with UV=) venv and pip.
 PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null)
 BIN := .venv/bin
 READY := .venv/ready
-# As pip does: trust whom the machine trusts.
+# uv trusts the certificates of the system, as pip does.
 export UV_SYSTEM_CERTS ?= true
 
 .PHONY: demo test test-fast test-latest test-lowest check format bench
 
-demo: $(READY) ## render the template with its defaults into build/ and serve it at http://127.0.0.1:8000
+demo: $(READY) ## render the template with the default answers into build/ and serve it at http://127.0.0.1:8000
 	$(BIN)/cookiecutter . --no-input --overwrite-if-exists --output-dir build
 	$(MAKE) -C build/example-service run
 
-test: $(READY) ## render the template in every way, and run what it renders; ARGS="-k name" for some of it
+test: $(READY) ## run all tests: render all variants and run their tests; ARGS="-k name" selects some
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
-test-fast: $(READY) ## two minutes of it: render, check what is static, one suite on SQLite and PostgreSQL
+test-fast: $(READY) ## run the fast tests (two minutes): render, static checks, one suite on SQLite and PostgreSQL
 	$(BIN)/python -m pytest -m "not full" $(ARGS)
 
-test-latest: $(READY) ## the same with the newest versions of what the service needs, whatever is cached
+test-latest: $(READY) ## run the fast tests with the newest versions of all dependencies
 	UV_RESOLUTION=highest UV_REFRESH=1 $(MAKE) test-fast
 
-test-lowest: $(READY) ## the same with the lowest versions that the service accepts
+test-lowest: $(READY) ## run the fast tests with the lowest versions that the service accepts
 	UV_RESOLUTION=lowest-direct $(MAKE) test-fast
 
-check: $(READY) ## format, lint, types and arrows, of the template and of the service inside, as it stands
+check: $(READY) ## check format, lint, types and import directions of the template and of the unrendered service
 	$(BIN)/shellcheck .ci/*
 	$(BIN)/zizmor --offline --strict-collection .
 	$(BIN)/ruff format --check
@@ -32,11 +32,11 @@ check: $(READY) ## format, lint, types and arrows, of the template and of the se
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_unrendered.py -k "not pytest"
 
-format: $(READY) ## format the code, also the service's, and mend what the linter can mend
+format: $(READY) ## format the code of the template and of the service, and apply the linter's fixes
 	$(BIN)/ruff check --fix --exit-zero . '{{cookiecutter.project_slug}}'
 	$(BIN)/ruff format . '{{cookiecutter.project_slug}}'
 
-bench: $(READY) ## measure the service beside others; ARGS=bulk for another mode of benchmarks/
+bench: $(READY) ## compare the service with alternatives; ARGS=bulk runs another mode of benchmarks/
 	$(BIN)/python -m benchmarks $(ARGS)
 
 $(READY): pyproject.toml

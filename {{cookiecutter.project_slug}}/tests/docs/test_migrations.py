@@ -1,4 +1,4 @@
-"""The revisions of the page, one after the other, under releases that read and write meanwhile."""
+"""Tests docs/migrations.md: runs its revisions, with releases that read and write before and after."""
 
 import asyncio
 import os
@@ -48,7 +48,7 @@ INDEX = "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('ix_user
 
 
 class History:
-    """Revisions of the primary database in a folder of the test's own; the service's are the first."""
+    """Revisions of the primary database in a folder of the test; those of the service come first."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = shutil.copytree(SHIPPED, folder / "migrations")
@@ -58,14 +58,14 @@ class History:
         return ScriptDirectory.from_config(migrations.config("primary")).get_current_head()
 
     def add(self, name: str, body: str | None = None, after: str | None = None) -> None:
-        """Append a revision, or fork one off; its body is that of the page if none is given."""
+        """Append a revision, or branch it off another one; without a body, use the one of the page."""
         body = find_snippet(f"revision: {name}").source if body is None else body
         identity = f"revision, down_revision = {name!r}, {after or self.head!r}\n"
         self.path(name).write_text(f"{body}\n\n{identity}")
         migrations._script.cache_clear()
 
     def operation(self, name: str, *lines: str, after: str | None = None) -> None:
-        """Append a revision of these lines."""
+        """Append a revision with these lines in `upgrade()`."""
         head = "import sqlalchemy as sa\nfrom alembic import op\n\ndef upgrade():"
         self.add(name, "\n    ".join([head, *lines]), after)
 
@@ -74,7 +74,7 @@ class History:
         self.operation(name, f"op.add_column('users', {column})", after=after)
 
     def squash(self, name: str) -> None:
-        """Replace all of them by one that creates what there is now."""
+        """Replace all revisions by one that creates the current tables."""
         tables = migrations.run("primary", reflect)
         self.replace({})
         body = f"from alembic import op\n\ndef upgrade():\n    for s in {tables!r}: op.execute(s)"
@@ -84,7 +84,7 @@ class History:
         return {path: path.read_text() for path in self.folder.glob("primary/*.py")}
 
     def replace(self, files: dict[Path, str]) -> None:
-        """Let these be all the revisions there are."""
+        """Replace all revisions by these."""
         for path in self.files():
             path.unlink()
         for path, text in files.items():
@@ -97,7 +97,7 @@ class History:
 
 @dataclass(frozen=True)
 class Release:
-    """What a release reads and writes of a user's name, by sessions of the service."""
+    """The name columns that a release reads and writes, in sessions of the service."""
 
     reads: str
     writes: tuple[str, ...]
@@ -130,11 +130,16 @@ RELEASES = {
     4: Release("full_name", ("full_name",)),
     5: Release("full_name", ("full_name",)),
 }
-REVISIONS = {2: ["expand"], 3: ["promise", "validate", "require"], 4: ["relax"], 5: ["contract"]}
+REVISIONS = {
+    2: ["expand"],
+    3: ["add_check", "validate_check", "set_not_null"],
+    4: ["drop_not_null"],
+    5: ["contract"],
+}
 
 
 def reflect(connection: sa.Connection) -> list[str]:
-    """Return the statements that create the tables of a database as they are."""
+    """Return the statements that create the current tables of a database."""
     metadata = sa.MetaData()
     metadata.reflect(connection)
     metadata.remove(metadata.tables["alembic_version"])
@@ -146,8 +151,8 @@ def reflect(connection: sa.Connection) -> list[str]:
 
 
 @asynccontextmanager
-async def writer_that_stays() -> AsyncGenerator[None, None]:
-    """Be in a transaction that has written to the table of users, until the end of the block."""
+async def open_write_transaction() -> AsyncGenerator[None, None]:
+    """Keep a transaction open that has written to the table of users."""
     async with session_scope() as session:
         await session.execute(sa.text("DELETE FROM users"))
         yield
@@ -155,7 +160,7 @@ async def writer_that_stays() -> AsyncGenerator[None, None]:
 
 @pytest.fixture
 def history(databases: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[History]:
-    """Revisions that a test adds to, behind those of the service, which are applied."""
+    """A history whose revisions of the service are applied; a test appends to it."""
     made = History(tmp_path)
     monkeypatch.setattr(migrations, "FOLDER", made.folder)
     migrations._script.cache_clear()
@@ -164,7 +169,7 @@ def history(databases: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 async def upgrade() -> list[str]:
-    """Do what `python -m app migrate` does with the primary database."""
+    """Migrate the primary database, as `python -m app migrate` does."""
     return await asyncio.to_thread(migrations.upgrade, "primary")
 
 
@@ -186,7 +191,7 @@ async def columns() -> set[str]:
 
 
 async def work_together(*releases: Release) -> list[tuple[UUID, str]]:
-    """Let each release write what each one reads; return the users and their names."""
+    """Check that each release reads what each release writes; return the users and names."""
     names = []
     for creator in releases:
         for writer in releases:
@@ -200,13 +205,13 @@ async def work_together(*releases: Release) -> list[tuple[UUID, str]]:
     return names
 
 
-async def test_each_release_works_beside_the_one_before_it(history: History, load: Load) -> None:
+async def test_each_release_works_beside_the_previous_one(history: History, load: Load) -> None:
     backfill = load("backfill").backfill
     users = await work_together(RELEASES[1])
 
     for number in (2, 3, 4, 5):
         await ship(history, number)
-        users += await work_together(RELEASES[number - 1])  # the roll-out has not begun
+        users += await work_together(RELEASES[number - 1])  # before the rollout
         users += await work_together(RELEASES[number - 1], RELEASES[number])
         if number == 2:
             await backfill(size=3)
@@ -220,15 +225,15 @@ async def test_each_release_works_beside_the_one_before_it(history: History, loa
 @pytest.mark.parametrize(
     ("number", "error", "message"),
     [
-        (3, IntegrityError, "full_name"),  # it writes no full_name, and that may not be NULL
-        (4, AssertionError, "Ada L"),  # it reads a name that release 4 has not written
-        (5, DBAPIError, "name"),  # it writes a column that has gone
+        (3, IntegrityError, "full_name"),  # release 1 writes no full_name, which may not be NULL
+        (4, AssertionError, "Ada L"),  # release 2 reads name, which release 4 does not write
+        (5, DBAPIError, "name"),  # release 3 writes a column that is dropped
     ],
 )
-async def test_release_before_the_one_before_does_not_work(
+async def test_release_fails_beside_the_one_before_the_previous_one(
     history: History, number: int, error: type[Exception], message: str
 ) -> None:
-    """So none can be left out."""
+    """No release can be left out."""
     for release in range(2, number + 1):
         await ship(history, release)
 
@@ -236,7 +241,7 @@ async def test_release_before_the_one_before_does_not_work(
         await work_together(RELEASES[number - 2], RELEASES[number])
 
 
-async def test_rename_in_one_step_breaks_the_service_that_runs(
+async def test_rename_in_one_step_breaks_the_running_service(
     history: History, client: AsyncClient
 ) -> None:
     ada = {"name": "Ada", "email": new_email()}
@@ -251,14 +256,14 @@ async def test_rename_in_one_step_breaks_the_service_that_runs(
     assert (written.status_code, read.status_code) == (500, 500)
 
 
-def test_release_that_writes_both_changes_nothing_else(load: Load) -> None:
+def test_function_of_release_2_only_adds_full_name(load: Load) -> None:
     both = load("release 2 writes both").both
 
     assert both({"name": "Ada", "email": "a"}) == {"name": "Ada", "email": "a", "full_name": "Ada"}
     assert both({"email": "a"}) == {"email": "a"}
 
 
-async def test_backfill_goes_on_where_it_was_stopped(history: History, load: Load) -> None:
+async def test_stopped_backfill_continues(history: History, load: Load) -> None:
     snippet = load("backfill")
     users = [await RELEASES[1].create(f"Ada {number}") for number in range(7)]
     await ship(history, 2)
@@ -269,7 +274,7 @@ async def test_backfill_goes_on_where_it_was_stopped(history: History, load: Loa
             rows.append(cursor.rowcount)
 
     sa.event.listen(get_engine().sync_engine, "after_cursor_execute", count)
-    await snippet.copy_chunk(UUID(int=0), 3)  # and here the process ends
+    await snippet.copy_chunk(UUID(int=0), 3)  # the process ends here
     await snippet.backfill(size=2)
     await snippet.backfill(size=2)
 
@@ -280,7 +285,7 @@ async def test_backfill_goes_on_where_it_was_stopped(history: History, load: Loa
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("number", [1, 2])
-async def test_backfill_copies_what_was_changed_meanwhile(
+async def test_backfill_copies_concurrent_changes(
     history: History, load: Load, number: int
 ) -> None:
     backfill = load("backfill").backfill
@@ -298,14 +303,14 @@ async def test_backfill_copies_what_was_changed_meanwhile(
 
 @pytest.mark.postgresql
 async def test_backfill_locks_rows_in_the_order_of_their_ids(history: History, load: Load) -> None:
-    """As a request does that locks several; the table has them in another order."""
+    """A request that locks several rows does the same. The table has the rows in another order."""
     ids = [await RELEASES[1].create("Ada") for _ in range(6)]
     await ship(history, 2)
     async with session_scope() as session:
-        for user_id in sorted(ids, reverse=True):  # each goes behind the last one
+        for user_id in sorted(ids, reverse=True):  # an updated row moves to the end of the table
             row = sa.update(USERS).where(USERS.c.id == user_id)
             await session.execute(row.values(version=USERS.c.version + 1))
-    await fetch("ANALYZE users")  # so that a scan of it is known to be cheap
+    await fetch("ANALYZE users")  # so that the planner prefers a sequential scan
     lock = sa.select(USERS.c.id).with_for_update()
 
     async with session_scope() as session:
@@ -319,7 +324,7 @@ async def test_backfill_locks_rows_in_the_order_of_their_ids(history: History, l
 
 
 @pytest.mark.sqlite
-async def test_backfill_writes_although_somebody_has_written_since_it_read(
+async def test_backfill_works_despite_a_concurrent_write_on_sqlite(
     history: History, load: Load
 ) -> None:
     user_id = await RELEASES[1].create("Ada")
@@ -336,7 +341,7 @@ async def test_backfill_writes_although_somebody_has_written_since_it_read(
     assert await RELEASES[3].read(user_id) == "Ada"
 
 
-async def test_one_update_of_all_rows_holds_up_requests_and_the_backfill_does_not(
+async def test_one_update_of_all_rows_blocks_requests_and_the_backfill_does_not(
     history: History,
     client: AsyncClient,
     environment: pytest.MonkeyPatch,
@@ -361,7 +366,7 @@ async def test_one_update_of_all_rows_holds_up_requests_and_the_backfill_does_no
     assert (between_chunks.status_code, in_one_update.status_code) == (200, 503)
 
 
-async def test_null_that_the_backfill_has_missed_stops_the_revision(
+async def test_null_fails_the_revision(
     history: History,
 ) -> None:
     await RELEASES[1].create("Ada")
@@ -372,18 +377,18 @@ async def test_null_that_the_backfill_has_missed_stops_the_revision(
     with pytest.raises(IntegrityError):
         await upgrade()
 
-    by = {"postgresql": "validate", "sqlite": "require"}[get_engine().dialect.name]
+    by = {"postgresql": "validate_check", "sqlite": "set_not_null"}[get_engine().dialect.name]
     assert (await pending())[0] == by
     await work_together(RELEASES[2])
 
 
 @pytest.mark.postgresql
-async def test_not_null_that_waits_too_long_does_not_undo_the_validation(
+async def test_lock_timeout_of_set_not_null_keeps_the_validation(
     history: History, environment: pytest.MonkeyPatch
 ) -> None:
     await ship(history, 2)
     configure(environment, lock_timeout=0.2)
-    history.add("promise")
+    history.add("add_check")
     await upgrade()
     for name in REVISIONS[3][1:]:
         history.add(name)
@@ -394,14 +399,14 @@ async def test_not_null_that_waits_too_long_does_not_undo_the_validation(
             await upgrade()
 
     is_valid = (
-        "SELECT convalidated FROM pg_constraint WHERE conname = 'ck_users_full_name_is_there'"
+        "SELECT convalidated FROM pg_constraint WHERE conname = 'ck_users_full_name_not_null'"
     )
     assert await fetch(is_valid) == [(True,)]
-    assert await upgrade() == ["require"]
+    assert await upgrade() == ["set_not_null"]
 
 
 @pytest.mark.postgresql
-async def test_promise_locks_the_table_and_validation_lets_rows_be_written(
+async def test_add_check_locks_the_table_and_validate_check_allows_writes(
     history: History,
 ) -> None:
     await ship(history, 2)
@@ -416,41 +421,41 @@ async def test_promise_locks_the_table_and_validation_lets_rows_be_written(
                 namespace["upgrade"]()
 
         await connection.execute(sa.text("BEGIN"))
-        await connection.run_sync(apply, "promise")
-        promised = set(await connection.scalars(sa.text(held)))
+        await connection.run_sync(apply, "add_check")
+        locks_of_add_check = set(await connection.scalars(sa.text(held)))
         await connection.execute(sa.text("COMMIT"))
         await connection.execute(sa.text("BEGIN"))
-        await connection.run_sync(apply, "validate")
-        validated = set(await connection.scalars(sa.text(held)))
+        await connection.run_sync(apply, "validate_check")
+        locks_of_validate_check = set(await connection.scalars(sa.text(held)))
         await RELEASES[2].create("Ada")
         await connection.execute(sa.text("COMMIT"))
 
-    assert promised == {"AccessExclusiveLock"}
-    assert validated == {"ShareUpdateExclusiveLock"}
+    assert locks_of_add_check == {"AccessExclusiveLock"}
+    assert locks_of_validate_check == {"ShareUpdateExclusiveLock"}
 
 
 @pytest.mark.postgresql
-async def test_not_null_reads_no_row_where_a_check_says_the_same(history: History) -> None:
+async def test_set_not_null_reads_no_row_if_a_check_is_validated(history: History) -> None:
     await ship(history, 2)
-    for name in ("promise", "validate"):
+    for name in ("add_check", "validate_check"):
         history.add(name)
     await upgrade()
-    said: list[str] = []
+    notices: list[str] = []
 
     async with observer() as connection:
         driver: Any = (await connection.get_raw_connection()).driver_connection
-        driver.add_log_listener(lambda _, message: said.append(message.message))
+        driver.add_log_listener(lambda _, message: notices.append(message.message))
         for statement in (
             "SET client_min_messages = debug1",
             "ALTER TABLE users ALTER full_name SET NOT NULL",
         ):
             await connection.execute(sa.text(statement))
-        await until(lambda: any("sufficient to prove" in message for message in said))
+        await until(lambda: any("sufficient to prove" in message for message in notices))
 
-    assert [message for message in said if message.startswith("verifying table")] == []
+    assert [message for message in notices if message.startswith("verifying table")] == []
 
 
-async def test_column_that_leaves_is_no_difference(
+async def test_hidden_column_is_no_difference(
     history: History, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in (2, 3, 4):
@@ -462,14 +467,14 @@ async def test_column_that_leaves_is_no_difference(
         await asyncio.to_thread(command.check, alembic)
 
     env = history.folder / "env.py"
-    function = find_snippet("a column that leaves").source
+    function = find_snippet("hide a column until it is dropped").source
     changed = env.read_text().replace("def migrate(", f"{function}\n\ndef migrate(")
     env.write_text(changed.replace("=connection,", "=connection, include_name=include_name,"))
     await asyncio.to_thread(command.check, alembic)
 
 
 async def tables_without_name() -> sa.MetaData:
-    """Return what the models of release 4 say: all that is in the database but one column."""
+    """Return the tables of release 4: those of the database without one column."""
     metadata = sa.MetaData()
     others = await columns() - {"name"}
 
@@ -481,8 +486,8 @@ async def tables_without_name() -> sa.MetaData:
     return metadata
 
 
-async def test_revision_says_which_columns_it_means(history: History) -> None:
-    """One that imports a model asks for columns that are added after it."""
+async def test_revision_of_a_model_fails_and_one_with_named_columns_works(history: History) -> None:
+    """A model selects columns that later revisions add."""
     by_model = (
         "from sqlalchemy.orm import Session",
         "from app.models import User",
@@ -494,7 +499,7 @@ async def test_revision_says_which_columns_it_means(history: History) -> None:
         session.add_all([new_user("Grace"), new_user(" Ada ")])
     history.operation(
         "back", "op.drop_column('users', 'version')"
-    )  # as it was before there was one
+    )  # the table before a later revision adds it
     history.operation("model", *by_model)
 
     with pytest.raises(DBAPIError, match="version"):
@@ -507,7 +512,7 @@ async def test_revision_says_which_columns_it_means(history: History) -> None:
 
 
 @pytest.mark.sqlite
-async def test_copy_of_a_table_is_not_written_as_sql_and_loses_a_check_without_a_name(
+async def test_batch_copy_has_no_sql_mode_and_loses_a_check_without_a_name(
     history: History,
 ) -> None:
     history.operation("make", "op.execute('CREATE TABLE t (n TEXT, CHECK (n > 0))')")
@@ -524,11 +529,11 @@ async def test_copy_of_a_table_is_not_written_as_sql_and_loses_a_check_without_a
 
 
 @pytest.mark.postgresql
-async def test_migration_that_waits_for_a_lock_gives_up_and_lets_readers_go_on(
+async def test_lock_timeout_ends_a_migration_and_unblocks_readers(
     history: History,
 ) -> None:
     history.operation(
-        "impatient",
+        "short_lock_timeout",
         "op.execute(\"SET LOCAL lock_timeout = '500ms'\")",
         "op.add_column('users', sa.Column('full_name', sa.String(200)))",
     )
@@ -549,22 +554,22 @@ async def test_migration_that_waits_for_a_lock_gives_up_and_lets_readers_go_on(
             await migration
         await reader
 
-        assert await pending() == ["impatient"]
-    assert await upgrade() == ["impatient"]
+        assert await pending() == ["short_lock_timeout"]
+    assert await upgrade() == ["short_lock_timeout"]
 
 
 @pytest.mark.postgresql
-async def test_index_lets_rows_be_written_under_the_lock_of_migrations(
+async def test_index_build_allows_writes_and_keeps_the_migration_lock(
     history: History, environment: pytest.MonkeyPatch
 ) -> None:
     history.add("index")
     tries: list[str] = []
 
-    def note(_: Any, __: Any, statement: str, *others: object) -> None:
+    def record(_: Any, __: Any, statement: str, *others: object) -> None:
         if "advisory_lock" in statement:
             tries.append(statement)
 
-    async with writer_that_stays():
+    async with open_write_transaction():
         migration = asyncio.create_task(upgrade())
         await until_waiting("CREATE INDEX CONCURRENTLY")
         await RELEASES[1].create("Ada")
@@ -572,10 +577,10 @@ async def test_index_lets_rows_be_written_under_the_lock_of_migrations(
         with pytest.raises(CommandError, match="another process has been changing"):
             await upgrade()
         configure(environment, migration_lock_timeout=60)
-        sa.event.listen(sa.Engine, "after_cursor_execute", note)
+        sa.event.listen(sa.Engine, "after_cursor_execute", record)
         second = asyncio.create_task(upgrade())
         await until(lambda: len(tries) > 1)
-        sa.event.remove(sa.Engine, "after_cursor_execute", note)
+        sa.event.remove(sa.Engine, "after_cursor_execute", record)
 
     assert await migration == ["index"]
     assert await second == []
@@ -583,13 +588,13 @@ async def test_index_lets_rows_be_written_under_the_lock_of_migrations(
 
 
 @pytest.mark.postgresql
-async def test_index_that_failed_is_invalid_and_the_revision_may_be_run_again(
+async def test_failed_index_is_invalid_and_the_revision_works_on_retry(
     history: History, environment: pytest.MonkeyPatch
 ) -> None:
     configure(environment, lock_timeout=0.2)
     history.add("index")
 
-    async with writer_that_stays():
+    async with open_write_transaction():
         with pytest.raises(DBAPIError, match="lock timeout"):
             await upgrade()
 
@@ -601,7 +606,7 @@ async def test_index_that_failed_is_invalid_and_the_revision_may_be_run_again(
 
 
 @pytest.mark.postgresql
-async def test_block_that_waits_longer_leaves_the_lock_timeout_as_it_was(
+async def test_longer_lock_timeout_of_a_block_is_reset(
     history: History, environment: pytest.MonkeyPatch
 ) -> None:
     configure(environment, lock_timeout=0.2)
@@ -617,26 +622,26 @@ async def test_block_that_waits_longer_leaves_the_lock_timeout_as_it_was(
         "AND datname = current_database() AND now() - query_start > interval '0.4 seconds'"
     )
 
-    async def waits_for_long() -> bool:
+    async def waits_longer_than_the_setting() -> bool:
         return bool(await fetch(waits))
 
-    async with writer_that_stays():
+    async with open_write_transaction():
         migration = asyncio.create_task(upgrade())
-        await until(waits_for_long)
+        await until(waits_longer_than_the_setting)
 
     assert await migration == ["index", "next"]
     assert await fetch(INDEX) == [(True,)]
 
 
 @pytest.mark.postgresql
-async def test_if_not_exists_is_content_with_an_invalid_index(
+async def test_if_not_exists_accepts_an_invalid_index(
     history: History, environment: pytest.MonkeyPatch
 ) -> None:
     configure(environment, lock_timeout=0.2)
     create = "op.execute('CREATE INDEX CONCURRENTLY IF NOT EXISTS ix_users_name ON users (name)')"
     history.operation("index", f"with op.get_context().autocommit_block(): {create}")
 
-    async with writer_that_stays():
+    async with open_write_transaction():
         with pytest.raises(DBAPIError, match="lock timeout"):
             await upgrade()
 
@@ -645,7 +650,7 @@ async def test_if_not_exists_is_content_with_an_invalid_index(
     assert await fetch(INDEX) == [(False,)]
 
 
-async def test_index_on_either_database(history: History) -> None:
+async def test_index_revision_works_on_both_databases(history: History) -> None:
     history.add("index")
 
     assert await upgrade() == ["index"]
@@ -655,7 +660,7 @@ async def test_index_on_either_database(history: History) -> None:
     assert "ix_users_name" in {index["name"] for index in found}
 
 
-async def test_what_stands_before_an_autocommit_block_stays(history: History) -> None:
+async def test_failed_autocommit_block_keeps_earlier_changes(history: History) -> None:
     history.operation(
         "half",
         "op.add_column('users', sa.Column('full_name', sa.String(200)))",
@@ -688,7 +693,7 @@ def long_history(history: History) -> None:
         history.add_column(name)
 
 
-async def test_squash_with_the_id_of_the_head_is_seamless(
+async def test_squash_with_the_id_of_the_head_needs_no_other_step(
     history: History, environment: pytest.MonkeyPatch, new_database: str
 ) -> None:
     long_history(history)
@@ -710,12 +715,12 @@ async def test_squash_with_the_id_of_the_head_is_seamless(
     made_by_squash = await asyncio.to_thread(migrations.run, "primary", reflect)
     assert made_by_squash == made_by_history
 
-    history.replace(whole)  # the release before
+    history.replace(whole)  # the previous release
     assert await pending() == []
     assert await upgrade() == []
 
 
-async def test_squash_is_written_by_autogenerate(
+async def test_autogenerate_writes_the_squashed_revision(
     history: History, environment: pytest.MonkeyPatch, new_database: str
 ) -> None:
     history.add("expand")
@@ -738,7 +743,7 @@ async def test_squash_is_written_by_autogenerate(
     await asyncio.to_thread(command.check, alembic)
 
 
-async def test_squash_hides_what_a_database_lacks_that_was_not_at_the_head(
+async def test_squash_hides_missing_revisions_of_a_database_behind_the_head(
     history: History, client: AsyncClient
 ) -> None:
     long_history(history)
@@ -755,7 +760,7 @@ async def test_squash_hides_what_a_database_lacks_that_was_not_at_the_head(
     assert await upgrade() == []
     assert {"second", "third"} & await columns() == set()
 
-    history.replace(whole)  # the release before
+    history.replace(whole)  # the previous release
     assert await upgrade() == ["second"]
     await asyncio.to_thread(history.squash, "second")
     history.add_column("third")
@@ -781,9 +786,7 @@ async def test_squash_with_a_new_id_needs_a_stamp(history: History) -> None:
 
 
 @pytest.mark.parametrize("branch", ["left", "right"])
-async def test_two_heads_are_joined_for_a_database_that_has_either(
-    history: History, branch: str
-) -> None:
+async def test_merge_works_on_a_database_with_either_head(history: History, branch: str) -> None:
     base = history.head
     [other] = {"left", "right"} - {branch}
     history.add_column(branch)
@@ -798,7 +801,7 @@ async def test_two_heads_are_joined_for_a_database_that_has_either(
     assert await pending() == []
 
 
-async def test_two_heads_are_refused_by_an_empty_database(
+async def test_two_heads_fail_on_an_empty_database(
     history: History, environment: pytest.MonkeyPatch, new_database: str
 ) -> None:
     base = history.head

@@ -1,4 +1,4 @@
-"""The tests that docs/testing.md shows, under a pytest of their own in a copy of the service."""
+"""Tests docs/testing.md: runs the tests that it shows with pytest, in a copy of the service."""
 
 import os
 import re
@@ -18,7 +18,7 @@ FILES = [title for title in TITLES if title.endswith(".py")]
 CRASH = "tests/test_crash.py"
 ROUTE = "app/routers/count.py"
 
-# What it keeps is let go before the server is asked, which would wait for seconds.
+# `kept.clear()` runs before the server is queried for open connections, which would wait for seconds.
 LEAK = """
 from collections.abc import Iterator
 
@@ -37,22 +37,22 @@ def kept(backend: Backend) -> Iterator[list[AsyncSession]]:
     kept.clear()
 
 
-async def test_that_leaks(kept: list[AsyncSession], databases: None) -> None:
+async def test_leak(kept: list[AsyncSession], databases: None) -> None:
     session = AsyncSession(get_engine())
     session.add(new_user())
     await session.flush()
     kept.append(session)
 """
 
-# What mounts a router in app/main.py, which the one of the README is mounted beside.
-MOUNTED = ["from app.routers.users import router as users\n", "    app.include_router(users)\n"]
+# The lines that include a router in app/main.py; the router of the README is added in the same way.
+INCLUDED = ["from app.routers.users import router as users\n", "    app.include_router(users)\n"]
 
 Run = Callable[..., str]
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
-    """A copy of the service that has the files of the page."""
+    """A copy of the service with the files of the page."""
     copy = tmp_path / "copy"
     for folder in ("app", "tests"):
         shutil.copytree(ROOT / folder, copy / folder)
@@ -60,7 +60,7 @@ def copy(tmp_path: Path) -> Path:
     (copy / ROUTE).write_text(find_snippet("a route").source)
     main = copy / "app" / "main.py"
     source = main.read_text()
-    for line in MOUNTED:
+    for line in INCLUDED:
         assert line in source
         source = source.replace(line, line + line.replace("users", "count"))
     main.write_text(source)
@@ -71,7 +71,7 @@ def copy(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(copy: Path, backend: Backend, new_database: str) -> Run:
-    """Run tests of the copy, on databases beside those of this run; return the report."""
+    """A function that runs tests of the copy on databases of their own and returns the report."""
 
     def run(*arguments: str) -> str:
         variables = {**os.environ, "PYTHONPATH": str(copy), "TEST_DATABASE_URL": new_database}
@@ -86,15 +86,15 @@ def run(copy: Path, backend: Backend, new_database: str) -> Run:
             env=variables,
             text=True,
         )
-        print(ended.stdout, ended.stderr)  # noqa: T201, for the report of a test that fails
+        print(ended.stdout, ended.stderr)  # noqa: T201, shown if the test fails
         return ended.stdout
 
     return run
 
 
-def test_tests_pass_and_a_leak_shows_where_it_began(run: Run, copy: Path) -> None:
+def test_tests_of_the_page_pass_and_a_leak_shows_its_line(run: Run, copy: Path) -> None:
     with (copy / "tests" / "conftest.py").open("a") as conftest:
-        conftest.write(find_snippet("who took it").source)
+        conftest.write(find_snippet("print where a connection is taken").source)
     (copy / "tests" / "test_leak.py").write_text(LEAK)
 
     others = [title for title in FILES if title != CRASH]
@@ -103,12 +103,12 @@ def test_tests_pass_and_a_leak_shows_where_it_began(run: Run, copy: Path) -> Non
     for title in others:
         assert re.search(rf"^{title}::.* PASSED ", report, re.MULTILINE), title
         assert not re.search(rf"^(FAILED|ERROR) {title}", report, re.MULTILINE), title
-    assert re.search(r"ERROR at teardown of test_that_leaks\[", report)
+    assert re.search(r"ERROR at teardown of test_leak\[", report)
     assert "AssertionError: connections still checked out: " in report
-    assert "in test_that_leaks\n    await session.flush()\n" in report
+    assert "in test_leak\n    await session.flush()\n" in report
 
 
 @pytest.mark.load
 @pytest.mark.postgresql
-def test_test_of_a_crash_passes(run: Run) -> None:
+def test_crash_test_of_the_page_passes(run: Run) -> None:
     assert re.search(rf"^{CRASH}::.* (PASSED|SKIPPED) ", run(CRASH), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Every message of docs/troubleshooting.md is provoked here or by a snippet of the page, and its fix works."""
+"""Tests docs/troubleshooting.md: provokes every message of the page and applies its fix."""
 
 import asyncio
 import inspect
@@ -69,12 +69,12 @@ Test = TypeVar("Test", bound=Callable[..., Any])
 
 PASSWORD = "secret"
 
-PROVOKED: dict[str, tuple[str, ...]] = {}  # by the name of the test that provokes them
+PROVOKED: dict[str, tuple[str, ...]] = {}  # messages by the name of the test
 
 
 class Section(NamedTuple):
     anchor: str
-    messages: list[str]  # of its heading, and of the paragraph below that begins with "Also"
+    messages: list[str]  # in the heading and in the paragraph that begins with "Also"
     text: str
 
 
@@ -90,54 +90,56 @@ def sections() -> list[Section]:
 
 
 def pattern(message: str) -> str:
-    """Return what an error must match to say this; numbers differ."""
+    """Return a pattern for the message that allows any number for each of its numbers."""
     return re.sub(r"\d+", r"\\d+", re.escape(message))
 
 
 def provokes(*messages: str) -> Callable[[Test], Test]:
-    """Say which messages of the page a test provokes; it gets them as `messages`."""
+    """Register the messages that a test provokes; the test gets them as the fixture `messages`."""
 
-    def remember(test: Test) -> Test:
+    def register(test: Test) -> Test:
         assert "messages" in inspect.signature(test).parameters
         PROVOKED[test.__name__] = messages
         return test
 
-    return remember
+    return register
 
 
 @pytest.fixture
 def messages(request: pytest.FixtureRequest) -> list[str]:
-    """The messages that the test provokes, as patterns."""
+    """Patterns of the messages that the test provokes."""
     return [pattern(message) for message in PROVOKED[request.function.__name__]]
 
 
-def test_table_has_every_message_in_the_order_of_the_sections() -> None:
+def test_table_lists_every_message_in_the_order_of_the_sections() -> None:
     rows = re.findall(r"^\| \[`([^`]+)`\]\(#(.+?)\) \| .+ \|$", PAGE.read_text(), re.MULTILINE)
 
     assert rows == [(m, section.anchor) for section in sections() for m in section.messages]
     assert {anchor for _, anchor in rows} <= anchors(PAGE)
-    assert not [a for _, a in rows if "--" in a or a.strip("-") != a]  # GitLab makes others
+    assert not [
+        a for _, a in rows if "--" in a or a.strip("-") != a
+    ]  # GitLab generates other anchors for these
 
 
-def test_every_message_is_provoked_by_a_test_or_by_the_snippet_of_its_section() -> None:
+def test_a_test_or_a_snippet_provokes_every_message() -> None:
     provoked = {message for messages in PROVOKED.values() for message in messages}
-    of_page = set()
+    on_page = set()
     for section in sections():
         assert section.messages, section.anchor
         printed = "\n".join(re.findall(r"^ *# > (.*)$", section.text, re.MULTILINE))
         for message in section.messages:
-            of_page.add(message)
+            on_page.add(message)
             assert message in provoked or re.search(pattern(message), printed), message
 
-    assert provoked <= of_page
+    assert provoked <= on_page
 
 
-# Parts
+# Helpers
 
 
 @asynccontextmanager
 async def plain_engine(url: Any = None, **options: Any) -> AsyncGenerator[AsyncEngine, None]:
-    """An engine as SQLAlchemy makes it, for the primary database or another URL."""
+    """Yield an engine of SQLAlchemy itself, for the primary database or another URL."""
     engine = create_async_engine(url or get_engine().url, **options)
     try:
         yield engine
@@ -146,7 +148,7 @@ async def plain_engine(url: Any = None, **options: Any) -> AsyncGenerator[AsyncE
 
 
 def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run Python, which knows the databases of the test, in a folder without a .env."""
+    """Run Python with the databases of the test, in a folder without a .env."""
     return subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,
@@ -158,8 +160,8 @@ def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def of_backend(messages: Sequence[str]) -> str:
-    """Return the first message on PostgreSQL, the second one on SQLite."""
+def for_backend(messages: Sequence[str]) -> str:
+    """Return the first message on PostgreSQL and the second one on SQLite."""
     postgresql, sqlite = messages
     return sqlite if get_engine().name == "sqlite" else postgresql
 
@@ -176,7 +178,9 @@ async def stored_user() -> User:
 
 @provokes("greenlet_spawn has not been called")
 @pytest.mark.filterwarnings("ignore:coroutine 'Connection.cursor' was never awaited")
-async def test_attribute_that_has_expired(databases: None, messages: list[str]) -> None:
+async def test_expired_attribute_raises_until_it_is_refreshed(
+    databases: None, messages: list[str]
+) -> None:
     [message] = messages
     async with session_scope() as session:
         user = new_user()
@@ -193,7 +197,7 @@ async def test_attribute_that_has_expired(databases: None, messages: list[str]) 
 
 
 @provokes("is not bound to a Session; attribute refresh operation cannot proceed")
-async def test_attribute_that_was_not_loaded_when_its_session_ended(
+async def test_expired_attribute_raises_after_its_session_unless_refreshed(
     databases: None, messages: list[str]
 ) -> None:
     [message] = messages
@@ -213,7 +217,7 @@ async def test_attribute_that_was_not_loaded_when_its_session_ended(
 
 @provokes("is not available due to lazy='raise'")
 @pytest.mark.usefixtures("surroundings")
-async def test_relationship_that_was_not_asked_for(messages: list[str]) -> None:
+async def test_relationship_raises_unless_the_statement_loads_it(messages: list[str]) -> None:
     class Page(base.PrimaryBase):
         __tablename__ = "pages"
         id: Mapped[int] = mapped_column(primary_key=True)
@@ -241,7 +245,7 @@ async def test_relationship_that_was_not_asked_for(messages: list[str]) -> None:
 @provokes(
     'would be loaded when touched, which raises MissingGreenlet: write relationship(lazy="raise")'
 )
-def test_relationship_that_loads_itself(messages: list[str]) -> None:
+def test_relationship_without_lazy_is_rejected(messages: list[str]) -> None:
     [message] = messages
     with pytest.raises(TypeError, match=message):
         relate_without_lazy()
@@ -249,7 +253,9 @@ def test_relationship_that_loads_itself(messages: list[str]) -> None:
 
 @pytest.mark.postgresql
 @provokes("cannot perform operation: another operation is in progress")
-async def test_commit_while_a_task_uses_the_session(databases: None, messages: list[str]) -> None:
+async def test_commit_fails_while_a_task_uses_the_session(
+    databases: None, messages: list[str]
+) -> None:
     [message] = messages
 
     async def sleep(session: AsyncSession, seconds: float) -> None:
@@ -258,10 +264,10 @@ async def test_commit_while_a_task_uses_the_session(databases: None, messages: l
     with pytest.raises(InterfaceError, match=message):
         async with session_scope() as session:
             number = await pid(session)
-            forgotten = asyncio.create_task(sleep(session, 60))
+            left_running = asyncio.create_task(sleep(session, 60))
             await until_active(number)
-    await asyncio.wait([forgotten])
-    assert forgotten.exception()
+    await asyncio.wait([left_running])
+    assert left_running.exception()
 
     async with session_scope() as session, asyncio.TaskGroup() as tasks:
         tasks.create_task(sleep(session, 0.01))
@@ -293,29 +299,29 @@ asyncio.run(other.dispose())
     "got Future <Future pending cb=[BaseProtocol._on_waiter_completed()]> attached to a different loop",
     "Event loop is closed",
 )
-def test_engine_of_another_loop(databases: None, messages: list[str], tmp_path: Path) -> None:
-    of_another_loop, closed = messages
+def test_engine_fails_in_another_event_loop(
+    databases: None, messages: list[str], tmp_path: Path
+) -> None:
+    other_loop, closed = messages
     ended = run("-c", LOOPS, folder=tmp_path)
 
-    assert re.search(of_another_loop, ended.stdout), ended
+    assert re.search(other_loop, ended.stdout), ended
     assert re.search(f"RuntimeError: {closed}", ended.stderr), ended
 
 
-def test_sessions_of_one_loop_after_another(databases: None) -> None:
+def test_sessions_work_in_one_event_loop_after_another(databases: None) -> None:
     assert asyncio.run(stored_user()) is not asyncio.run(stored_user())
     assert asyncio.run(stored_users()) == 2
 
 
 @provokes("the session has ended before this task could use it")
-async def test_session_that_ends_while_a_task_waits_for_its_connection(
-    single: None, messages: list[str]
-) -> None:
+async def test_session_that_has_ended_gets_no_connection(single: None, messages: list[str]) -> None:
     [message] = messages
 
     async def read(session: AsyncSession) -> int:
         return await session.scalar(select(1)) or 0
 
-    async def read_in_a_session_of_its_own() -> int:
+    async def read_in_a_new_session() -> int:
         async with session_scope() as session:
             return await read(session)
 
@@ -328,11 +334,11 @@ async def test_session_that_ends_while_a_task_waits_for_its_connection(
     with pytest.raises(InvalidRequestError, match=message):
         await waiting
 
-    assert await asyncio.create_task(read_in_a_session_of_its_own()) == 1
+    assert await asyncio.create_task(read_in_a_new_session()) == 1
 
 
 @provokes('has a scope of "request", it cannot depend on dependencies with scope "function"')
-async def test_dependency_on_a_session(
+async def test_dependency_with_yield_needs_function_scope(
     app: FastAPI, client: AsyncClient, messages: list[str]
 ) -> None:
     [message] = messages
@@ -367,7 +373,9 @@ async def test_dependency_on_a_session(
     "a statement failed, its error was swallowed, and the database has given up what the "
     "transaction wrote",
 )
-async def test_error_of_a_statement_that_is_swallowed(databases: None, messages: list[str]) -> None:
+async def test_swallowed_error_fails_the_commit_unless_in_a_savepoint(
+    databases: None, messages: list[str]
+) -> None:
     aborted, failed = messages
 
     async def divide(session: AsyncSession) -> None:
@@ -396,7 +404,7 @@ async def test_error_of_a_statement_that_is_swallowed(databases: None, messages:
     "can't subtract offset-naive and offset-aware datetimes",
     "invalid input for query argument $1",
 )
-async def test_time_with_a_zone_where_the_database_has_none(
+async def test_time_with_a_zone_needs_a_column_with_one(
     databases: None, messages: list[str]
 ) -> None:
     by_asyncpg, by_service = messages
@@ -419,7 +427,7 @@ async def test_time_with_a_zone_where_the_database_has_none(
 
 
 @provokes("has no time zone: use datetime.now(UTC)")
-async def test_time_without_a_zone(databases: None, messages: list[str]) -> None:
+async def test_time_without_a_zone_is_rejected(databases: None, messages: list[str]) -> None:
     [message] = messages
 
     async def add(time: datetime) -> None:
@@ -434,7 +442,9 @@ async def test_time_without_a_zone(databases: None, messages: list[str]) -> None
 
 
 @provokes("expected to update 1 row(s); 0 were matched")
-async def test_row_that_somebody_else_has_changed(databases: None, messages: list[str]) -> None:
+async def test_write_of_an_outdated_version_returns_409(
+    databases: None, messages: list[str]
+) -> None:
     [message] = messages
     read = await stored_user()
     user_id = read.id
@@ -458,19 +468,19 @@ async def test_row_that_somebody_else_has_changed(databases: None, messages: lis
 
 
 @provokes("QueuePool limit of size 20 overflow 0 reached, connection timed out, timeout 5.00")
-async def test_session_that_is_held_while_something_else_is_awaited(
+async def test_session_held_during_a_call_exhausts_the_pool(
     single: None, load: Load, messages: list[str]
 ) -> None:
     [message] = messages
     snippet = load("a call between two sessions")
     user = await stored_user()
 
-    async def somebody_reads() -> str:
-        assert await stored_users_of_the_service() == 1
+    async def call() -> str:
+        assert await count_users_in_a_session() == 1
         return "Grace"
 
     with pytest.raises(PoolTimeoutError, match=message) as error:
-        await snippet.hold(user.id, somebody_reads)
+        await snippet.wrong(user.id, call)
     assert problem_of(error.value).status == 503
     async with (
         plain_engine(pool_size=1, max_overflow=0, pool_timeout=0.1) as engine,
@@ -479,39 +489,39 @@ async def test_session_that_is_held_while_something_else_is_awaited(
         with pytest.raises(PoolTimeoutError, match=message):
             await engine.connect()
 
-    await snippet.let_go(user.id, somebody_reads)
+    await snippet.right(user.id, call)
     assert await fetch("SELECT name FROM users") == [("Grace",)]
 
 
 async def test_change_during_a_call_is_not_overwritten(load: Load) -> None:
     user = await stored_user()
 
-    async def somebody_writes() -> str:
+    async def call_that_writes() -> str:
         async with session_scope() as session:
             (await session.get_one(User, user.id)).name = "Eve"
         return "Grace"
 
     with pytest.raises(StaleDataError) as error:
-        await load("a call between two sessions").let_go(user.id, somebody_writes)
+        await load("a call between two sessions").right(user.id, call_that_writes)
 
     assert problem_of(error.value).status == 409
     assert await fetch("SELECT name FROM users") == [("Eve",)]
 
 
-async def stored_users_of_the_service() -> int:
+async def count_users_in_a_session() -> int:
     async with session_scope() as session:
         return len((await session.scalars(select(User.id))).all())
 
 
 @pytest.mark.postgresql
 @provokes("sorry, too many clients already", "remaining connection slots are reserved for")
-async def test_server_that_has_no_connection_left(
+async def test_smaller_pool_avoids_too_many_clients(
     environment: pytest.MonkeyPatch, messages: list[str]
 ) -> None:
     none_left, reserved = messages
 
     async def use(number: int) -> None:
-        """Use this many sessions at the same time, as far as the pool has connections for them."""
+        """Use this many sessions at the same time, or as many as the pool has connections."""
 
         async def use_one() -> None:
             async with session_scope() as session:
@@ -525,14 +535,14 @@ async def test_server_that_has_no_connection_left(
     with fragile() as server:
         superuser = make_url(server.url)
         connection = await connect(superuser)
-        await connection.execute("ALTER SYSTEM SET max_connections = 6")  # three are reserved
+        await connection.execute("ALTER SYSTEM SET max_connections = 6")  # 3 are for superusers
         await connection.close()
         server.crash()
         connection = await connect(superuser)
-        await connection.execute(f"CREATE ROLE somebody LOGIN PASSWORD '{PASSWORD}'")
+        await connection.execute(f"CREATE ROLE plain LOGIN PASSWORD '{PASSWORD}'")
         await connection.close()
-        somebody = superuser.set(username="somebody", password=PASSWORD)
-        set_databases(environment, {"primary": somebody.render_as_string(hide_password=False)})
+        plain_user = superuser.set(username="plain", password=PASSWORD)
+        set_databases(environment, {"primary": plain_user.render_as_string(hide_password=False)})
 
         async with AsyncExitStack() as stack:
             for _ in range(3):
@@ -566,7 +576,9 @@ async def test_server_that_has_no_connection_left(
 
 
 @provokes("connect() got an unexpected keyword argument 'sslmode'")
-async def test_parameters_of_libpq(environment: pytest.MonkeyPatch, messages: list[str]) -> None:
+async def test_parameters_of_libpq_are_translated(
+    environment: pytest.MonkeyPatch, messages: list[str]
+) -> None:
     [message] = messages
     url = make_url("postgresql://u:p@127.0.0.1:1/d?sslmode=disable")
 
@@ -575,7 +587,7 @@ async def test_parameters_of_libpq(environment: pytest.MonkeyPatch, messages: li
             await engine.connect()
 
     set_databases(environment, {"primary": url.render_as_string(hide_password=False)})
-    with pytest.raises(OperationalError):  # it has tried to connect, and nobody listens
+    with pytest.raises(OperationalError):  # it tries to connect to a port without a server
         async with session_scope() as session:
             await session.execute(text("SELECT 1"))
     await dispose_engines()
@@ -585,7 +597,7 @@ async def test_parameters_of_libpq(environment: pytest.MonkeyPatch, messages: li
     "Can't load plugin: sqlalchemy.dialects:postgres",
     "The asyncio extension requires an async driver to be used",
 )
-async def test_urls_without_an_async_driver(
+async def test_urls_without_an_async_driver_are_resolved(
     environment: pytest.MonkeyPatch, messages: list[str]
 ) -> None:
     unknown, not_async = messages
@@ -618,7 +630,7 @@ asyncio.run(work())
 
 @pytest.mark.pgbouncer
 @provokes('prepared statement "__asyncpg_stmt_1__" already exists', "unsupported startup parameter")
-async def test_pgbouncer_that_the_service_does_not_know_of(
+async def test_pgbouncer_works_with_its_setting_only(
     databases: None,
     environment: pytest.MonkeyPatch,
     messages: list[str],
@@ -645,7 +657,7 @@ async def test_pgbouncer_that_the_service_does_not_know_of(
 
 @pytest.mark.postgresql
 @provokes("canceling statement due to statement timeout", "canceling statement due to lock timeout")
-async def test_statement_that_takes_too_long(
+async def test_timeouts_end_statements_and_can_be_raised_locally(
     databases: None, environment: pytest.MonkeyPatch, messages: list[str]
 ) -> None:
     too_slow, too_late = messages
@@ -672,7 +684,7 @@ async def test_statement_that_takes_too_long(
 
 @pytest.mark.sqlite
 @provokes("database is locked")
-async def test_two_who_write_to_a_file(
+async def test_second_writer_of_a_file_gets_503(
     databases: None, environment: pytest.MonkeyPatch, messages: list[str]
 ) -> None:
     [message] = messages
@@ -683,7 +695,9 @@ async def test_two_who_write_to_a_file(
             for session in (one, other):
                 session.add(new_user())
                 await session.flush()
-    with pytest.raises(OperationalError, match=message) as error:  # at once: what was read is old
+    with pytest.raises(
+        OperationalError, match=message
+    ) as error:  # at once: it has read an old version
         async with session_scope() as session:
             await session.scalars(select(User))
             await stored_user()
@@ -699,8 +713,8 @@ async def test_two_who_write_to_a_file(
 @provokes(
     "cannot execute INSERT in a read-only transaction", "attempt to write a readonly database"
 )
-async def test_write_in_a_session_that_only_reads(databases: None, messages: list[str]) -> None:
-    with pytest.raises(DBAPIError, match=of_backend(messages)):
+async def test_read_only_session_refuses_writes(databases: None, messages: list[str]) -> None:
+    with pytest.raises(DBAPIError, match=for_backend(messages)):
         async with session_scope(read_only=True) as session:
             session.add(new_user())
     async with session_scope() as session:
@@ -711,7 +725,7 @@ async def test_write_in_a_session_that_only_reads(databases: None, messages: lis
 
 @pytest.mark.postgresql
 @provokes("cached statement plan is invalid due to a database schema or configuration change")
-async def test_statement_that_was_prepared_before_a_migration(
+async def test_statement_prepared_before_a_migration_works_on_retry(
     single: None, messages: list[str]
 ) -> None:
     [message] = messages
@@ -734,12 +748,12 @@ async def test_statement_that_was_prepared_before_a_migration(
 
 
 @provokes('relation "users" does not exist', "no such table: users")
-async def test_database_that_is_not_migrated(
+async def test_tables_are_missing_until_the_database_is_migrated(
     new_database: str, environment: pytest.MonkeyPatch, messages: list[str]
 ) -> None:
     set_databases(environment, {"primary": new_database})
 
-    with pytest.raises((ProgrammingError, OperationalError), match=of_backend(messages)):
+    with pytest.raises((ProgrammingError, OperationalError), match=for_backend(messages)):
         await stored_user()
     await asyncio.to_thread(migrations.upgrade, "primary")
     await stored_user()
@@ -749,7 +763,7 @@ async def test_database_that_is_not_migrated(
 
 @pytest.fixture
 def history(tmp_path: Path) -> Config:
-    """The configuration of the primary database, with a copy of its revisions."""
+    """Alembic's configuration of the primary database, with a copy of its revisions."""
     folder = tmp_path / "revisions"
     folder.mkdir()
     for revision in (migrations.FOLDER / "primary").glob("*.py"):
@@ -760,7 +774,7 @@ def history(tmp_path: Path) -> Config:
 
 
 def add_revision(history: Config, name: str) -> None:
-    """Write a revision that does nothing, after the newest one that is shipped."""
+    """Write a revision that does nothing, after the newest revision of the service."""
     newest = migrations.shipped("primary")[-1]
     folder = Path(history.get_section_option("primary", "version_locations") or "")
     (folder / f"{name}.py").write_text(
@@ -771,7 +785,7 @@ def add_revision(history: Config, name: str) -> None:
 
 
 @provokes("Target database is not up to date.")
-def test_revision_before_the_last_one_is_applied(
+def test_autogenerate_needs_a_migrated_database(
     new_database: str, environment: pytest.MonkeyPatch, history: Config, messages: list[str]
 ) -> None:
     [message] = messages
@@ -785,28 +799,26 @@ def test_revision_before_the_last_one_is_applied(
 
 
 @provokes("Can't locate revision identified by")
-def test_database_with_a_revision_that_has_no_file(
+def test_revision_without_a_file_stops_alembic_only(
     migrated: None, history: Config, messages: list[str]
 ) -> None:
     [message] = messages
-    add_revision(history, "gone")
+    add_revision(history, "unknown")
     command.upgrade(history, "head")
     shipped = migrations.config("primary")
 
     with pytest.raises(CommandError, match=message):
         command.upgrade(shipped, "head")
-    assert migrations.upgrade("primary") == []  # which an older release may say, and serve
+    assert migrations.upgrade("primary") == []  # an older release starts with such a database
     command.downgrade(history, "-1")
 
     command.upgrade(shipped, "head")
 
 
 @provokes("Multiple head revisions are present for given argument 'head'")
-def test_two_revisions_after_the_same_one(
-    migrated: None, history: Config, messages: list[str]
-) -> None:
+def test_two_heads_work_after_a_merge(migrated: None, history: Config, messages: list[str]) -> None:
     [message] = messages
-    for name in ("mine", "yours"):
+    for name in ("left", "right"):
         add_revision(history, name)
 
     with pytest.raises(CommandError, match=message):
@@ -819,7 +831,7 @@ def test_two_revisions_after_the_same_one(
     "invalid interpolation syntax in",
     "'%' must be followed by '%' or '(', found",
 )
-def test_percent_sign_in_a_url(
+def test_percent_sign_in_a_url_works_in_the_settings(
     environment: pytest.MonkeyPatch, messages: list[str], tmp_path: Path
 ) -> None:
     in_python, in_a_file = messages
@@ -860,38 +872,38 @@ async def work(begun):
         begun.set()
         await asyncio.Event().wait()
 
-async def test_task_that_goes_on(databases):
+async def test_task_is_still_running(databases):
     begun = asyncio.Event()
     kept.append(asyncio.create_task(work(begun)))
     await begun.wait()
 
-async def test_task_that_ends(databases):
+async def test_task_has_ended(databases):
     begun = asyncio.Event()
     task = asyncio.create_task(work(begun))
     await begun.wait()
     task.cancel()
     await asyncio.wait([task])
 
-async def read_and_forget():
+async def read_without_closing():
     session = AsyncSession(get_engine())
     await session.execute(text("SELECT 1"))
 
-async def test_session_that_is_left(databases):
-    await read_and_forget()
+async def test_session_is_never_closed(databases):
+    await read_without_closing()
     gc.collect()
 
-async def test_session_that_ends(databases):
+async def test_session_is_closed(databases):
     async with session_scope() as session:
         await session.execute(text("SELECT 1"))
 
 @pytest.mark.postgresql
-async def test_engine_that_is_left(databases):
+async def test_engine_is_never_disposed_of(databases):
     engine = create_async_engine(get_engine().url)
     kept.append(engine)
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
 
-async def test_engine_that_ends(databases):
+async def test_engine_is_disposed_of(databases):
     engine = create_async_engine(get_engine().url)
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
@@ -900,7 +912,7 @@ async def test_engine_that_ends(databases):
 
 
 def run_tests(folder: Path, *options: str) -> str:
-    """Return what pytest says of the tests above, with the fixtures of tests/conftest.py."""
+    """Run the tests above with the fixtures of tests/conftest.py; return the report."""
     file = folder / "test_leaks.py"
     file.write_text(TESTS)
     settings = ["-n0", "-p", "no:cacheprovider", "-p", "tests.conftest"]
@@ -908,9 +920,9 @@ def run_tests(folder: Path, *options: str) -> str:
     return run("-m", "pytest", *settings, *options, str(file), folder=folder).stdout
 
 
-def failed(said: str) -> set[str]:
-    """Return the tests that have failed, or whose fixtures have."""
-    return {*re.findall(r"^(?:ERROR|FAILED) .*?::(\w+)", said, re.MULTILINE)}
+def failed(report: str) -> set[str]:
+    """Return the tests that failed or whose fixtures failed."""
+    return {*re.findall(r"^(?:ERROR|FAILED) .*?::(\w+)", report, re.MULTILINE)}
 
 
 @pytest.mark.sqlite
@@ -918,25 +930,25 @@ def failed(said: str) -> set[str]:
     "connections still checked out",
     "The garbage collector is trying to clean up non-checked-in connection",
 )
-def test_test_that_keeps_a_session(messages: list[str], tmp_path: Path) -> None:
-    said = run_tests(tmp_path, "--db=sqlite")
+def test_fixtures_report_a_session_that_is_left_open(messages: list[str], tmp_path: Path) -> None:
+    report = run_tests(tmp_path, "--db=sqlite")
 
     for message in messages:
-        assert re.search(rf"(AssertionError|SAWarning): {message}", said), said
-    assert failed(said) == {"test_task_that_goes_on", "test_session_that_is_left"}
-    assert "4 passed" in said
+        assert re.search(rf"(AssertionError|SAWarning): {message}", report), report
+    assert failed(report) == {"test_task_is_still_running", "test_session_is_never_closed"}
+    assert "4 passed" in report
 
 
 @pytest.mark.postgresql
 @provokes("the test has left connections open")
-def test_test_that_keeps_an_engine(
+def test_fixtures_report_an_engine_that_is_left_open(
     messages: list[str], postgresql: Server, tmp_path: Path, environment: pytest.MonkeyPatch
 ) -> None:
     [message] = messages
     environment.delenv("TEST_POSTGRES", raising=False)
     environment.setenv("TEST_DATABASE_URL", postgresql.url("leaks_test"))
-    said = run_tests(tmp_path, "--db=postgresql", "-k=test_engine")
+    report = run_tests(tmp_path, "--db=postgresql", "-k=test_engine")
 
-    assert re.search(f"Failed: {message}", said), said
-    assert failed(said) == {"test_engine_that_is_left"}
-    assert "2 passed" in said
+    assert re.search(f"Failed: {message}", report), report
+    assert failed(report) == {"test_engine_is_never_disposed_of"}
+    assert "2 passed" in report
