@@ -191,6 +191,20 @@ async def test_only_retryable_errors_are_retried_and_attempts_are_limited(
 # Locks
 
 
+async def test_lock_users_in_different_orders_loses_no_update(load: Load) -> None:
+    append_to_names = load("lock users").append_to_names
+    ada, bob = await add_users("Ada", "Bob")
+
+    forward = (append_to_names("+", ada.id, bob.id) for _ in range(10))
+    backward = (append_to_names("-", bob.id, ada.id) for _ in range(10))
+    await asyncio.gather(*forward, *backward)
+
+    async with session_scope() as session:
+        names = list(await session.scalars(select(User.name).order_by(User.name)))
+    assert [name[:3] for name in names] == ["Ada", "Bob"]
+    assert [(name.count("+"), name.count("-")) for name in names] == [(10, 10)] * 2
+
+
 @pytest.mark.postgresql
 async def test_lock_users_reloads_objects_of_the_session(load: Load) -> None:
     [ada] = await add_users("Ada")
