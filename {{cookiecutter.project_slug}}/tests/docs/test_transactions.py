@@ -191,7 +191,7 @@ async def test_only_retryable_errors_are_retried_and_attempts_are_limited(
 # Locks
 
 
-async def test_lock_users_in_different_orders_loses_no_update(load: Load) -> None:
+async def test_concurrent_lock_users_loses_no_update(load: Load) -> None:
     append_to_names = load("lock users").append_to_names
     ada, bob = await add_users("Ada", "Bob")
 
