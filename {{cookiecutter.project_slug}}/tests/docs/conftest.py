@@ -1,4 +1,4 @@
-"""Where a snippet runs: migrated databases, tables of its own, an empty folder."""
+"""Fixtures in which snippets run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +16,10 @@ Load = Callable[[str], Any]
 
 @pytest.fixture
 def surroundings(databases: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """What a snippet that says `from app.models.base import PrimaryBase` adds to is a base of its own.
+    """Migrated databases, new base classes and an empty working directory.
 
-    The service's own would keep the table, and a migration would be missing.
+    A snippet may define tables. They must not stay in the metadata of the service: other tests would
+    find that a migration is missing.
     """
     for name in [
         name for name in vars(base) if name.endswith("Base") and name != "DeclarativeBase"
@@ -30,5 +31,5 @@ def surroundings(databases: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 @pytest.fixture
 def load(surroundings: None) -> Load:
-    """Return what the snippet of a title defines."""
+    """Return a function that loads the snippet with a title as a module."""
     return lambda title: find_snippet(title).load("snippet")[0]

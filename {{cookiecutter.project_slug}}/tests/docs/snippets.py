@@ -1,11 +1,11 @@
-"""The Python snippets of the README and of docs/, and what they print.
+"""Find and run the Python examples of README.md and docs/.
 
-Comments `# > text` below a `print` say what it prints; `pytest --update-examples -n0 tests/docs` writes
-them. Behind ```python, in the same line, may stand
+`# > text` comments below a `print` show its output. `pytest --update-examples -n0 tests/docs` rewrites
+them. Options in the line of ```python:
 
-    postgresql     it runs there only
-    logs errors    it does something wrong on purpose, and the service says so in its log
-    title="…"      a test drives it
+    postgresql     run it on PostgreSQL only
+    logs errors    it must log an error
+    title="…"      a test uses it by this title
 """
 
 import ast
@@ -29,8 +29,8 @@ OUTPUT = re.compile(r"^ *# > ")
 @dataclass(frozen=True)
 class Snippet:
     page: Path
-    line: int  # of the page, above the first one of the source
-    about: str
+    line: int  # number of lines in the page before the source
+    options: str
     source: str
 
     def __str__(self) -> str:
@@ -38,20 +38,20 @@ class Snippet:
 
     @property
     def title(self) -> str | None:
-        found = re.search(r'title="([^"]+)"', self.about)
+        found = re.search(r'title="([^"]+)"', self.options)
         return found and found[1]
 
     @property
-    def marks(self) -> str:
-        return re.sub(r'title="[^"]+"', "", self.about).strip()
+    def flags(self) -> str:
+        return re.sub(r'title="[^"]+"', "", self.options).strip()
 
     @property
-    def is_of_postgresql(self) -> bool:
-        return self.marks.startswith("postgresql")
+    def needs_postgresql(self) -> bool:
+        return self.flags.startswith("postgresql")
 
     @property
     def logs_errors(self) -> bool:
-        return self.marks.endswith("logs errors")
+        return self.flags.endswith("logs errors")
 
     @property
     def has_main(self) -> bool:
@@ -59,7 +59,7 @@ class Snippet:
         return any(isinstance(node, ast.AsyncFunctionDef) and node.name == "main" for node in body)
 
     def load(self, name: str) -> tuple[ModuleType, dict[int, list[str]]]:
-        """Return the snippet as a module of this name, and what is printed by each of its lines."""
+        """Return the snippet as a module of this name, and the output of each line that prints."""
         printed = defaultdict[int, list[str]](list)
 
         def record(*values: object) -> None:
@@ -68,34 +68,34 @@ class Snippet:
 
         module = ModuleType(name)
         vars(module)["print"] = record
-        lines = "\n" * self.line + self.source  # so that a traceback leads into the page
+        lines = "\n" * self.line + self.source  # so that tracebacks show lines of the page
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(sys.modules, name, module)
-            exec(compile(lines, self.page, "exec"), vars(module))  # noqa: S102, it is our own
+            exec(compile(lines, self.page, "exec"), vars(module))  # noqa: S102, our own code
         return module, printed
 
     def run(self) -> str:
-        """Run the snippet, its `main` included; return it with what it has printed."""
+        """Run the snippet and its `main`; return the source with `# >` comments of its output."""
         module, printed = self.load("__main__")
         if main := getattr(module, "main", None):
             asyncio.run(main())
-        assert [*printed] == sorted(printed), f"{self} prints in another order than it shows"
-        return self._with(printed)
+        assert [*printed] == sorted(printed), f"{self}: prints must run in the order of their lines"
+        return self._with_output(printed)
 
-    def _with(self, printed: dict[int, list[str]]) -> str:
+    def _with_output(self, printed: dict[int, list[str]]) -> str:
         output: dict[int | None, list[str]] = {}
         tree = ast.parse(self.source)
         tried = [node for t in ast.walk(tree) if isinstance(t, ast.Try) for node in t.body]
-        may_fail = {id(node) for statement in tried for node in ast.walk(statement)}
+        may_not_run = {id(node) for statement in tried for node in ast.walk(statement)}
         for node in ast.walk(tree):
             match node:
                 case ast.Expr(value=ast.Call(func=ast.Name(id="print"))):
-                    said = printed.pop(node.lineno, None)
-                    must_run = not self.title and id(node) not in may_fail
-                    assert said or not must_run, f"a print in {self} never runs"
+                    texts = printed.pop(node.lineno, None)
+                    must_run = not self.title and id(node) not in may_not_run
+                    assert texts or not must_run, f"{self}: a print never runs"
                     indent = " " * node.col_offset
-                    output[node.end_lineno] = [f"{indent}# > {t}".rstrip() for t in said or []]
-        assert not printed, f"a print in {self} is no statement of its own"
+                    output[node.end_lineno] = [f"{indent}# > {t}".rstrip() for t in texts or []]
+        assert not printed, f"{self}: each print must be a statement on its own line"
         lines = enumerate(self.source.splitlines(), start=1)
         kept = [[text, *output.get(n, [])] for n, text in lines if not OUTPUT.match(text)]
         return "".join(f"{line}\n" for some in kept for line in some)
@@ -113,6 +113,6 @@ SNIPPETS = [snippet for page in PAGES for snippet in snippets(page)]
 
 
 def find_snippet(title: str) -> Snippet:
-    """Return the one snippet of this title."""
+    """Return the snippet with this title."""
     [snippet] = [snippet for snippet in SNIPPETS if snippet.title == title]
     return snippet

@@ -1,4 +1,4 @@
-"""What docs/databases.md shows holds through crashes, races and evictions."""
+"""The examples of docs/databases.md: outbox, database per tenant, partitions."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -48,12 +48,12 @@ class Broker(list[Any]):
 
 
 async def contacts(outbox: Any) -> int:
-    """Count what the receiver has done."""
+    """Count the messages that the receiver has handled."""
     async with session_scope() as session:
         return await session.scalar(select(func.count(outbox.Contact.id))) or 0
 
 
-async def test_message_of_a_change_that_is_rolled_back_is_not_sent(outbox: Any) -> None:
+async def test_message_of_a_rolled_back_change_is_not_sent(outbox: Any) -> None:
     broker = Broker()
     await write(outbox, "Ada", "Grace")
     with pytest.raises(ZeroDivisionError):
@@ -67,7 +67,7 @@ async def test_message_of_a_change_that_is_rolled_back_is_not_sent(outbox: Any) 
     assert await stored_users() == 2
 
 
-async def test_ids_of_messages_that_are_gone_are_not_used_again(outbox: Any) -> None:
+async def test_ids_of_deleted_messages_are_not_reused(outbox: Any) -> None:
     broker = Broker()
     for name in ("Ada", "Grace"):
         await write(outbox, name)
@@ -80,12 +80,12 @@ async def fail() -> None:
     raise ConnectionResetError
 
 
-async def leave() -> None:
+async def cancel() -> None:
     raise asyncio.CancelledError
 
 
 async def lose_the_connection() -> None:
-    """Let the server close the connection on which the relay has its transaction."""
+    """Terminate the server process of the relay's transaction."""
     [(number,)] = await fetch(
         "SELECT pid FROM pg_stat_activity "
         "WHERE datname = current_database() AND state = 'idle in transaction'"
@@ -108,24 +108,24 @@ async def send_again_after(crash: Callable[[], Awaitable[None]], outbox: Any) ->
     for message in broker:
         await outbox.receive(message)
 
-    assert broker.names == ["Ada", "Ada", "Grace"]  # nothing was sent after the crash
+    assert broker.names == ["Ada", "Ada", "Grace"]  # the first relay sent nothing after the crash
     assert await contacts(outbox) == 2
 
 
-@pytest.mark.parametrize("crash", [fail, leave])
-async def test_message_is_sent_again_after_a_crash_and_received_once(
+@pytest.mark.parametrize("crash", [fail, cancel])
+async def test_message_is_sent_again_after_a_crash_and_handled_once(
     outbox: Any, crash: Callable[[], Awaitable[None]]
 ) -> None:
     await send_again_after(crash, outbox)
 
 
 @pytest.mark.postgresql
-async def test_message_is_sent_again_after_a_lost_connection_and_received_once(outbox: Any) -> None:
+async def test_message_is_sent_again_after_a_lost_connection_and_handled_once(outbox: Any) -> None:
     await send_again_after(lose_the_connection, outbox)
 
 
 @pytest.mark.postgresql
-async def test_batch_may_be_longer_than_the_server_waits_for_a_statement(
+async def test_batch_may_take_longer_than_idle_in_transaction_timeout(
     outbox: Any, environment: pytest.MonkeyPatch
 ) -> None:
     configure(environment, idle_in_transaction_timeout=0.6)
@@ -144,7 +144,7 @@ async def test_batch_may_be_longer_than_the_server_waits_for_a_statement(
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize(("lock", "order"), [(False, ["2", "1"]), (True, ["1", "2"])])
-async def test_order_of_numbers_is_that_of_commits_under_a_lock(
+async def test_messages_are_sent_in_commit_order_only_with_the_lock(
     outbox: Any, lock: bool, order: list[str]
 ) -> None:
     broker = Broker()
@@ -172,7 +172,7 @@ async def test_order_of_numbers_is_that_of_commits_under_a_lock(
     assert broker.names == order
 
 
-async def test_message_that_is_received_twice_at_once_counts_once(outbox: Any) -> None:
+async def test_message_received_five_times_at_once_is_handled_once(outbox: Any) -> None:
     broker = Broker()
     await write(outbox, "Ada")
     await outbox.relay(broker.deliver)
@@ -184,34 +184,34 @@ async def test_message_that_is_received_twice_at_once_counts_once(outbox: Any) -
 
 
 async def test_two_relays_at_once_send_each_message_once(backend: Backend, outbox: Any) -> None:
-    """On PostgreSQL the second passes by what the first is sending; on SQLite it waits."""
-    broker, sending, go_on = Broker(), asyncio.Event(), asyncio.Event()
+    """On PostgreSQL the second relay skips the first one's messages; on SQLite it waits."""
+    broker, sending, may_continue = Broker(), asyncio.Event(), asyncio.Event()
     await write(outbox, "1", "2", "3", "4")
 
     async def deliver_slowly(message: Any) -> None:
         sending.set()
-        await go_on.wait()
+        await may_continue.wait()
         await broker.deliver(message)
 
-    first = asyncio.create_task(outbox.relay(deliver_slowly, most=2))
+    first = asyncio.create_task(outbox.relay(deliver_slowly, limit=2))
     await sending.wait()
     second = asyncio.create_task(outbox.relay(broker.deliver))
     if backend.kind == "postgresql":
         async with asyncio.timeout(5):
             assert await second == 2
         assert broker.names == ["3", "4"]
-    go_on.set()
+    may_continue.set()
 
     assert (2, 2) == (await first, await second)
     assert sorted(broker.names) == ["1", "2", "3", "4"]
 
 
-MOST = 2
+MAX_ENGINES = 2
 
 
 @pytest.fixture
 def tenants(load: Load, backend: Backend) -> Any:
-    """The snippet with five tenants, whose databases are migrated."""
+    """The example with five tenants and migrated databases."""
     tenants = load("a database per tenant")
     tenants.URLS |= {f"tenant{number}": backend.new() for number in range(5)}
     tenants.tenants.migrate()
@@ -219,40 +219,41 @@ def tenants(load: Load, backend: Backend) -> Any:
 
 
 def engines() -> int:
-    """Count the engines of tenants."""
+    """Return how many tenants have an engine."""
     return sum(name.startswith("tenant") for name, _, _ in live_pools())
 
 
 @pytest.fixture
 async def most_engines() -> AsyncGenerator[Callable[[], int], None]:
-    """Return the most engines of tenants that there were at any moment."""
-    seen = [0]
+    """Return the highest number of tenants that had an engine at the same time."""
+    highest = 0
 
     async def watch() -> None:
+        nonlocal highest
         while True:
-            seen[0] = max(seen[0], engines())
+            highest = max(highest, engines())
             await asyncio.sleep(0)
 
     watching = asyncio.create_task(watch())
-    yield lambda: seen[0]
+    yield lambda: highest
     watching.cancel()
     await asyncio.wait([watching])
 
 
 async def create(server: AsyncClient, tenant: str) -> None:
     user = {"name": "Ada", "email": new_email()}
-    answer = await server.post("/tenant-users", json=user, headers={"X-Tenant": tenant})
-    assert answer.status_code == 201, answer.text
+    response = await server.post("/tenant-users", json=user, headers={"X-Tenant": tenant})
+    assert response.status_code == 201, response.text
 
 
 async def counts(server: AsyncClient, tenants: Any) -> list[int]:
-    answers = [
+    responses = [
         await server.get("/tenant-users", headers={"X-Tenant": tenant}) for tenant in tenants.URLS
     ]
-    return [answer.json() for answer in answers]
+    return [response.json() for response in responses]
 
 
-async def test_tenants_have_their_own_data_and_engines_stay_few(
+async def test_tenants_have_their_own_data_and_few_engines(
     tenants: Any, app: FastAPI, server: AsyncClient, most_engines: Callable[[], int]
 ) -> None:
     app.include_router(tenants.router)
@@ -261,21 +262,21 @@ async def test_tenants_have_their_own_data_and_engines_stay_few(
             await create(server, tenant)
 
     assert await counts(server, tenants) == [0, 1, 2, 3, 4]
-    assert most_engines() == MOST
+    assert most_engines() == MAX_ENGINES
     assert await stored_users() == 0
 
 
-async def test_requests_of_all_tenants_at_once_succeed_while_engines_are_closed(
+async def test_concurrent_requests_of_all_tenants_succeed_while_engines_are_closed(
     tenants: Any, app: FastAPI, server: AsyncClient, most_engines: Callable[[], int]
 ) -> None:
     app.include_router(tenants.router)
     await asyncio.gather(*(create(server, tenant) for _ in range(8) for tenant in tenants.URLS))
 
     assert await counts(server, tenants) == [8] * 5
-    assert most_engines() == MOST
+    assert most_engines() == MAX_ENGINES
 
 
-async def test_tenant_that_was_used_least_recently_goes(
+async def test_engine_of_the_least_recently_used_tenant_is_closed(
     tenants: Any, app: FastAPI, client: AsyncClient
 ) -> None:
     app.include_router(tenants.router)
@@ -285,11 +286,11 @@ async def test_tenant_that_was_used_least_recently_goes(
     assert {name for name, _, _ in live_pools()} == {"tenant tenant0", "tenant tenant2"}
 
 
-async def test_session_in_use_outlives_the_engine_of_its_tenant(
+async def test_session_in_use_commits_after_the_engine_of_its_tenant_is_closed(
     tenants: Any, app: FastAPI, server: AsyncClient
 ) -> None:
     app.include_router(tenants.router)
-    begun, go_on = asyncio.Event(), asyncio.Event()
+    begun, may_continue = asyncio.Event(), asyncio.Event()
 
     @app.post("/slow")
     async def slow(
@@ -298,21 +299,21 @@ async def test_session_in_use_outlives_the_engine_of_its_tenant(
         session.add(new_user())
         await session.flush()
         begun.set()
-        await go_on.wait()
+        await may_continue.wait()
 
     slowly = asyncio.create_task(server.post("/slow", headers={"X-Tenant": "tenant0"}))
     await begun.wait()
     for tenant in ("tenant1", "tenant2", "tenant3"):
         await create(server, tenant)
-    go_on.set()
+    may_continue.set()
 
     assert (await slowly).status_code == 200
-    assert engines() == MOST
+    assert engines() == MAX_ENGINES
     assert await counts(server, tenants) == [1, 1, 1, 1, 0]
 
 
 @pytest.mark.postgresql
-async def test_tenant_whose_server_is_gone_holds_up_no_other(
+async def test_tenant_whose_server_is_down_does_not_block_other_tenants(
     tenants: Any, app: FastAPI, server: AsyncClient
 ) -> None:
     app.include_router(tenants.router)
@@ -323,22 +324,20 @@ async def test_tenant_whose_server_is_gone_holds_up_no_other(
         async with asyncio.timeout(5):
             for tenant in ("tenant1", "tenant2", "tenant3"):
                 await create(server, tenant)
-        assert engines() == MOST
+        assert engines() == MAX_ENGINES
 
 
-async def test_tenant_that_nobody_knows_is_not_found(
-    tenants: Any, app: FastAPI, client: AsyncClient
-) -> None:
+async def test_unknown_tenant_is_not_found(tenants: Any, app: FastAPI, client: AsyncClient) -> None:
     app.include_router(tenants.router)
-    answer = await client.get("/tenant-users", headers={"X-Tenant": "nobody"})
+    response = await client.get("/tenant-users", headers={"X-Tenant": "unknown"})
 
-    assert problem(answer)["status"] == 404
+    assert problem(response)["status"] == 404
     assert engines() == 0
 
 
 @pytest.fixture
 async def partitions(load: Load) -> Any:
-    """The snippet, with a partition for 2026 and one for 2027, each with a row."""
+    """The example, with one row in each of the partitions for 2026 and 2027."""
     partitions = load("partitions")
     await create_tables(base.PrimaryBase)
     for year in (2026, 2027):
@@ -348,31 +347,33 @@ async def partitions(load: Load) -> Any:
     return partitions
 
 
-async def read(limit: str = "10s") -> int:
-    """Count the readings, as a request does."""
+async def count_readings(limit: str = "10s") -> int:
+    """Count the rows, with this limit for locks."""
     async with session_scope() as session:
         await session.execute(text(f"SET LOCAL lock_timeout = '{limit}'"))
         return await session.scalar(text("SELECT count(*) FROM readings")) or 0
 
 
 @asynccontextmanager
-async def reader_that_stays() -> AsyncGenerator[None, None]:
+async def open_reader() -> AsyncGenerator[None, None]:
     async with session_scope() as session:
         await session.execute(text("SELECT FROM readings"))
         yield
 
 
 @pytest.mark.postgresql
-async def test_partition_is_created_and_dropped_while_readers_go_on(partitions: Any) -> None:
-    async with reader_that_stays():
+async def test_partition_is_created_and_dropped_while_another_transaction_reads(
+    partitions: Any,
+) -> None:
+    async with open_reader():
         async with asyncio.timeout(5):
             await partitions.create_partition(2028)
         dropping = asyncio.create_task(partitions.drop_partition(2026))
         await until_waiting("ALTER TABLE readings DETACH")
-        assert await read() == 1  # of the partition that goes, nothing any more
+        assert await count_readings() == 1  # without the row of the partition that is detached
 
     await dropping
-    assert await read() == 1
+    assert await count_readings() == 1
     assert await fetch("SELECT 1 FROM pg_tables WHERE tablename = 'readings_2026'") == []
 
 
@@ -385,28 +386,28 @@ async def test_partition_is_created_and_dropped_while_readers_go_on(partitions: 
         "FOR VALUES FROM ('2028-01-01Z') TO ('2029-01-01Z')",
     ],
 )
-async def test_obvious_statement_on_a_partition_lets_readers_queue(
+async def test_create_partition_of_and_drop_table_block_new_readers(
     partitions: Any, statement: str
 ) -> None:
     async def execute() -> None:
         async with session_scope() as session:
             await session.execute(text(statement))
 
-    async with reader_that_stays():
+    async with open_reader():
         executing = asyncio.create_task(execute())
         await until_waiting(statement[:20])
         with pytest.raises(DBAPIError, match="lock timeout"):
-            await read(limit="50ms")
+            await count_readings(limit="50ms")
     await executing
 
 
 @pytest.mark.postgresql
-async def test_detach_that_gave_up_is_finalized(
+async def test_detach_that_timed_out_can_be_finalized(
     partitions: Any, environment: pytest.MonkeyPatch
 ) -> None:
     configure(environment, lock_timeout=0.1)
     await dispose_engines()
-    async with reader_that_stays():
+    async with open_reader():
         with pytest.raises(DBAPIError, match="lock timeout"):
             await partitions.drop_partition(2026)
 
@@ -414,15 +415,15 @@ async def test_detach_that_gave_up_is_finalized(
         await partitions.drop_partition(2026)
     await fetch("ALTER TABLE readings DETACH PARTITION readings_2026 FINALIZE")
     await fetch("DROP TABLE readings_2026")
-    assert await read() == 1
+    assert await count_readings() == 1
 
 
 @pytest.mark.postgresql
-async def test_autogenerate_would_drop_partitions_that_are_not_hidden(partitions: Any) -> None:
+async def test_include_name_hides_partitions_from_autogenerate(partitions: Any) -> None:
     def dropped(sync: Connection, /, **options: Any) -> set[str]:
         context = MigrationContext.configure(sync, opts=options)
         found = compare_metadata(context, base.PrimaryBase.metadata)
-        return {table.name for what, table in found if what == "remove_table"}
+        return {table.name for change, table in found if change == "remove_table"}
 
     async with session_scope() as session:
         connection = await session.connection()

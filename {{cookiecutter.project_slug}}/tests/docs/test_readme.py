@@ -1,4 +1,4 @@
-"""What the README shows does what it says."""
+"""The examples of README.md."""
 
 import asyncio
 
@@ -11,14 +11,14 @@ from app.models import User
 from tests.docs.conftest import Load
 
 
-async def test_route(app: FastAPI, client: AsyncClient, load: Load) -> None:
+async def test_route_counts_users(app: FastAPI, client: AsyncClient, load: Load) -> None:
     app.include_router(load("a route").router)
     await client.post("/users", json={"name": "Ada", "email": "ada@example.com"})
 
     assert (await client.get("/user-count")).json() == 1
 
 
-def test_script(load: Load) -> None:
+def test_script_stores_a_user(load: Load) -> None:
     load("a script")
 
     async def names() -> list[str]:

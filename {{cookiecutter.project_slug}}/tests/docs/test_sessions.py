@@ -1,17 +1,52 @@
-"""What docs/sessions.md shows of a job and of an import does what it says."""
+"""The titled examples of docs/sessions.md and docs/session-patterns.md."""
 
 import asyncio
 
 import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient
 from sqlalchemy.exc import IntegrityError
+from websockets.asyncio.client import connect
 
 from app.core.db import session_scope
 from tests.docs.conftest import Load
-from tests.inspection import fetch, stored_users
+from tests.inspection import checked_out, fetch, stored_users
 from tests.support import new_user
 
+ADA = {"name": "Ada", "email": "ada@example.com"}
 
-async def test_job_does_its_work(load: Load) -> None:
+
+async def test_background_task_reads_the_row_that_its_route_has_committed(
+    app: FastAPI, server: AsyncClient, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = load("a route and its background task")
+    welcomed = asyncio.Queue[str]()
+    monkeypatch.setattr(example, "print", welcomed.put_nowait)
+    app.include_router(example.router)
+
+    created = await server.post("/sign-up", json=ADA)
+
+    assert created.status_code == 201
+    assert (await server.get(f"/users/{created.json()}")).json()["name"] == "Ada"
+    async with asyncio.timeout(10):
+        assert await welcomed.get() == "Welcome, Ada!"
+
+
+async def test_route_that_fails_stores_nothing_and_starts_no_background_task(
+    app: FastAPI, server: AsyncClient, load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = load("a route and its background task")
+    welcomed: list[str] = []
+    monkeypatch.setattr(example, "print", welcomed.append)
+    app.include_router(example.router)
+    await server.post("/users", json=ADA)
+
+    assert (await server.post("/sign-up", json=ADA)).status_code == 409
+    assert await stored_users() == 1
+    assert welcomed == []
+
+
+async def test_job_trims_names(load: Load) -> None:
     async with session_scope() as session:
         session.add_all([new_user(" Ada "), new_user("Grace")])
 
@@ -20,19 +55,35 @@ async def test_job_does_its_work(load: Load) -> None:
     assert await fetch("SELECT name FROM users ORDER BY name") == [("Ada",), ("Grace",)]
 
 
-async def test_job_that_fails_has_done_nothing(load: Load) -> None:
+async def test_stream_reads_in_its_own_session(
+    app: FastAPI, server: AsyncClient, load: Load
+) -> None:
+    app.include_router(load("a stream and a WebSocket").router)
     async with session_scope() as session:
-        session.add(new_user(" Ada "))
+        session.add_all([new_user("Ada"), new_user("Grace")])
 
-    with pytest.raises(LookupError):
-        async with session_scope() as session:
-            assert await load("a job").trim_names(session) == 1
-            raise LookupError
+    response = await server.get("/names")
 
-    assert await fetch("SELECT name FROM users") == [(" Ada ",)]
+    assert sorted(response.text.splitlines()) == ["Ada", "Grace"]
+    assert checked_out() == []
 
 
-async def test_import_forgives_nothing_but_what_is_there_already(load: Load) -> None:
+async def test_websocket_commits_each_message_before_it_responds(
+    app: FastAPI, server: AsyncClient, load: Load
+) -> None:
+    app.include_router(load("a stream and a WebSocket").router)
+    url = server.base_url.copy_with(scheme="ws", path="/emails")
+
+    async with connect(str(url)) as socket:
+        for number, email in enumerate(("ada@example.com", "grace@example.com"), start=1):
+            await socket.send(email)
+
+            assert await socket.recv() == f"stored {email}"
+            assert checked_out() == []
+            assert await stored_users() == number
+
+
+async def test_import_raises_errors_other_than_duplicates(load: Load) -> None:
     import_users = load("an import").import_users
 
     with pytest.raises(IntegrityError):
@@ -43,7 +94,7 @@ async def test_import_forgives_nothing_but_what_is_there_already(load: Load) -> 
     assert await stored_users() == 0
 
 
-async def test_imports_in_different_orders_do_not_wait_for_each_other(load: Load) -> None:
+async def test_imports_in_different_orders_do_not_deadlock(load: Load) -> None:
     import_users = load("an import").import_users
     emails = [f"{n}@example.com" for n in range(40)]
 
@@ -51,7 +102,7 @@ async def test_imports_in_different_orders_do_not_wait_for_each_other(load: Load
         async with session_scope() as session:
             return len(await import_users(session, emails))
 
-    known = await asyncio.gather(import_(emails), import_(emails[::-1]))
+    existing = await asyncio.gather(import_(emails), import_(emails[::-1]))
 
-    assert sorted(known) == [0, 40]
+    assert sorted(existing) == [0, 40]
     assert await stored_users() == 40

@@ -1,4 +1,4 @@
-"""Every snippet runs. Its `main` is called, and prints what the comments `# >` say."""
+"""Every snippet runs, and its `main` prints what its `# >` comments show."""
 
 import logging
 import re
@@ -25,65 +25,65 @@ def check(snippet: Snippet, request: Fixtures) -> None:
     assert bool(errors) == snippet.logs_errors, errors
 
 
-def those(*, of_postgresql: bool) -> pytest.MarkDecorator:
-    chosen = [snippet for snippet in SNIPPETS if snippet.is_of_postgresql == of_postgresql]
+def parametrize(*, needs_postgresql: bool) -> pytest.MarkDecorator:
+    chosen = [snippet for snippet in SNIPPETS if snippet.needs_postgresql == needs_postgresql]
     return pytest.mark.parametrize("snippet", chosen, ids=str)
 
 
-@those(of_postgresql=False)
+@parametrize(needs_postgresql=False)
 @pytest.mark.usefixtures("surroundings", "caplog")
 def test_snippet(snippet: Snippet, request: Fixtures) -> None:
     check(snippet, request)
 
 
-@those(of_postgresql=True)
+@parametrize(needs_postgresql=True)
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("surroundings", "caplog")
 def test_snippet_on_postgresql(snippet: Snippet, request: Fixtures) -> None:
     check(snippet, request)
 
 
-def test_every_fence_of_python_is_a_snippet() -> None:
+def test_every_python_block_is_a_snippet() -> None:
     fences = [fence for page in PAGES for fence in ANY_FENCE.findall(page.read_text())]
 
     assert len(SNIPPETS) == len(fences)
     for snippet in SNIPPETS:
-        assert snippet.marks in {"", "postgresql", "logs errors", "postgresql logs errors"}, snippet
+        assert snippet.flags in {"", "postgresql", "logs errors", "postgresql logs errors"}, snippet
 
 
-def test_snippet_has_a_main_or_a_test_that_drives_it() -> None:
+def test_snippet_has_a_main_or_a_title_that_a_test_uses() -> None:
     tests = "".join(path.read_text() for path in (ROOT / "tests" / "docs").glob("test_*.py"))
     titles = [snippet.title for snippet in SNIPPETS if snippet.title]
 
     assert len(titles) == len({*titles})
     for snippet in SNIPPETS:
-        # A file of docs/testing.md is found by its suffix, a revision by its name.
+        # Tests use files of docs/testing.md by their suffix, and revisions by their name.
         title = (snippet.title or "").removeprefix("revision: ")
-        driven = title.endswith(".py") or f'"{title}"' in tests
-        assert driven if title else snippet.has_main, snippet
+        is_used = title.endswith(".py") or f'"{title}"' in tests
+        assert is_used if title else snippet.has_main, snippet
 
 
 WRONG = {
-    "says something else": "print(1)\n# > 2\n",
-    "says nothing": "# > 1\n",
-    "says more than it shows": "print(1)\n",
+    "different output": "print(1)\n# > 2\n",
+    "no print": "# > 1\n",
+    "missing output": "print(1)\n",
     "never runs": "if not True:\n    print(1)\n",
-    "two in a line": "print(1); print(2)\n# > 1\n# > 2\n",
-    "another order": "for n in (2, 1):\n    if n == 1:\n        print(1)\n        # > 1\n    else:\n"
+    "two prints in a line": "print(1); print(2)\n# > 1\n# > 2\n",
+    "different order": "for n in (2, 1):\n    if n == 1:\n        print(1)\n        # > 1\n    else:\n"
     "        print(2)\n        # > 2\n",
-    "no statement of its own": "if print(1):\n    pass\n",
+    "print inside an expression": "if print(1):\n    pass\n",
 }
 
 
 @pytest.mark.parametrize("source", WRONG.values(), ids=WRONG)
-def test_snippet_that_shows_something_else_than_it_says_is_noticed(source: str) -> None:
+def test_snippet_with_wrong_output_fails(source: str) -> None:
     snippet = Snippet(ROOT / "page.md", 0, "", source)
 
     with pytest.raises(AssertionError):
         assert source == snippet.run()
 
 
-def test_what_is_printed_is_shown_below_each_print() -> None:
+def test_output_is_written_below_each_print() -> None:
     source = "for n in (1, 2):\n    print(n)\n    # > 1\n    # > 2\nprint('a\\nb')\n# > a\n# > b\n"
 
     assert source == Snippet(ROOT / "page.md", 0, "", source).run()

@@ -1,4 +1,4 @@
-"""What the page on transactions says beyond what its snippets print."""
+"""The examples of docs/transactions.md, and facts of the page that they do not print."""
 
 import asyncio
 import os
@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 from fastapi import Depends, FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import event, func, insert, select, text, update
+from sqlalchemy import delete, event, func, insert, select, text, update
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError, SAWarning
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase
@@ -58,7 +58,7 @@ async def level(session: SessionDep) -> str:
 
 @pytest.mark.postgresql
 @pytest.mark.pgbouncer
-async def test_level_of_a_request_leaves_its_connection_with_it(
+async def test_isolation_level_does_not_reach_the_next_request(
     app: FastAPI, client: AsyncClient, single: None, load: Load
 ) -> None:
     app.include_router(load("an isolation level").router)
@@ -71,7 +71,7 @@ async def test_level_of_a_request_leaves_its_connection_with_it(
 
 @pytest.mark.postgresql
 @pytest.mark.filterwarnings("ignore:Connection is already established")
-async def test_level_is_refused_behind_a_dependency_that_has_read(
+async def test_isolation_level_after_a_dependency_that_reads_raises(
     app: FastAPI, client: AsyncClient, load: Load
 ) -> None:
     strict = Depends(load("an isolation level").serializable)
@@ -90,7 +90,7 @@ async def test_level_is_refused_behind_a_dependency_that_has_read(
 
 
 @pytest.mark.postgresql
-async def test_level_of_the_connection_meets_the_next_session(single: None) -> None:
+async def test_set_session_characteristics_reaches_the_next_session(single: None) -> None:
     async with session_scope() as session:
         await session.execute(
             text("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE")
@@ -101,7 +101,7 @@ async def test_level_of_the_connection_meets_the_next_session(single: None) -> N
 
 
 @pytest.mark.postgresql
-async def test_level_after_the_first_statement_is_ignored(databases: None) -> None:
+async def test_isolation_level_after_the_first_statement_is_ignored(databases: None) -> None:
     async with session_scope() as session:
         await session.execute(text("SELECT 1"))
         with pytest.warns(SAWarning, match="execution_options ignored"):
@@ -111,22 +111,22 @@ async def test_level_after_the_first_statement_is_ignored(databases: None) -> No
 
 
 @pytest.mark.sqlite
-async def test_sqlite_refuses_a_level_that_it_does_not_know(databases: None) -> None:
+async def test_sqlite_rejects_repeatable_read(databases: None) -> None:
     async with session_scope() as session:
         with pytest.raises(ArgumentError, match="REPEATABLE READ"):
             await session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
 
 
-# Another attempt
+# Retries
 
 
-async def both_leave(in_transaction: Callable[[Work], Awaitable[bool]]) -> list[bool]:
-    """Let two who are on call leave at once, unless nobody else is; return who has left."""
+async def leave_at_the_same_time(run: Callable[[Work], Awaitable[bool]]) -> list[bool]:
+    """Let two users on call leave, each if the other one stays; return whether each one left."""
     users = await add_users("on call", "on call")
     both_have_read = asyncio.Event()
     reads = []
 
-    def leaving(user: User) -> Work:
+    def leave_as(user: User) -> Work:
         async def leave(session: AsyncSession) -> bool:
             on_call = await session.scalar(ON_CALL) or 0
             reads.append(on_call)
@@ -139,22 +139,22 @@ async def both_leave(in_transaction: Callable[[Work], Awaitable[bool]]) -> list[
 
         return leave
 
-    left = await asyncio.gather(*(in_transaction(leaving(user)) for user in users))
-    assert [2, 2] == reads[:2]
+    left = await asyncio.gather(*(run(leave_as(user)) for user in users))
+    assert reads[:2] == [2, 2]
     return sorted(left)
 
 
-async def test_one_leaves_where_a_transaction_is_tried_again(load: Load) -> None:
-    assert [False, True] == await both_leave(load("try again").in_transaction)
+async def test_retry_prevents_write_skew(load: Load) -> None:
+    assert await leave_at_the_same_time(load("try again").retry_transaction) == [False, True]
 
 
 @pytest.mark.postgresql
-async def test_both_leave_where_no_level_is_asked_for(databases: None) -> None:
-    async def in_transaction(work: Work) -> bool:
+async def test_read_committed_allows_write_skew(databases: None) -> None:
+    async def run(work: Work) -> bool:
         async with session_scope() as session:
             return await work(session)
 
-    assert [True, True] == await both_leave(in_transaction)
+    assert await leave_at_the_same_time(run) == [True, True]
 
 
 def failing(error: str) -> Callable[[AsyncSession], Awaitable[None]]:
@@ -171,28 +171,42 @@ def failing(error: str) -> Callable[[AsyncSession], Awaitable[None]]:
     ("error", "attempts"),
     [("serialization_failure", 3), ("deadlock_detected", 3), ("unique_violation", 1)],
 )
-async def test_attempts_are_bounded_and_only_some_errors_lead_to_another_one(
+async def test_only_retryable_errors_are_retried_and_attempts_are_limited(
     load: Load, error: str, attempts: int
 ) -> None:
-    made: list[AsyncSession] = []
+    sessions: list[AsyncSession] = []
     work = failing(error)
 
     async def count(session: AsyncSession) -> None:
-        made.append(session)
+        sessions.append(session)
         await work(session)
 
     with pytest.raises(DBAPIError):
-        await load("try again").in_transaction(count, attempts=3)
+        await load("try again").retry_transaction(count, attempts=3)
 
-    assert attempts == len({*map(id, made)})
+    assert len({*map(id, sessions)}) == attempts
     assert await stored_users() == 0
 
 
 # Locks
 
 
+async def test_concurrent_lock_users_loses_no_update(load: Load) -> None:
+    append_to_names = load("lock users").append_to_names
+    ada, bob = await add_users("Ada", "Bob")
+
+    forward = (append_to_names("+", ada.id, bob.id) for _ in range(10))
+    backward = (append_to_names("-", bob.id, ada.id) for _ in range(10))
+    await asyncio.gather(*forward, *backward)
+
+    async with session_scope() as session:
+        names = list(await session.scalars(select(User.name).order_by(User.name)))
+    assert [name[:3] for name in names] == ["Ada", "Bob"]
+    assert [(name.count("+"), name.count("-")) for name in names] == [(10, 10)] * 2
+
+
 @pytest.mark.postgresql
-async def test_lock_does_not_read_anew_what_the_session_knows(load: Load) -> None:
+async def test_lock_users_reloads_objects_of_the_session(load: Load) -> None:
     [ada] = await add_users("Ada")
     async with session_scope() as session:
         known = await session.get_one(User, ada.id)
@@ -206,7 +220,7 @@ async def test_lock_does_not_read_anew_what_the_session_knows(load: Load) -> Non
 
 
 @pytest.mark.postgresql
-async def test_lock_lets_others_refer_to_the_user(
+async def test_lock_users_allows_inserts_that_refer_to_the_user(
     environment: pytest.MonkeyPatch, load: Load
 ) -> None:
     configure(environment, lock_timeout=0.2)
@@ -232,7 +246,7 @@ async def test_lock_lets_others_refer_to_the_user(
 
 @pytest.fixture
 async def queue(load: Load) -> Any:
-    """The queue of the page, with one task in it."""
+    """The example of a queue, with one task."""
     queue = load("a queue")
     await create_tables(base.PrimaryBase)
     async with session_scope() as session:
@@ -241,10 +255,31 @@ async def queue(load: Load) -> Any:
 
 
 @pytest.mark.postgresql
-async def test_task_whose_work_fails_or_takes_too_long_is_done_again(
+async def test_two_workers_process_each_task_once(queue: Any) -> None:
+    async with session_scope() as session:
+        session.add_all(queue.Task(name=name) for name in "abc")
+    done = list[str]()
+    both_have_one = asyncio.Barrier(2)
+
+    async def work(_: AsyncSession, task: Any) -> None:
+        if task.name in {"mail", "a"}:
+            await both_have_one.wait()
+        done.append(task.name)
+
+    async def worker() -> list[bool]:
+        return [await queue.process_one(work) for _ in range(3)]
+
+    first, second = await asyncio.gather(worker(), worker())
+
+    assert sorted(done) == ["a", "b", "c", "mail"]
+    assert sorted(first + second) == [False, False, True, True, True, True]
+
+
+@pytest.mark.postgresql
+async def test_task_is_retried_after_an_error_or_a_timeout(
     queue: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(queue, "SECONDS", 0.1)
+    monkeypatch.setattr(queue, "TASK_TIMEOUT", 0.1)
 
     async def fail(session: AsyncSession, task: Any) -> None:
         raise ValueError
@@ -256,16 +291,16 @@ async def test_task_whose_work_fails_or_takes_too_long_is_done_again(
         session.add(new_user(task.name))
 
     with pytest.raises(ValueError):  # noqa: PT011
-        await queue.do_one(fail)
+        await queue.process_one(fail)
     with pytest.raises(TimeoutError):
-        await queue.do_one(take_too_long)
+        await queue.process_one(take_too_long)
 
-    assert [await queue.do_one(work) for _ in range(2)] == [True, False]
+    assert [await queue.process_one(work) for _ in range(2)] == [True, False]
     assert await fetch("SELECT name FROM users") == [("mail",)]
 
 
 @pytest.mark.postgresql
-async def test_task_is_free_where_its_worker_waits_for_longer_than_the_server(
+async def test_task_is_unlocked_when_postgresql_ends_the_idle_transaction(
     queue: Any, environment: pytest.MonkeyPatch
 ) -> None:
     await dispose_engines()
@@ -277,11 +312,11 @@ async def test_task_is_free_where_its_worker_waits_for_longer_than_the_server(
 
     async def wait(session: AsyncSession, task: Any) -> None:
         await until_closed(await pid(session))
-        await queue.do_one(work)
+        await queue.process_one(work)
         await work(session, task)
 
     with pytest.raises(DBAPIError):
-        await queue.do_one(wait)
+        await queue.process_one(wait)
 
     assert done == ["mail", "mail"]
 
@@ -306,23 +341,23 @@ async def signups(app: FastAPI, server: AsyncClient, idempotent: Any) -> AsyncCl
     return server
 
 
-async def test_request_that_comes_five_times_at_once_is_done_once(signups: AsyncClient) -> None:
+async def test_five_concurrent_requests_with_one_key_create_one_user(signups: AsyncClient) -> None:
     requests = (signups.post("/signups", json=ADA, headers=KEY) for _ in range(5))
-    answers = await asyncio.gather(*requests)
+    responses = await asyncio.gather(*requests)
 
-    assert {201} == {answer.status_code for answer in answers}
-    assert len({answer.text for answer in answers}) == 1
+    assert {response.status_code for response in responses} == {201}
+    assert len({response.text for response in responses}) == 1
     assert await stored_users() == 1
 
 
-async def test_key_of_another_request_is_refused(signups: AsyncClient) -> None:
+async def test_key_with_another_body_is_rejected(signups: AsyncClient) -> None:
     await signups.post("/signups", json=ADA, headers=KEY)
 
     assert problem(await signups.post("/signups", json=BOB, headers=KEY))["status"] == 422
     assert await stored_users() == 1
 
 
-async def test_key_of_another_client_is_another_one(
+async def test_same_key_of_another_client_is_a_different_key(
     app: FastAPI, signups: AsyncClient, idempotent: Any
 ) -> None:
     names = iter(("Ada", "Eve"))
@@ -334,7 +369,7 @@ async def test_key_of_another_client_is_another_one(
     assert problem(second)["detail"] == "Another record already has this value."
 
 
-async def test_answer_outlives_a_release_that_adds_a_field(
+async def test_stored_response_survives_a_release_that_adds_a_field(
     app: FastAPI, signups: AsyncClient, load: Load, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Newer(UserCreate):
@@ -349,7 +384,7 @@ async def test_answer_outlives_a_release_that_adds_a_field(
     assert (await signups.post("/signups", json=ADA, headers=KEY)).text == first.text
 
 
-async def test_error_is_not_kept(signups: AsyncClient) -> None:
+async def test_error_response_is_not_stored(signups: AsyncClient) -> None:
     taken = (await signups.post("/users", json=ADA)).json()
     assert (await signups.post("/signups", json=ADA, headers=KEY)).status_code == 409
     await signups.delete(f"/users/{taken['id']}")
@@ -359,7 +394,7 @@ async def test_error_is_not_kept(signups: AsyncClient) -> None:
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("is_delivered", [False, True])
-async def test_request_whose_commit_was_lost_is_done_once(
+async def test_retry_after_a_lost_commit_creates_one_user(
     signups: AsyncClient, environment: pytest.MonkeyPatch, is_delivered: bool
 ) -> None:
     async with Proxy(os.environ[variable("primary")]) as proxy:
@@ -369,10 +404,10 @@ async def test_request_whose_commit_was_lost_is_done_once(
         await until(nobody_is_connected)
         assert await stored_users() == is_delivered
 
-        answer = await signups.post("/signups", json=ADA, headers=KEY)
+        response = await signups.post("/signups", json=ADA, headers=KEY)
 
-        assert answer.status_code == 201
-        assert answer.json() == (await signups.get(f"/users/{answer.json()['id']}")).json()
+        assert response.status_code == 201
+        assert response.json() == (await signups.get(f"/users/{response.json()['id']}")).json()
         assert await stored_users() == 1
         await dispose_engines()
 
@@ -385,7 +420,7 @@ async def count_users(session: AsyncSession) -> int:
 
 
 @pytest.mark.postgresql
-async def test_lock_of_a_connection_outlives_its_session_and_that_of_a_transaction_does_not(
+async def test_connection_lock_outlives_its_session_and_transaction_lock_does_not(
     databases: None,
 ) -> None:
     def lock(function: str) -> Any:
@@ -401,49 +436,70 @@ async def test_lock_of_a_connection_outlives_its_session_and_that_of_a_transacti
         got = {(await s.execute(lock("pg_try_advisory_lock"))).one() for s in (first, second)}
 
     assert {is_locked for is_locked, _ in got} == {True, False}
-    assert (True, holder) in got  # it has it still, for whoever comes
+    assert (True, holder) in got  # the first connection still has it, for any session
 
 
 @pytest.mark.postgresql
-async def test_lock_is_free_when_its_process_has_died(load: Load) -> None:
-    alone = load("an advisory lock").alone
+async def test_second_process_gets_none_and_batches_continue(load: Load) -> None:
+    run_exclusively = load("an advisory lock").run_exclusively
+    await add_users(*"abcde")
+    has_begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def delete_two(session: AsyncSession) -> int:
+        two = delete(User).where(User.id.in_(select(User.id).limit(2))).returning(User.id)
+        ids = (await session.scalars(two)).all()
+        has_begun.set()
+        await may_end.wait()
+        return len(ids)
+
+    first = asyncio.create_task(run_exclusively("clean up", delete_two))
+    await has_begun.wait()
+    assert await run_exclusively("clean up", delete_two) is None
+    may_end.set()
+    assert await first == 2
+    assert [await run_exclusively("clean up", delete_two) for _ in range(3)] == [2, 1, 0]
+
+
+@pytest.mark.postgresql
+async def test_lock_is_released_when_its_connection_dies(load: Load) -> None:
+    run_exclusively = load("an advisory lock").run_exclusively
 
     async def die(session: AsyncSession) -> None:
         await kill(await pid(session))
         await session.execute(text("SELECT 1"))
 
     with pytest.raises(OperationalError):
-        await alone("clean up", die)
+        await run_exclusively("clean up", die)
 
-    assert await alone("clean up", count_users) == 0
+    assert await run_exclusively("clean up", count_users) == 0
 
 
 @pytest.mark.postgresql
-async def test_lock_ends_with_a_commit_of_the_job(load: Load) -> None:
-    alone = load("an advisory lock").alone
+async def test_commit_in_a_batch_releases_the_lock(load: Load) -> None:
+    run_exclusively = load("an advisory lock").run_exclusively
 
     async def commit(session: AsyncSession) -> Any:
-        before = await alone("clean up", count_users)
+        before = await run_exclusively("clean up", count_users)
         await session.commit()
-        return before, await alone("clean up", count_users)
+        return before, await run_exclusively("clean up", count_users)
 
-    assert await alone("clean up", commit) == (None, 0)
+    assert await run_exclusively("clean up", commit) == (None, 0)
 
 
 @pytest.mark.postgresql
-async def test_lock_ends_where_the_job_waits_for_longer_than_the_server(
+async def test_lock_is_released_when_postgresql_ends_the_idle_transaction(
     environment: pytest.MonkeyPatch, load: Load
 ) -> None:
     configure(environment, idle_in_transaction_timeout=0.2)
-    alone = load("an advisory lock").alone
+    run_exclusively = load("an advisory lock").run_exclusively
     done = []
 
     async def job(session: AsyncSession) -> None:
-        await until_closed(await pid(session))  # as it does where sessions of its own have the work
-        done.append(await alone("clean up", count_users))
+        await until_closed(await pid(session))  # as if it waited for its own other sessions
+        done.append(await run_exclusively("clean up", count_users))
 
     with pytest.raises(OperationalError):
-        await alone("clean up", job)
+        await run_exclusively("clean up", job)
 
     assert done == [0]
 
@@ -488,7 +544,7 @@ async def test_copy_is_part_of_the_transaction(load: Load) -> None:
 
 
 @pytest.mark.postgresql
-async def test_copy_without_a_statement_before_it_is_committed_by_itself(databases: None) -> None:
+async def test_copy_without_begin_commits_by_itself(databases: None) -> None:
     async with session_scope() as session:
         await (await driver(session)).copy_records_to_table(
             "users",
@@ -502,7 +558,7 @@ async def test_copy_without_a_statement_before_it_is_committed_by_itself(databas
 
 @pytest.mark.postgresql
 @pytest.mark.pgbouncer
-async def test_error_of_copy_is_answered_as_any_other_and_shows_no_value(
+async def test_errors_of_copy_become_problem_responses_without_values(
     app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture, load: Load
 ) -> None:
     copy_users = load("copy").copy_users
@@ -513,15 +569,17 @@ async def test_error_of_copy_is_answered_as_any_other_and_shows_no_value(
             await kill(await pid(session))
         await copy_users(session, [("Hush", "hush@example.com"), (name, "hush@example.com")])
 
-    answers = {name: await client.post(f"/copies/{name}") for name in ("twice", "lost", "x" * 201)}
+    responses = {
+        name: await client.post(f"/copies/{name}") for name in ("twice", "lost", "x" * 201)
+    }
 
-    assert [409, 503, 422] == [answer.status_code for answer in answers.values()]
-    assert "hush" not in f"{caplog.text} {[answer.text for answer in answers.values()]}"
+    assert [409, 503, 422] == [response.status_code for response in responses.values()]
+    assert "hush" not in f"{caplog.text} {[response.text for response in responses.values()]}"
     assert await stored_users() == 0
 
 
 @pytest.mark.postgresql
-async def test_error_of_copy_may_be_caught_at_a_savepoint(load: Load) -> None:
+async def test_error_of_copy_can_be_caught_in_a_savepoint(load: Load) -> None:
     async with session_scope() as session:
         with pytest.raises(IntegrityError):
             async with session.begin_nested():
@@ -534,27 +592,27 @@ async def test_error_of_copy_may_be_caught_at_a_savepoint(load: Load) -> None:
 # Insert or update
 
 
-async def test_second_one_who_looks_first_fails(databases: None) -> None:
-    both_have_looked = asyncio.Barrier(2)
+async def test_select_before_insert_fails_for_the_second_transaction(databases: None) -> None:
+    both_have_read = asyncio.Barrier(2)
 
-    async def add_where_there_is_none() -> None:
+    async def add_unless_found() -> None:
         async with session_scope() as session:
-            known = await session.scalar(select(User).where(User.email == "ada@example.com"))
-            await both_have_looked.wait()
-            if known is None:
+            found = await session.scalar(select(User).where(User.email == "ada@example.com"))
+            await both_have_read.wait()
+            if found is None:
                 session.add(User(email="ada@example.com", name="Ada"))
 
-    both = (add_where_there_is_none() for _ in range(2))
-    ends = await asyncio.gather(*both, return_exceptions=True)
+    both = (add_unless_found() for _ in range(2))
+    results = await asyncio.gather(*both, return_exceptions=True)
 
-    assert [True, False] == sorted((isinstance(end, DBAPIError) for end in ends), reverse=True)
+    assert sorted(isinstance(result, DBAPIError) for result in results) == [False, True]
     assert await stored_users() == 1
 
 
 # Pages
 
 
-async def test_key_of_a_page_is_in_any_time_zone(load: Load) -> None:
+async def test_key_of_a_page_accepts_any_time_zone(load: Load) -> None:
     page = load("pages by key")
     zone = timezone(timedelta(hours=2))
     users = [page.user(n, datetime(2026, 1, 1, n, tzinfo=zone)) for n in range(1, 5)]
@@ -562,9 +620,9 @@ async def test_key_of_a_page_is_in_any_time_zone(load: Load) -> None:
         session.add_all(users)
         await session.flush()
 
-        behind = await session.scalars(page.page_behind(users[2]))
+        after = await session.scalars(page.page_after(users[2]))
 
-        assert ["2", "1"] == [user.name for user in behind]
+        assert ["2", "1"] == [user.name for user in after]
 
 
 # Exports
@@ -576,14 +634,14 @@ async def many_users(databases: None) -> None:
         await session.execute(insert(User), ROWS)
 
 
-async def test_export_has_what_was_committed_when_it_began(many_users: None, load: Load) -> None:
-    pieces = load("an export").export_users()
-    first = await anext(pieces)
+async def test_export_is_one_snapshot(many_users: None, load: Load) -> None:
+    batches = load("an export").export_users()
+    first = await anext(batches)
     await add_users("late")
-    others = [piece async for piece in pieces]
+    others = [batch async for batch in batches]
 
-    assert [1000, 1000, 500] == [piece.count(b"\n") for piece in (first, *others)]
-    assert not any(b"late" in piece for piece in others)
+    assert [1000, 1000, 500] == [batch.count(b"\n") for batch in (first, *others)]
+    assert not any(b"late" in batch for batch in others)
 
 
 async def test_export_has_a_line_for_each_user(
@@ -591,14 +649,14 @@ async def test_export_has_a_line_for_each_user(
 ) -> None:
     app.include_router(load("an export").router)
 
-    answer = await server.get("/user-export")
+    response = await server.get("/user-export")
 
-    assert answer.headers["content-type"] == "application/x-ndjson"
-    assert answer.text.count("\n") == 2_500
+    assert response.headers["content-type"] == "application/x-ndjson"
+    assert response.text.count("\n") == 2_500
 
 
 @pytest.mark.postgresql
-async def test_exports_leave_connections_to_others(
+async def test_exports_leave_connections_for_other_requests(
     client: AsyncClient, environment: pytest.MonkeyPatch, many_users: None, load: Load
 ) -> None:
     configure(environment, pool_size=6, pool_timeout=0.2)
@@ -616,20 +674,20 @@ async def test_exports_leave_connections_to_others(
 
 
 @pytest.mark.postgresql
-async def test_statement_timeout_is_one_of_each_piece(
+async def test_statement_timeout_applies_to_each_batch(
     environment: pytest.MonkeyPatch, many_users: None, load: Load
 ) -> None:
     configure(environment, statement_timeout=0.5)
-    pieces = load("an export").export_users()
-    await anext(pieces)
+    batches = load("an export").export_users()
+    await anext(batches)
 
     await asyncio.sleep(0.6)
 
-    assert len([piece async for piece in pieces]) == 2
+    assert len([batch async for batch in batches]) == 2
 
 
 @pytest.mark.postgresql
-async def test_export_that_nobody_reads_is_cut_off(
+async def test_export_that_is_not_read_is_ended_by_postgresql(
     environment: pytest.MonkeyPatch, many_users: None, load: Load
 ) -> None:
     configure(environment, idle_in_transaction_timeout=0.05)
