@@ -19,7 +19,7 @@ from app.core.db import dispose_engines, session_scope
 from app.core.web.disconnects import SECONDS_BEFORE_WATCHING
 from app.dependencies import SessionDep
 from tests.inspection import checked_out, fetch, kill, pid, stored_users, until_active
-from tests.support import configure, leaving, new_user, serve, serves, until
+from tests.support import configure, disconnecting, new_user, serve, serves, until
 
 # Clients that leave
 
@@ -47,7 +47,7 @@ async def test_client_that_leaves_in_the_middle_of_a_statement_ends_its_transact
         pids.append(await pid(session))
         await session.execute(text("SELECT pg_sleep(60)"))
 
-    async with leaving(server, "POST", "/slow"):
+    async with disconnecting(server, "POST", "/slow"):
         await until(lambda: bool(pids))
         await until_active(pids[0])
     async with asyncio.timeout(1):
@@ -70,7 +70,7 @@ async def test_client_that_leaves_rolls_back_and_keeps_no_lock(
         while True:
             await session.execute(text("SELECT 1"))
 
-    async with leaving(server, "POST", "/slow"):
+    async with disconnecting(server, "POST", "/slow"):
         await written.wait()
     await until(lambda: not checked_out())
 
@@ -105,7 +105,7 @@ async def test_client_that_leaves_after_it_has_sent_a_body_is_noticed(
 
 
 async def test_client_that_leaves_while_it_waits_for_a_connection_waits_no_longer(
-    app: FastAPI, single: None, server: AsyncClient, environment: pytest.MonkeyPatch
+    app: FastAPI, single_connection: None, server: AsyncClient, environment: pytest.MonkeyPatch
 ) -> None:
     configure(environment, pool_timeout=60)
     waits = asyncio.Event()
@@ -121,7 +121,7 @@ async def test_client_that_leaves_while_it_waits_for_a_connection_waits_no_longe
 
     async with session_scope() as session:
         await session.execute(text("SELECT 1"))
-        async with leaving(server, "GET", "/wait"):
+        async with disconnecting(server, "GET", "/wait"):
             await waits.wait()
         async with asyncio.timeout(10):
             await ended.wait()
@@ -145,7 +145,7 @@ async def test_client_that_leaves_does_not_take_away_what_a_thread_still_uses(
         goes_on.wait(10)
         seen.append("done")
 
-    async with leaving(server, "GET", "/thread"):
+    async with disconnecting(server, "GET", "/thread"):
         await until(lambda: seen == ["begun"])
     await long_enough_to_be_noticed()
     goes_on.set()
@@ -159,15 +159,15 @@ async def test_client_that_leaves_is_no_error(
 ) -> None:
     """Nor for a middleware around the one that notices it."""
     begun = asyncio.Event()
-    answers: list[int] = []
+    responses: list[int] = []
 
     @app.middleware("http")
     async def around(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        answer = await call_next(request)
-        answers.append(answer.status_code)
-        return answer
+        response = await call_next(request)
+        responses.append(response.status_code)
+        return response
 
     @app.get("/slow")
     async def slow(session: SessionDep) -> None:
@@ -176,11 +176,11 @@ async def test_client_that_leaves_is_no_error(
         await asyncio.Event().wait()
 
     async with serve(app) as server:
-        async with leaving(server, "GET", "/slow"):
+        async with disconnecting(server, "GET", "/slow"):
             await begun.wait()
-        await until(lambda: bool(answers))
+        await until(lambda: bool(responses))
 
-    assert answers == [499]
+    assert responses == [499]
     assert "Error" not in caplog.text
 
 
@@ -202,8 +202,8 @@ async def test_client_that_leaves_before_a_background_task_has_ended_does_not_st
     async def is_stored() -> bool:
         return await stored_users() == 1
 
-    async with leaving(server, "GET", "/later") as answer:
-        await answer.readuntil(b"null")
+    async with disconnecting(server, "GET", "/later") as response:
+        await response.readuntil(b"null")
     await long_enough_to_be_noticed()
     has_left.set()
 
@@ -225,8 +225,8 @@ async def test_stream_that_is_abandoned_half_way_rolls_back(
 
     tasks = len(asyncio.all_tasks())
     for _ in range(10):
-        async with leaving(server, "GET", "/lines") as answer:
-            await answer.readuntil(b"1\n")
+        async with disconnecting(server, "GET", "/lines") as response:
+            await response.readuntil(b"1\n")
     await until(lambda: not checked_out())
 
     await until(lambda: len(asyncio.all_tasks()) == tasks)
@@ -347,7 +347,9 @@ async def test_task_that_goes_on_with_a_session_that_has_ended_gets_no_connectio
 
 
 @pytest.mark.postgresql
-async def test_connection_that_a_task_uses_when_a_block_ends_well_is_dropped(single: None) -> None:
+async def test_connection_that_a_task_uses_when_a_block_ends_well_is_dropped(
+    single_connection: None,
+) -> None:
     with pytest.raises(DBAPIError):
         async with session_scope() as session:
             number = await pid(session)
@@ -359,7 +361,9 @@ async def test_connection_that_a_task_uses_when_a_block_ends_well_is_dropped(sin
 
 
 @pytest.mark.postgresql
-async def test_connection_that_a_task_uses_when_a_block_fails_is_dropped(single: None) -> None:
+async def test_connection_that_a_task_uses_when_a_block_fails_is_dropped(
+    single_connection: None,
+) -> None:
     with pytest.raises(LookupError):
         async with session_scope() as session:
             session.add(new_user())

@@ -1,4 +1,4 @@
-"""A request commits before its answer leaves, and a commit that fails is an error answer."""
+"""A request commits before its response leaves, and a commit that fails is an error response."""
 
 import os
 from pathlib import Path
@@ -38,7 +38,7 @@ async def test_every_answered_write_is_seen_by_a_read_straight_after_the_answer(
             assert written == await count_users(reader)
 
 
-async def test_commit_that_fails_is_an_error_answer_and_no_row(
+async def test_commit_that_fails_is_an_error_response_and_no_row(
     app: FastAPI, server: AsyncClient
 ) -> None:
     @app.post("/write", status_code=201)
@@ -46,14 +46,14 @@ async def test_commit_that_fails_is_an_error_answer_and_no_row(
         session.add(new_user())
         await violate_at_commit(session)
 
-    answer = await server.post("/write")
+    response = await server.post("/write")
 
-    assert problem(answer)["status"] == 409
+    assert problem(response)["status"] == 409
     assert await stored_users() == 0
 
 
 async def test_commit_that_fails_raises_and_leaves_nothing_to_the_next_session(
-    single: None,
+    single_connection: None,
 ) -> None:
     with pytest.raises(IntegrityError):
         async with session_scope() as session:
@@ -90,14 +90,14 @@ async def test_each_scope_has_a_transaction_of_its_own(databases: None) -> None:
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize(("is_delivered", "rows"), [(False, 0), (True, 1)])
-async def test_commit_that_is_lost_on_its_way_is_an_error_answer(
+async def test_commit_that_is_lost_on_its_way_is_an_error_response(
     app: FastAPI,
     server: AsyncClient,
     environment: pytest.MonkeyPatch,
     is_delivered: bool,
     rows: int,
 ) -> None:
-    """Whether there is a row nobody can say then, and so the answer must not."""
+    """Whether there is a row nobody can say then, and so the response must not."""
 
     @app.post("/write")
     async def write(session: SessionDep) -> None:
@@ -107,9 +107,9 @@ async def test_commit_that_is_lost_on_its_way_is_an_error_answer(
 
     async with Proxy(os.environ[variable("primary")]) as proxy:
         set_databases(environment, {"primary": proxy.url})
-        answer = await server.post("/write")
+        response = await server.post("/write")
 
-        assert problem(answer)["status"] == 503
+        assert problem(response)["status"] == 503
         await until(nobody_is_connected)
         assert await stored_users() == rows
         assert await serves(server)

@@ -1,4 +1,4 @@
-"""However a request ends: the right answer, the right rows, and nothing checked out."""
+"""However a request ends: the right response, the right rows, and nothing checked out."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -16,7 +16,7 @@ from app.core.db import session_scope
 from app.dependencies import SessionDep
 from app.models import User
 from tests.inspection import checked_out, stored_users
-from tests.support import lose_transaction, new_user, serves, until, violate_at_commit
+from tests.support import abort_transaction, new_user, serves, until, violate_at_commit
 
 
 async def return_well(session: AsyncSession) -> int:
@@ -108,7 +108,7 @@ PATHS = [
     Path(time_out, 500, 0),
     Path(time_out_in_a_statement, 500, 0),
     Path(violate_at_commit, 409, 0),
-    Path(lose_transaction, 500, 0),
+    Path(abort_transaction, 500, 0),
     Path(commit_and_return, 200, 1),
     Path(commit_and_raise, 500, 1),
     Path(roll_back_and_return, 200, 0),
@@ -128,13 +128,13 @@ async def test_request_that_leaves_a_route_by(
         await session.flush()
         return await path.leave(session)
 
-    answer = await server.post("/write")
+    response = await server.post("/write")
     leaks = checked_out()
 
-    assert path.status == answer.status_code
+    assert path.status == response.status_code
     assert path.rows == await stored_users()
     assert not leaks
-    assert "hidden" not in answer.text
+    assert "hidden" not in response.text
     assert await serves(server)
 
 

@@ -48,11 +48,11 @@ class Clients:
 
     async def write(self) -> None:
         email = new_email()
-        answer = await self._client.post("/users", json={"name": "Ada", "email": email})
-        if answer.status_code == HTTPStatus.CREATED:
+        response = await self._client.post("/users", json={"name": "Ada", "email": email})
+        if response.status_code == HTTPStatus.CREATED:
             self.acknowledged.add(email)
         else:
-            self.refused.append(answer.status_code)
+            self.refused.append(response.status_code)
 
     async def go_on(self) -> None:
         """Wait until they have been told of a hundred more writes."""

@@ -17,7 +17,7 @@ from app.core.config import DATABASES, get_settings, variable
 from app.core.db import SessionDependency, get_session
 from app.dependencies import SessionDep
 from tests.inspection import checked_out, stored_users
-from tests.support import configure, many_files, new_email, serves, until
+from tests.support import configure, new_email, raise_file_limit, serves, until
 
 pytestmark = pytest.mark.load
 
@@ -32,7 +32,7 @@ def small_pool(environment: pytest.MonkeyPatch, databases: None) -> None:
 @pytest.fixture
 async def crowd(small_pool: None, server: AsyncClient) -> AsyncGenerator[AsyncClient, None]:
     """A client that opens as many connections as it has requests."""
-    many_files()
+    raise_file_limit()
     limits = Limits(max_connections=None)
     async with AsyncClient(base_url=server.base_url, limits=limits, timeout=60) as client:
         yield client
@@ -45,9 +45,9 @@ def user() -> dict[str, str]:
 async def test_five_hundred_requests_at_once_are_all_answered_and_stored(
     crowd: AsyncClient,
 ) -> None:
-    answers = await asyncio.gather(*(crowd.post("/users", json=user()) for _ in range(500)))
+    responses = await asyncio.gather(*(crowd.post("/users", json=user()) for _ in range(500)))
 
-    assert {answer.status_code for answer in answers} == {HTTPStatus.CREATED}
+    assert {response.status_code for response in responses} == {HTTPStatus.CREATED}
     assert await stored_users() == 500
     assert not checked_out()
 
@@ -74,7 +74,7 @@ async def test_pool_that_is_exhausted_under_load_is_an_answer_to_try_again_and_r
     released = await asyncio.gather(*holding)
     again = await asyncio.gather(*(crowd.post("/users", json=user()) for _ in holding))
 
-    assert {(answer.status_code, answer.headers["retry-after"]) for answer in refused} == {
+    assert {(response.status_code, response.headers["retry-after"]) for response in refused} == {
         (HTTPStatus.SERVICE_UNAVAILABLE, "1")
     }
     assert statuses(released) == {HTTPStatus.OK}
@@ -125,11 +125,11 @@ async def test_requests_that_take_connections_of_two_pools_in_any_order_all_end(
             await session.execute(text("SELECT 1"))
 
     async with asyncio.timeout(10):
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             *(crowd.get(path) for _ in range(100) for path in ("/forth", "/back"))
         )
 
-    assert statuses(answers) <= {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE}
+    assert statuses(responses) <= {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE}
     assert not checked_out()
     assert await serves(crowd)
 
@@ -137,7 +137,7 @@ async def test_requests_that_take_connections_of_two_pools_in_any_order_all_end(
 async def test_three_hundred_clients_that_leave_at_random_moments_leave_nothing_behind(
     small_pool: None, server: AsyncClient
 ) -> None:
-    many_files()
+    raise_file_limit()
     before = len(asyncio.all_tasks())
 
     async def leave(after: float) -> bytes:
@@ -148,22 +148,22 @@ async def test_three_hundred_clients_that_leave_at_random_moments_leave_nothing_
             "POST /users HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
-        answer = asyncio.create_task(reader.read(1000))
-        await asyncio.wait([answer], timeout=after)
+        response = asyncio.create_task(reader.read(1000))
+        await asyncio.wait([response], timeout=after)
         writer.transport.abort()
-        answer.cancel()
-        return b"" if answer.cancelled() or not answer.done() else answer.result()
+        response.cancel()
+        return b"" if response.cancelled() or not response.done() else response.result()
 
-    answers = await asyncio.gather(*(leave(random.uniform(0, 3)) for _ in range(300)))  # noqa: S311
+    responses = await asyncio.gather(*(leave(random.uniform(0, 3)) for _ in range(300)))  # noqa: S311
     await until(lambda: not checked_out())
     await until(lambda: len(asyncio.all_tasks()) <= before)
 
-    acknowledged = sum(answer.startswith(b"HTTP/1.1 201") for answer in answers)
+    acknowledged = sum(response.startswith(b"HTTP/1.1 201") for response in responses)
     assert 0 < acknowledged < 300
     assert acknowledged <= await stored_users() <= 300
     assert (await server.post("/users", json=user())).status_code == HTTPStatus.CREATED
     assert not checked_out()
 
 
-def statuses(answers: list[Response]) -> set[int]:
-    return {answer.status_code for answer in answers}
+def statuses(responses: list[Response]) -> set[int]:
+    return {response.status_code for response in responses}

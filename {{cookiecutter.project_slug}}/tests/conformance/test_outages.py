@@ -57,11 +57,11 @@ async def test_database_that_cannot_be_reached(
         environment.setenv(name, value)
     get_settings.cache_clear()
 
-    answer = await client.get("/users")
+    response = await client.get("/users")
 
-    assert problem(answer)["status"] == 503
-    assert answer.headers["retry-after"] == "1"
-    assert "hidden" not in answer.text
+    assert problem(response)["status"] == 503
+    assert response.headers["retry-after"] == "1"
+    assert "hidden" not in response.text
 
 
 async def test_pool_that_is_exhausted_says_so_within_its_timeout_and_recovers(
@@ -74,10 +74,10 @@ async def test_pool_that_is_exhausted_says_so_within_its_timeout_and_recovers(
         with pytest.raises(PoolTimeoutError):
             async with session_scope() as session:
                 await session.execute(text("SELECT 1"))
-        answer = await client.post("/users", json={"name": "Ada", "email": new_email()})
+        response = await client.post("/users", json={"name": "Ada", "email": new_email()})
 
-    assert problem(answer)["status"] == 503
-    assert answer.headers["retry-after"] == "1"
+    assert problem(response)["status"] == 503
+    assert response.headers["retry-after"] == "1"
     assert await serves(client)
 
 
@@ -121,11 +121,11 @@ async def test_connection_that_is_refused_is_an_outage_whatever_the_reason(
     with pytest.raises(OperationalError) as error:
         async with session_scope() as session:
             await session.execute(text("SELECT 1"))
-    answer = await client.get("/users")
+    response = await client.get("/users")
 
     assert getattr(error.value.orig, "sqlstate", None) is None
-    assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
-    assert "hidden" not in f"{error.value} {answer.text}"
+    assert (503, "1") == (response.status_code, response.headers["retry-after"])
+    assert "hidden" not in f"{error.value} {response.text}"
 
 
 async def die_before_a_statement(session: AsyncSession) -> None:
@@ -150,7 +150,9 @@ DEATHS = [die_before_a_statement, die_in_a_statement, die_before_the_commit]
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("die", DEATHS)
-async def test_connection_that_dies_is_an_operational_error(single: None, die: Any) -> None:
+async def test_connection_that_dies_is_an_operational_error(
+    single_connection: None, die: Any
+) -> None:
     with pytest.raises(OperationalError):
         async with session_scope() as session:
             session.add(new_user())
@@ -162,8 +164,8 @@ async def test_connection_that_dies_is_an_operational_error(single: None, die: A
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("die", DEATHS)
-async def test_connection_that_dies_in_a_request_is_an_error_answer_and_no_row(
-    app: FastAPI, single: None, server: AsyncClient, die: Any
+async def test_connection_that_dies_in_a_request_is_an_error_response_and_no_row(
+    app: FastAPI, single_connection: None, server: AsyncClient, die: Any
 ) -> None:
     @app.post("/write")
     async def write(session: SessionDep) -> None:
@@ -171,9 +173,9 @@ async def test_connection_that_dies_in_a_request_is_an_error_answer_and_no_row(
         await session.flush()
         await die(session)
 
-    answer = await server.post("/write")
+    response = await server.post("/write")
 
-    assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
-    assert "terminating" not in answer.text
+    assert (503, "1") == (response.status_code, response.headers["retry-after"])
+    assert "terminating" not in response.text
     assert await stored_users() == 0
     assert await serves(server)

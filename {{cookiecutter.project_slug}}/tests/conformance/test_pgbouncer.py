@@ -47,7 +47,7 @@ def own(
 
 
 async def test_transactions_of_a_connection_are_on_one_of_the_server_after_another(
-    single: None, environment: pytest.MonkeyPatch
+    single_connection: None, environment: pytest.MonkeyPatch
 ) -> None:
     configure(environment, pool_size=2)
     await two_server_connections()
@@ -139,8 +139,8 @@ async def test_pgbouncer_that_is_down_or_has_no_connection_left_is_an_answer_to_
     down = await client.get("/users")
     own.start()
 
-    for answer in (full, down):
-        assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
+    for response in (full, down):
+        assert (503, "1") == (response.status_code, response.headers["retry-after"])
     assert await serves(client)
 
 

@@ -11,7 +11,7 @@ from tests.inspection import checked_out, connections
 from tests.support import configure, until
 
 
-async def test_connection_goes_to_who_has_waited_longest(single: None) -> None:
+async def test_connection_goes_to_who_has_waited_longest(single_connection: None) -> None:
     served: list[int] = []
 
     async def use(number: int) -> None:
@@ -44,7 +44,9 @@ async def test_connection_of_the_overflow_is_closed_when_it_comes_back(
     await until(one_is_left)
 
 
-async def test_connection_that_comes_to_who_has_just_given_up_is_not_lost(single: None) -> None:
+async def test_connection_that_comes_to_who_has_just_given_up_is_not_lost(
+    single_connection: None,
+) -> None:
     async def use() -> None:
         async with session_scope() as session:
             await session.execute(text("SELECT 1"))

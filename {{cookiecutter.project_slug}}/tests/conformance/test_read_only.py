@@ -197,7 +197,7 @@ async def test_stream_is_one_snapshot(databases: None) -> None:
 
 
 @pytest.mark.postgresql
-async def test_stream_leaves_no_transaction_to_the_next_session(single: None) -> None:
+async def test_stream_leaves_no_transaction_to_the_next_session(single_connection: None) -> None:
     async with session_scope(read_only=True) as session:
         await session.stream(select(User))
         before = await pid(session)
@@ -211,7 +211,7 @@ async def test_stream_leaves_no_transaction_to_the_next_session(single: None) ->
 
 @pytest.mark.postgresql
 async def test_connection_that_a_task_still_reads_on_is_not_given_to_the_next_session(
-    single: None,
+    single_connection: None,
 ) -> None:
     async with session_scope(read_only=True) as session:
         before = await pid(session)

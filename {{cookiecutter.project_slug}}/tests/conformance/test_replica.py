@@ -97,12 +97,12 @@ async def reads_replica() -> list[bool]:
 
 
 async def create(client: AsyncClient) -> str:
-    answer = await client.post("/users", json={"name": "Ada", "email": new_email()})
-    return f"/users/{answer.json()['id']}"
+    response = await client.post("/users", json={"name": "Ada", "email": new_email()})
+    return f"/users/{response.json()['id']}"
 
 
-def is_unavailable(answer: Response) -> bool:
-    return (503, "1") == (answer.status_code, answer.headers.get("retry-after"))
+def is_unavailable(response: Response) -> bool:
+    return (503, "1") == (response.status_code, response.headers.get("retry-after"))
 
 
 async def test_replica_is_read_and_the_database_itself_is_written(both: Fragile) -> None:
@@ -218,11 +218,11 @@ async def test_reads_fail_where_neither_answers_and_no_password_shows(
     set_databases(environment, {"primary": NOBODY})
     configure(environment, read_database_url=f"{NOBODY}?sslmode=disable", read_fallback=True)
 
-    answer = await client.get("/users")
+    response = await client.get("/users")
 
-    assert is_unavailable(answer)
+    assert is_unavailable(response)
     assert "The replica at 127.0.0.1:1/d does not answer" in caplog.text
-    assert "hidden" not in f"{answer.text} {caplog.text}"
+    assert "hidden" not in f"{response.text} {caplog.text}"
 
 
 @asynccontextmanager
@@ -279,9 +279,9 @@ async def test_replica_that_refuses_us_is_no_reason_to_fall_back_unless_it_canno
     refusing = url.render_as_string(hide_password=False)
     configure(environment, read_database_url=refusing, read_fallback=True)
 
-    answer = await client.get("/users")
+    response = await client.get("/users")
 
-    assert (answer.is_success, is_unavailable(answer)) == (falls_back, not falls_back)
+    assert (response.is_success, is_unavailable(response)) == (falls_back, not falls_back)
 
 
 async def test_name_that_moves_late_from_a_standby_is_an_outage_and_no_longer(

@@ -66,7 +66,7 @@ async def test_scope_rolls_back_when_its_task_is_cancelled(databases: None) -> N
 async def test_scope_that_is_cancelled_again_and_again_leaves_nothing_behind(
     databases: None,
 ) -> None:
-    """As AnyIO does until its scope has ended, and with it who streams an answer."""
+    """As AnyIO does until its scope has ended, and with it who streams an response."""
     tasks = len(asyncio.all_tasks())
     for _ in range(20):
         task = await writing_and_reading()
@@ -140,7 +140,7 @@ async def test_statement_that_is_cancelled_at_whatever_moment_leaves_no_lock(
 
 @pytest.mark.postgresql
 async def test_error_is_raised_unchanged_though_the_connection_is_dead(
-    single: None, caplog: pytest.LogCaptureFixture
+    single_connection: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     raised = KeyError("mine")
 

@@ -1,4 +1,4 @@
-"""The password of a database is in no repr, log, error, traceback or answer, nor is what was written."""
+"""The password of a database is in no repr, log, error, traceback or response, nor is what was written."""
 
 import logging
 import os
@@ -86,11 +86,11 @@ async def test_secret_of_a_url_that_fails_is_in_no_error_log_or_answer(
     with pytest.raises(Exception) as error:  # noqa: PT011, whichever it is
         async with session_scope() as session:
             await session.execute(text("SELECT 1"))
-    answers = [await client.get("/users"), await client.get("/openapi.json")]
+    responses = [await client.get("/users"), await client.get("/openapi.json")]
 
-    assert answers[0].status_code in {500, 503}
+    assert responses[0].status_code in {500, 503}
     assert not shows_secret(error.value, as_logged(error.value), caplog.text, *capfd.readouterr())
-    assert not shows_secret(*(f"{answer.headers} {answer.text}" for answer in answers))
+    assert not shows_secret(*(f"{response.headers} {response.text}" for response in responses))
 
 
 @pytest.mark.postgresql
@@ -104,10 +104,10 @@ async def test_secret_that_the_server_refuses_is_in_no_error_log_or_answer(
     with pytest.raises(Exception) as error:  # noqa: PT011, whichever it is
         async with session_scope() as session:
             await session.execute(text("SELECT 1"))
-    answer = await client.get("/users")
+    response = await client.get("/users")
 
-    assert answer.status_code == 503
-    assert not shows_secret(error.value, as_logged(error.value), caplog.text, answer.text)
+    assert response.status_code == 503
+    assert not shows_secret(error.value, as_logged(error.value), caplog.text, response.text)
 
 
 @pytest.mark.postgresql
@@ -128,10 +128,10 @@ async def test_value_that_is_not_accepted_is_in_no_error_log_or_answer(
             errors.append(error)
             raise
 
-    answer = await client.get("/cast")
+    response = await client.get("/cast")
 
-    assert answer.status_code == 422
-    assert not shows_secret(errors[0], as_logged(errors[0]), caplog.text, answer.text)
+    assert response.status_code == 422
+    assert not shows_secret(errors[0], as_logged(errors[0]), caplog.text, response.text)
 
 
 async def test_what_is_written_is_in_no_error_and_no_answer(
@@ -148,7 +148,7 @@ async def test_what_is_written_is_in_no_error_and_no_answer(
             errors.append(error)
             raise
 
-    answer = await client.post("/twins")
+    response = await client.post("/twins")
 
-    assert answer.status_code == 409
-    assert not shows_secret(errors[0], as_logged(errors[0]), answer.text)
+    assert response.status_code == 409
+    assert not shows_secret(errors[0], as_logged(errors[0]), response.text)

@@ -74,7 +74,7 @@ async def test_each_can_be_overridden_by_itself(app: FastAPI, client: AsyncClien
 
 
 @pytest.mark.parametrize(("failing", "expected"), [("primary", (0, 1)), ("analytics", (0, 0))])
-async def test_request_whose_first_or_second_commit_fails_is_an_error_answer(
+async def test_request_whose_first_or_second_commit_fails_is_an_error_response(
     app: FastAPI, server: AsyncClient, failing: str, expected: tuple[int, int]
 ) -> None:
     """The one that was asked for last commits first. What it has stored stays."""

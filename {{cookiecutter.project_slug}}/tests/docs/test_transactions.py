@@ -59,7 +59,7 @@ async def level(session: SessionDep) -> str:
 @pytest.mark.postgresql
 @pytest.mark.pgbouncer
 async def test_level_of_a_request_leaves_its_connection_with_it(
-    app: FastAPI, client: AsyncClient, single: None, load: Load
+    app: FastAPI, client: AsyncClient, single_connection: None, load: Load
 ) -> None:
     app.include_router(load("an isolation level").router)
     app.get("/usual")(level)
@@ -90,7 +90,7 @@ async def test_level_is_refused_behind_a_dependency_that_has_read(
 
 
 @pytest.mark.postgresql
-async def test_level_of_the_connection_meets_the_next_session(single: None) -> None:
+async def test_level_of_the_connection_meets_the_next_session(single_connection: None) -> None:
     async with session_scope() as session:
         await session.execute(
             text("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE")

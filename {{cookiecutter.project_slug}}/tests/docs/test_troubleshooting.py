@@ -308,7 +308,7 @@ def test_sessions_of_one_loop_after_another(databases: None) -> None:
 
 @provokes("the session has ended before this task could use it")
 async def test_session_that_ends_while_a_task_waits_for_its_connection(
-    single: None, messages: list[str]
+    single_connection: None, messages: list[str]
 ) -> None:
     [message] = messages
 
@@ -459,7 +459,7 @@ async def test_row_that_somebody_else_has_changed(databases: None, messages: lis
 
 @provokes("QueuePool limit of size 20 overflow 0 reached, connection timed out, timeout 5.00")
 async def test_session_that_is_held_while_something_else_is_awaited(
-    single: None, load: Load, messages: list[str]
+    single_connection: None, load: Load, messages: list[str]
 ) -> None:
     [message] = messages
     snippet = load("a call between two sessions")
@@ -712,7 +712,7 @@ async def test_write_in_a_session_that_only_reads(databases: None, messages: lis
 @pytest.mark.postgresql
 @provokes("cached statement plan is invalid due to a database schema or configuration change")
 async def test_statement_that_was_prepared_before_a_migration(
-    single: None, messages: list[str]
+    single_connection: None, messages: list[str]
 ) -> None:
     [message] = messages
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.db import TransactionFailedError, session_scope
 from app.dependencies import SessionDep
 from tests.inspection import driver, stored_users
-from tests.support import lose_transaction, new_user, problem
+from tests.support import abort_transaction, new_user, problem
 
 
 async def test_transaction_that_the_database_has_given_up_is_not_committed(
@@ -21,27 +21,27 @@ async def test_transaction_that_the_database_has_given_up_is_not_committed(
 ) -> None:
     with pytest.raises(TransactionFailedError, match="swallowed"):
         async with session_scope() as session:
-            await lose_transaction(session)
+            await abort_transaction(session)
 
     assert await stored_users() == 0
 
 
-async def test_commit_that_would_store_nothing_is_an_error_answer(
+async def test_commit_that_would_store_nothing_is_an_error_response(
     app: FastAPI, server: AsyncClient
 ) -> None:
     @app.post("/write", status_code=201)
     async def write(session: SessionDep) -> None:
-        await lose_transaction(session)
+        await abort_transaction(session)
 
-    answer = await server.post("/write")
+    response = await server.post("/write")
 
-    assert problem(answer)["status"] == 500
+    assert problem(response)["status"] == 500
     assert await stored_users() == 0
 
 
 async def test_statement_after_the_end_of_a_transaction_is_refused(databases: None) -> None:
     async with session_scope() as session:
-        await lose_transaction(session)
+        await abort_transaction(session)
         with pytest.raises((TransactionFailedError, DBAPIError), match=r"swallowed|is aborted"):
             await session.execute(text("CREATE TABLE stray (id INTEGER)"))
         await session.rollback()
@@ -78,7 +78,9 @@ async def fail_in_a_copy(session: AsyncSession) -> None:
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("failing", [fail_in_a_statement, fail_in_the_driver, fail_in_a_copy])
-async def test_error_that_is_swallowed_makes_the_commit_fail(single: None, failing: Any) -> None:
+async def test_error_that_is_swallowed_makes_the_commit_fail(
+    single_connection: None, failing: Any
+) -> None:
     with pytest.raises(TransactionFailedError):
         async with session_scope() as session:
             session.add(new_user())
@@ -93,7 +95,9 @@ async def test_error_that_is_swallowed_makes_the_commit_fail(single: None, faili
 
 
 @pytest.mark.postgresql
-async def test_session_is_usable_after_a_commit_that_the_server_has_refused(single: None) -> None:
+async def test_session_is_usable_after_a_commit_that_the_server_has_refused(
+    single_connection: None,
+) -> None:
     async with session_scope() as session:
         session.add(new_user())
         await session.flush()
@@ -108,7 +112,7 @@ async def test_session_is_usable_after_a_commit_that_the_server_has_refused(sing
 
 
 @pytest.mark.postgresql
-async def test_error_may_be_swallowed_within_a_savepoint(single: None) -> None:
+async def test_error_may_be_swallowed_within_a_savepoint(single_connection: None) -> None:
     async with session_scope() as session:
         session.add(new_user())
         with pytest.raises(DBAPIError):
