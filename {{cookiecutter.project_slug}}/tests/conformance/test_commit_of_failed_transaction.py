@@ -1,4 +1,4 @@
-"""A commit that stores nothing never ends well."""
+"""Committing a transaction that the database has aborted raises an error."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ from tests.inspection import driver, stored_users
 from tests.support import abort_transaction, new_user, problem
 
 
-async def test_transaction_that_the_database_has_given_up_is_not_committed(
+async def test_commit_of_an_aborted_transaction_raises(
     databases: None,
 ) -> None:
     with pytest.raises(TransactionFailedError, match="swallowed"):
@@ -26,7 +26,7 @@ async def test_transaction_that_the_database_has_given_up_is_not_committed(
     assert await stored_users() == 0
 
 
-async def test_commit_that_would_store_nothing_is_an_error_response(
+async def test_request_with_an_aborted_transaction_returns_an_error(
     app: FastAPI, server: AsyncClient
 ) -> None:
     @app.post("/write", status_code=201)
@@ -39,7 +39,7 @@ async def test_commit_that_would_store_nothing_is_an_error_response(
     assert await stored_users() == 0
 
 
-async def test_statement_after_the_end_of_a_transaction_is_refused(databases: None) -> None:
+async def test_statement_in_an_aborted_transaction_raises(databases: None) -> None:
     async with session_scope() as session:
         await abort_transaction(session)
         with pytest.raises((TransactionFailedError, DBAPIError), match=r"swallowed|is aborted"):
@@ -54,7 +54,7 @@ async def test_statement_after_the_end_of_a_transaction_is_refused(databases: No
 
 
 @pytest.mark.sqlite
-async def test_error_that_harms_no_transaction_may_be_swallowed(databases: None) -> None:
+async def test_error_that_does_not_abort_the_transaction_may_be_ignored(databases: None) -> None:
     async with session_scope() as session:
         session.add(new_user())
         await session.flush()
@@ -78,9 +78,7 @@ async def fail_in_a_copy(session: AsyncSession) -> None:
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("failing", [fail_in_a_statement, fail_in_the_driver, fail_in_a_copy])
-async def test_error_that_is_swallowed_makes_the_commit_fail(
-    single_connection: None, failing: Any
-) -> None:
+async def test_swallowed_error_makes_the_commit_fail(single_connection: None, failing: Any) -> None:
     with pytest.raises(TransactionFailedError):
         async with session_scope() as session:
             session.add(new_user())
@@ -95,7 +93,7 @@ async def test_error_that_is_swallowed_makes_the_commit_fail(
 
 
 @pytest.mark.postgresql
-async def test_session_is_usable_after_a_commit_that_the_server_has_refused(
+async def test_session_is_usable_after_a_refused_commit(
     single_connection: None,
 ) -> None:
     async with session_scope() as session:
@@ -112,7 +110,7 @@ async def test_session_is_usable_after_a_commit_that_the_server_has_refused(
 
 
 @pytest.mark.postgresql
-async def test_error_may_be_swallowed_within_a_savepoint(single_connection: None) -> None:
+async def test_error_in_a_savepoint_may_be_swallowed(single_connection: None) -> None:
     async with session_scope() as session:
         session.add(new_user())
         with pytest.raises(DBAPIError):
