@@ -31,7 +31,7 @@ async def is_not_in_a_transaction(number: int) -> bool:
 
 
 async def give_the_middleware_time_to_cancel() -> None:
-    """Wait until DisconnectMiddleware would have cancelled the request. It must not: no event comes."""
+    """Wait longer than the middleware needs. No event shows that it has not cancelled the request."""
     await asyncio.sleep(3 * SECONDS_BEFORE_WATCHING)
 
 

@@ -92,7 +92,7 @@ async def test_scope_rolls_back_when_anyio_cancels_it(databases: None) -> None:
 
 @pytest.mark.sqlite
 async def test_cancelled_statement_stops_and_releases_its_lock(databases: None) -> None:
-    """A reference to the traceback keeps the cursor alive, which must not keep the lock."""
+    """The traceback keeps the cursor alive. The cursor must not keep the lock."""
     rows = 2_000_000
     counted: list[int] = []
     slow = text(
@@ -123,7 +123,7 @@ async def test_cancelled_statement_stops_and_releases_its_lock(databases: None) 
 async def test_statement_cancelled_at_any_moment_releases_its_lock(
     databases: None,
 ) -> None:
-    """If a cursor has unread rows, SQLite must not interrupt the ROLLBACK too."""
+    """Cancelling interrupts a cursor with unread rows. It must not interrupt the ROLLBACK too."""
     for steps in range(20):
         task = await start_writing_and_reading()
         for _ in range(steps):

@@ -7,13 +7,20 @@ from contextlib import ExitStack, contextmanager
 
 from sqlalchemy import make_url
 
-from tests.harness.server import SETTINGS, FailedError, Server, UnavailableError, first_line, send
+from tests.harness.server import (
+    SETTINGS,
+    FailedError,
+    RunningServer,
+    UnavailableError,
+    first_line,
+    send,
+)
 
 ENGINE_TIMEOUT = 5  # seconds for the Docker engine to respond
 
 
 @contextmanager
-def container(image: str) -> Iterator[Server]:
+def container(image: str) -> Iterator[RunningServer]:
     """Run a container of POSTGRES_IMAGE, or of `image` if that variable is not set."""
     requested = os.environ.get("POSTGRES_IMAGE")
     image = requested or image
@@ -50,4 +57,4 @@ def container(image: str) -> Iterator[Server]:
         except Exception as error:  # from Docker, the registry or the network
             kind = FailedError if requested else UnavailableError
             raise kind(f"Docker cannot run {image}: {first_line(error)}") from error
-        yield Server(url, "run", f"in Docker ({image})")
+        yield RunningServer(url, "run", f"in Docker ({image})")

@@ -12,7 +12,7 @@ from sqlalchemy import URL, make_url
 
 from app.core.database.url import refuse_unusable_driver, resolve_async_url
 from tests.harness.connections import connect, quote_identifier
-from tests.harness.server import FailedError, Server, first_line
+from tests.harness.server import FailedError, RunningServer, first_line
 
 SUFFIX = "_test"  # tests use only databases whose names end in this
 
@@ -20,7 +20,7 @@ Refused = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 
 @contextmanager
-def external(text: str) -> Iterator[Server]:
+def external(text: str) -> Iterator[RunningServer]:
     """Use the server at this URL. Call `remove_all` after the run."""
     try:
         refuse_unusable_driver(resolve_async_url(text))
@@ -38,7 +38,7 @@ def external(text: str) -> Iterator[Server]:
             f"name one that ends in {SUFFIX} (it need not exist)"
         )
     stem = re.sub(r"\W", "", database.removesuffix(SUFFIX), flags=re.ASCII)[:12]
-    yield Server(
+    yield RunningServer(
         url=asyncio.run(_reachable(url)),
         prefix=f"{stem}_{secrets.token_hex(4)}",
         name="at TEST_DATABASE_URL",
@@ -46,7 +46,7 @@ def external(text: str) -> Iterator[Server]:
     )
 
 
-async def remove_all(server: Server, linger: float) -> None:
+async def remove_all(server: RunningServer, linger: float) -> None:
     """Drop the databases and roles of the run.
 
     Repeat for `linger` seconds: the workers of a killed run may still create some.
@@ -57,7 +57,7 @@ async def remove_all(server: Server, linger: float) -> None:
     while True:
         names = "SELECT datname FROM pg_database WHERE datname LIKE $1"
         for (name,) in await connection.fetch(names, pattern):
-            with suppress(asyncpg.PostgresError):  # drop the other ones
+            with suppress(asyncpg.PostgresError):  # continue with the others
                 await connection.execute(
                     f"DROP DATABASE IF EXISTS {quote_identifier(name)} WITH (FORCE)"
                 )

@@ -21,7 +21,7 @@ from sqlalchemy import URL
 from tests.harness.connections import clear_libpq_environment, connect
 from tests.harness.container import container
 from tests.harness.external import external, remove_all
-from tests.harness.server import FailedError, Server, UnavailableError, send
+from tests.harness.server import FailedError, RunningServer, UnavailableError, send
 from tests.harness.wheel import wheel
 
 WORKERS_LINGER = 5.0  # seconds until the xdist workers of a killed run have stopped
@@ -31,7 +31,7 @@ ADVICE = (
     "databases may be created, or narrow the tests with --db=sqlite"
 )
 
-Source = Callable[[], AbstractContextManager[Server]]
+Source = Callable[[], AbstractContextManager[RunningServer]]
 
 
 def main(image: str) -> None:
@@ -65,7 +65,7 @@ def main(image: str) -> None:
                 asyncio.run(remove_all(server, linger))
 
 
-def _first(stack: ExitStack, image: str) -> Server:
+def _first(stack: ExitStack, image: str) -> RunningServer:
     """Return the first server that is available: external, in Docker, from the wheel."""
     sources: dict[str, Source] = {"docker": lambda: container(image), "embedded": wheel}
     forced = os.environ.get("TEST_POSTGRES")

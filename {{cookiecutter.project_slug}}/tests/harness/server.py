@@ -30,7 +30,7 @@ class FailedError(UnavailableError):
     """The source that the developer requested has no server. No other source is tried."""
 
 
-class Server(NamedTuple):
+class RunningServer(NamedTuple):
     url: URL  # of the database to connect to; nothing is stored in it
     prefix: str  # of the names of all databases and roles that the run creates
     name: str  # shown in the header of the report

