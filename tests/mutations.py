@@ -88,7 +88,7 @@ SESSIONS = [
         "core/db.py",
         "        await roll_back_and_close(session)\n",
         "        await session.rollback()\n",
-        "conformance/test_after_the_end.py",
+        "conformance/test_closed_sessions.py",
     ),
     Mutation(
         "swallow the error",
@@ -267,14 +267,14 @@ SESSIONS = [
         "core/database/registry.py",
         "expire_on_commit=False",
         "expire_on_commit=True",
-        "conformance/test_after_the_end.py",
+        "conformance/test_closed_sessions.py",
     ),
     Mutation(
         "close only resets",
         "core/database/registry.py",
         "close_resets_only=False",
         "close_resets_only=True",
-        "conformance/test_after_the_end.py",
+        "conformance/test_closed_sessions.py",
     ),
     Mutation(
         "parameters in errors",
@@ -395,7 +395,7 @@ SESSIONS = [
         "core/database/postgresql/__init__.py",
         "            raise TransactionFailedError\n",
         "            pass\n",
-        "conformance/test_honest_commit.py",
+        "conformance/test_commit_of_failed_transaction.py",
         kind="postgresql",
     ),
     Mutation(
@@ -403,7 +403,7 @@ SESSIONS = [
         "core/database/sqlite.py",
         '        event.listen(engine, "commit", _refuse_to_commit_nothing)\n',
         "",
-        "conformance/test_honest_commit.py",
+        "conformance/test_commit_of_failed_transaction.py",
     ),
     Mutation(
         "busy connections back into the pool",
@@ -481,7 +481,7 @@ SESSIONS = [
         "core/database/sqlite.py",
         '        event.listen(engine, "begin", _begin)\n',
         "",
-        "conformance/test_by_hand.py",
+        "conformance/test_manual_transactions.py",
     ),
     Mutation(
         "failed COMMIT left open",

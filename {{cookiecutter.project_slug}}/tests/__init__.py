@@ -1,1 +1,1 @@
-"""A package, so that no dependency's own `tests` goes before it."""
+"""Tests of the service. A package, so that `import tests` never finds a dependency's `tests`."""

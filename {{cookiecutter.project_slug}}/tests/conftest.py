@@ -1,7 +1,8 @@
-"""The ladder: backend → databases → app → client (in process), server (real socket).
+"""Fixtures that build on each other: backend → databases → app → client or server.
 
-A test asks for the highest rung that it needs, and runs on PostgreSQL and on SQLite. The service's
-own sessions run under all of them, with real commits: what a test changes is the URL.
+`client` calls the app in process, `server` over a real socket. A test requests the highest fixture
+that it needs, and runs on PostgreSQL and on SQLite. The service's own sessions run in every test,
+with real commits: the tests change only the URL.
 """
 
 from collections.abc import AsyncGenerator, Iterator
@@ -17,9 +18,9 @@ from app.main import create_app
 from tests.harness.backends import Backend, PostgreSQL, SQLite, ThroughPgBouncer
 from tests.inspection import checked_out, sqlite_connections
 from tests.support import (
+    clear_environment,
     collect_garbage,
     configure,
-    forget_environment,
     serve,
     set_databases,
     until,
@@ -30,8 +31,8 @@ pytest_plugins = ["tests.harness.plugin"]
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
-    """An environment that knows nothing of the developer's own databases, nor of their .env."""
-    forget_environment(monkeypatch)
+    """Environment variables without the developer's own settings, databases and .env file."""
+    clear_environment(monkeypatch)
     yield monkeypatch
     get_settings.cache_clear()
     collect_garbage()
@@ -39,7 +40,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]
 
 @pytest.fixture(scope="session")
 def sqlite_templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for one migrated file of each database."""
+    """A folder with one migrated SQLite file for each database."""
     return tmp_path_factory.mktemp("templates")
 
 
@@ -47,7 +48,7 @@ def sqlite_templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def backend(
     request: pytest.FixtureRequest, tmp_path: Path, environment: pytest.MonkeyPatch
 ) -> Iterator[Backend]:
-    """The kind of database that the test runs on: PostgreSQL and SQLite, one after the other."""
+    """The kind of database that the test runs on. The test runs once for each kind."""
     backend: Backend
     if request.param == PostgreSQL.kind:
         backend = PostgreSQL(request.getfixturevalue("postgresql"))
@@ -58,7 +59,7 @@ def backend(
         backend = SQLite(tmp_path, request.getfixturevalue("sqlite_templates"))
     yield backend
     collect_garbage()
-    backend.end()
+    backend.clean_up()
 
 
 @pytest.fixture
@@ -71,35 +72,35 @@ def migrated(backend: Backend, environment: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def databases(migrated: None) -> AsyncGenerator[None, None]:
-    """The same, and whoever leaves a connection checked out fails here."""
+    """Migrated databases without rows. A test that leaves a connection checked out fails."""
     yield
     leaks = checked_out()
     await dispose_engines()
-    assert not leaks, f"connections still checked out: {leaks}"
+    assert not leaks, f"connections still checked out: {leaks}; open sessions with `async with`"
     await until(lambda: sqlite_connections() == 0)
 
 
 @pytest.fixture
-def single(environment: pytest.MonkeyPatch, databases: None) -> None:
-    """One connection, so that the next session meets what the last one has left of it."""
+def single_connection(environment: pytest.MonkeyPatch, databases: None) -> None:
+    """A pool of one connection, so that each session reuses the connection of the previous one."""
     configure(environment, pool_size=1, pool_timeout=1)
 
 
 @pytest.fixture
 def new_database(backend: Backend) -> str:
-    """The URL of one more database, an empty one."""
+    """The URL of another, empty database."""
     return backend.new()
 
 
 @pytest.fixture
 def app(databases: None) -> FastAPI:
-    """An application of the test's own: it may add routes."""
+    """An application for this test only, which may add routes to it."""
     return create_app()
 
 
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncGenerator[AsyncClient, None]:
-    """A client without a socket: quick, and blind to what happens after the answer has left."""
+    """A client that calls the app in process: fast, but it cannot see work done after the response."""
     transport = ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
@@ -110,6 +111,6 @@ async def client(app: FastAPI) -> AsyncGenerator[AsyncClient, None]:
 
 @pytest.fixture
 async def server(app: FastAPI) -> AsyncGenerator[AsyncClient, None]:
-    """A client of a real uvicorn on a real socket, where the order of commit and answer shows."""
+    """A client of a real uvicorn on a socket, which shows whether the commit precedes the response."""
     async with serve(app) as client:
         yield client

@@ -1,4 +1,4 @@
-"""What a database would do for a statement, and what it has read."""
+"""Query plans of PostgreSQL and SQLite."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 async def plan(
     session: AsyncSession, statement: Select[*tuple[Any, ...]], **values: Any
 ) -> list[dict[str, Any]]:
-    """Run a statement on PostgreSQL; return the nodes of its plan, with what each has read."""
+    """Run a statement on PostgreSQL and return the nodes of its plan, with the rows that each read."""
     await session.execute(text("ANALYZE"))
     compiled = statement.compile(dialect=session.get_bind().dialect)
     parameters = compiled.construct_params(values)
@@ -25,9 +25,9 @@ async def plan(
 async def steps(
     session: AsyncSession, statement: Select[*tuple[Any, ...]], **values: Any
 ) -> list[str]:
-    """Return what SQLite would do."""
+    """Return the steps of SQLite's plan for a statement, without running it."""
     await session.execute(text("ANALYZE"))
-    in_full = statement.params(values).compile(
+    with_values = statement.params(values).compile(
         dialect=session.get_bind().dialect, compile_kwargs={"literal_binds": True}
     )
-    return [row.detail for row in await session.execute(text(f"EXPLAIN QUERY PLAN {in_full}"))]
+    return [row.detail for row in await session.execute(text(f"EXPLAIN QUERY PLAN {with_values}"))]

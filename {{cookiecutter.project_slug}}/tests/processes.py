@@ -1,4 +1,4 @@
-"""The service as a process of its own: `python -m app serve`."""
+"""Runs the service in a process of its own: `python -m app serve`."""
 
 import socket
 import subprocess
@@ -13,10 +13,10 @@ import httpx2
 
 from tests.harness.launch import launch
 
-SECONDS_TO_ANSWER = 30.0
+SECONDS_TO_START = 30.0
 SECONDS_TO_STOP = 30.0
 
-# Stops a process whose test has been killed before it could do so.
+# Terminates the service if the test run is killed before the test can do it.
 GUARD = "import os, sys; sys.stdin.readline() or os.kill(int(sys.argv[1]), 15)"
 
 
@@ -26,15 +26,15 @@ class Serving(NamedTuple):
     log: Path
 
     def exit_code(self) -> int:
-        """Wait until it has stopped, which somebody has told it."""
+        """Wait until the process exits and return its exit code. Terminate it first."""
         return self.process.wait(SECONDS_TO_STOP)
 
 
 @contextmanager
 def serving(*arguments: str, variables: dict[str, str], folder: Path) -> Iterator[Serving]:
-    """Serve until the end of the block, with these variables and in a folder without a .env.
+    """Run the service until the end of the block, with these environment variables.
 
-    It stops without a delay, if they do not say otherwise.
+    `folder` is the working directory: it has no .env. SHUTDOWN_DELAY is 0 unless `variables` sets it.
     """
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -49,7 +49,7 @@ def serving(*arguments: str, variables: dict[str, str], folder: Path) -> Iterato
     serving = Serving(f"http://127.0.0.1:{port}", process, log)
     with launch(sys.executable, "-c", GUARD, str(process.pid)) as guard:
         try:
-            _wait_until_answered(serving)
+            _wait_until_it_responds(serving)
             yield serving
         finally:
             process.terminate()
@@ -58,17 +58,17 @@ def serving(*arguments: str, variables: dict[str, str], folder: Path) -> Iterato
             finally:
                 process.kill()
                 guard.communicate("done\n")
-                print(log.read_text())  # noqa: T201, for the report of a test that fails
+                print(log.read_text())  # noqa: T201, pytest shows it if the test fails
 
 
-def _wait_until_answered(serving: Serving) -> None:
-    deadline = time.monotonic() + SECONDS_TO_ANSWER
+def _wait_until_it_responds(serving: Serving) -> None:
+    deadline = time.monotonic() + SECONDS_TO_START
     while True:
         try:
             httpx2.get(serving.url)
         except httpx2.TransportError:
-            assert serving.process.poll() is None, "it has ended"
-            assert time.monotonic() < deadline, "it does not answer"
+            assert serving.process.poll() is None, "the service exited; its log is below"
+            assert time.monotonic() < deadline, "the service does not respond; its log is below"
             time.sleep(0.05)
         else:
             return

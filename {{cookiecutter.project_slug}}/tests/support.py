@@ -1,4 +1,4 @@
-"""What several tests need and no fixture gives."""
+"""Helpers of the tests: settings, users, failing transactions, clients and servers."""
 
 import asyncio
 import gc
@@ -31,8 +31,8 @@ from app.core.db import session_scope
 from app.models import User
 
 
-def forget_environment(patch: pytest.MonkeyPatch) -> None:
-    """Let the service know nothing of the developer's own databases, nor of their .env."""
+def clear_environment(patch: pytest.MonkeyPatch) -> None:
+    """Remove the developer's own settings from the environment, and ignore their .env file."""
     for name in os.environ:
         is_setting = name.lower() in Settings.model_fields
         if is_setting or name.upper().startswith(("DATABASES__", "OTEL_")):
@@ -43,7 +43,7 @@ def forget_environment(patch: pytest.MonkeyPatch) -> None:
 
 
 def set_databases(patch: pytest.MonkeyPatch, urls: dict[str, str]) -> None:
-    """Let the databases of these names be at these URLs."""
+    """Set the URL of each of these databases."""
     for name, url in urls.items():
         patch.setenv(variable(name), url)
     get_settings.cache_clear()
@@ -57,39 +57,44 @@ def configure(environment: pytest.MonkeyPatch, **settings: object) -> None:
 
 
 def migrate(database: str, url: str) -> None:
-    """Bring the database at this URL to the newest revision, as the one of this name."""
+    """Migrate the database at this URL to the newest revision of the database with this name."""
     with pytest.MonkeyPatch.context() as patch:
-        forget_environment(patch)
+        clear_environment(patch)
         set_databases(patch, {database: url})
         migrations.upgrade(database)
     get_settings.cache_clear()
 
 
 def collect_garbage() -> None:
-    """Let what a test has left open be reported now, and not in a later test."""
-    for name in ("last_exc", "last_type", "last_value", "last_traceback"):  # of a test that failed
+    """Collect garbage, so that a resource leaked by this test is reported here, not in a later test."""
+    for name in (
+        "last_exc",
+        "last_type",
+        "last_value",
+        "last_traceback",
+    ):  # keep a failed test's frames alive
         vars(sys).pop(name, None)
     gc.collect()
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 10) -> None:
-    """Wait until the condition holds; fail if it does not within this time."""
+    """Wait until the condition is true. Raise TimeoutError if it is not within this time."""
     async with asyncio.timeout(seconds):
         while True:
-            holds = condition()
-            if await holds if isawaitable(holds) else holds:
+            result = condition()
+            if await result if isawaitable(result) else result:
                 return
             await asyncio.sleep(0.01)
 
 
 async def create_tables(base: type[DeclarativeBase], database: str | None = None) -> None:
-    """Create the tables of an example, as a revision would."""
+    """Create the tables of an example, which has no migration."""
     async with session_scope(database) as session:
         await (await session.connection()).run_sync(base.metadata.create_all)
 
 
 def relate_without_lazy() -> None:
-    """Configure a relationship that would load itself when it is touched."""
+    """Configure a relationship without `lazy="raise"`, which would load on attribute access."""
 
     class Base(DeclarativeBase):
         pass
@@ -107,6 +112,7 @@ def relate_without_lazy() -> None:
 
 
 def new_user(name: str = "Ada") -> User:
+    """Return a user with a unique email address, which is not stored yet."""
     return User(name=name, email=new_email())
 
 
@@ -114,37 +120,37 @@ def new_email() -> str:
     return f"{uuid4()}@example.com"
 
 
-def many_files(enough: int = 4096) -> None:
-    """Let this process open as many files and sockets as this, or as it may."""
+def raise_file_limit(wanted: int = 4096) -> None:
+    """Raise the limit of open files and sockets of this process, at most to its hard limit."""
     with suppress(ImportError):  # Windows has no such limit
         import resource  # noqa: PLC0415
 
-        now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if most != resource.RLIM_INFINITY:
-            enough = min(enough, most)
-        if now != resource.RLIM_INFINITY and now < enough:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (enough, most))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard != resource.RLIM_INFINITY:
+            wanted = min(wanted, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def serves(client: AsyncClient) -> bool:
-    """Say whether the service writes and reads, each of which has connections of its own."""
+    """Return whether the service can write and read. Each uses a connection pool of its own."""
     created = await client.post("/users", json={"name": "Ada", "email": new_email()})
     if not created.is_success:
         return False
-    answer = await client.get(f"/users/{created.json()['id']}")
-    return bool(created.json() == answer.json())
+    response = await client.get(f"/users/{created.json()['id']}")
+    return bool(created.json() == response.json())
 
 
-def problem(answer: Response) -> Any:
-    """Return the document with which an error is answered."""
-    assert answer.headers["content-type"] == "application/problem+json"
-    document = answer.json()
-    assert document["status"] == answer.status_code
+def problem(response: Response) -> Any:
+    """Return the problem details (RFC 9457) of an error response."""
+    assert response.headers["content-type"] == "application/problem+json"
+    document = response.json()
+    assert document["status"] == response.status_code
     return document
 
 
-async def lose_transaction(session: AsyncSession) -> None:
-    """Write a row, and let the database give up the transaction in a statement that is forgiven."""
+async def abort_transaction(session: AsyncSession) -> None:
+    """Write a row, then run a statement that fails and aborts the transaction; ignore its error."""
     session.add(new_user())
     await session.flush()
     escape = " OR ROLLBACK" if session.get_bind().dialect.name == "sqlite" else ""
@@ -153,7 +159,7 @@ async def lose_transaction(session: AsyncSession) -> None:
 
 
 async def violate_at_commit(session: AsyncSession) -> None:
-    """Write a row that no statement refuses, and COMMIT does."""
+    """Violate a deferred constraint: every statement succeeds and COMMIT fails."""
     await session.execute(text("CREATE TABLE parents (id INTEGER PRIMARY KEY)"))
     await session.execute(
         text(
@@ -164,9 +170,14 @@ async def violate_at_commit(session: AsyncSession) -> None:
     await session.execute(text("INSERT INTO children VALUES (1)"))
 
 
+def is_unavailable(response: Response) -> bool:
+    """Return whether the response is 503 and asks the client to retry after a second."""
+    return (503, "1") == (response.status_code, response.headers.get("retry-after"))
+
+
 @asynccontextmanager
 async def serve(app: FastAPI) -> AsyncGenerator[AsyncClient, None]:
-    """Serve the app with uvicorn on a free port, and yield a client for it."""
+    """Serve the app with uvicorn on a free port and yield a client for it."""
     server = uvicorn.Server(
         uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5)
     )
@@ -183,10 +194,10 @@ async def serve(app: FastAPI) -> AsyncGenerator[AsyncClient, None]:
 
 
 @asynccontextmanager
-async def leaving(
+async def disconnecting(
     server: AsyncClient, method: str, path: str, *headers: str
 ) -> AsyncGenerator[asyncio.StreamReader, None]:
-    """Send the head of a request, and close its connection with the block, whatever is answered."""
+    """Send the head of a request, and disconnect at the end of the block. Yield the reader."""
     url = server.base_url
     reader, writer = await asyncio.open_connection(url.host, url.port)
     head = [f"{method} {path} HTTP/1.1", f"Host: {url.host}", *headers, "", ""]

@@ -1,4 +1,4 @@
-"""Every connection goes back to the pool, or is closed."""
+"""Every connection returns to the pool or is closed, however its session ends."""
 
 import asyncio
 import threading
@@ -19,9 +19,9 @@ from app.core.db import dispose_engines, session_scope
 from app.core.web.disconnects import SECONDS_BEFORE_WATCHING
 from app.dependencies import SessionDep
 from tests.inspection import checked_out, fetch, kill, pid, stored_users, until_active
-from tests.support import configure, leaving, new_user, serve, serves, until
+from tests.support import configure, disconnecting, new_user, serve, serves, until
 
-# Clients that leave
+# Clients that disconnect
 
 
 async def is_not_in_a_transaction(number: int) -> bool:
@@ -30,13 +30,13 @@ async def is_not_in_a_transaction(number: int) -> bool:
     )
 
 
-async def long_enough_to_be_noticed() -> None:
-    """Wait until a client that has left would have been noticed; nothing tells that it was not."""
+async def give_the_middleware_time_to_cancel() -> None:
+    """Wait longer than the middleware needs. No event shows that it has not cancelled the request."""
     await asyncio.sleep(3 * SECONDS_BEFORE_WATCHING)
 
 
 @pytest.mark.postgresql
-async def test_client_that_leaves_in_the_middle_of_a_statement_ends_its_transaction(
+async def test_disconnect_during_a_statement_ends_the_transaction(
     app: FastAPI, server: AsyncClient
 ) -> None:
     pids: list[int] = []
@@ -47,19 +47,16 @@ async def test_client_that_leaves_in_the_middle_of_a_statement_ends_its_transact
         pids.append(await pid(session))
         await session.execute(text("SELECT pg_sleep(60)"))
 
-    async with leaving(server, "POST", "/slow"):
+    async with disconnecting(server, "POST", "/slow"):
         await until(lambda: bool(pids))
         await until_active(pids[0])
-    async with asyncio.timeout(1):
-        await until(lambda: is_not_in_a_transaction(pids[0]))
+    await until(lambda: is_not_in_a_transaction(pids[0]))
 
     await until(lambda: not checked_out())
     assert await stored_users() == 0
 
 
-async def test_client_that_leaves_rolls_back_and_keeps_no_lock(
-    app: FastAPI, server: AsyncClient
-) -> None:
+async def test_disconnect_rolls_back_and_releases_locks(app: FastAPI, server: AsyncClient) -> None:
     written = asyncio.Event()
 
     @app.post("/slow")
@@ -70,7 +67,7 @@ async def test_client_that_leaves_rolls_back_and_keeps_no_lock(
         while True:
             await session.execute(text("SELECT 1"))
 
-    async with leaving(server, "POST", "/slow"):
+    async with disconnecting(server, "POST", "/slow"):
         await written.wait()
     await until(lambda: not checked_out())
 
@@ -81,39 +78,39 @@ async def test_client_that_leaves_rolls_back_and_keeps_no_lock(
 
 @pytest.mark.parametrize("is_read", [True, False])
 @pytest.mark.parametrize("length", [0, 1, 100_000])
-async def test_client_that_leaves_after_it_has_sent_a_body_is_noticed(
+async def test_disconnect_after_the_body_was_sent_cancels_the_request(
     app: FastAPI, server: AsyncClient, length: int, is_read: bool
 ) -> None:
-    begun = asyncio.Event()
+    started = asyncio.Event()
     cancelled = asyncio.Event()
 
     @app.post("/slow")
     async def slow(request: Request) -> None:
         assert not is_read or len(await request.body()) == length
-        begun.set()
+        started.set()
         try:
             await asyncio.Event().wait()
         finally:
             cancelled.set()
 
     sending = asyncio.create_task(server.post("/slow", content=b"x" * length))
-    await begun.wait()
+    await started.wait()
     sending.cancel()
 
     async with asyncio.timeout(10):
         await cancelled.wait()
 
 
-async def test_client_that_leaves_while_it_waits_for_a_connection_waits_no_longer(
-    app: FastAPI, single: None, server: AsyncClient, environment: pytest.MonkeyPatch
+async def test_disconnect_while_waiting_for_a_connection_ends_the_wait(
+    app: FastAPI, single_connection: None, server: AsyncClient, environment: pytest.MonkeyPatch
 ) -> None:
     configure(environment, pool_timeout=60)
-    waits = asyncio.Event()
+    waiting = asyncio.Event()
     ended = asyncio.Event()
 
     @app.get("/wait")
     async def wait(session: SessionDep) -> None:
-        waits.set()
+        waiting.set()
         try:
             await session.execute(text("SELECT 1"))
         finally:
@@ -121,79 +118,79 @@ async def test_client_that_leaves_while_it_waits_for_a_connection_waits_no_longe
 
     async with session_scope() as session:
         await session.execute(text("SELECT 1"))
-        async with leaving(server, "GET", "/wait"):
-            await waits.wait()
+        async with disconnecting(server, "GET", "/wait"):
+            await waiting.wait()
         async with asyncio.timeout(10):
             await ended.wait()
 
     assert await serves(server)
 
 
-async def test_client_that_leaves_does_not_take_away_what_a_thread_still_uses(
+async def test_disconnect_does_not_close_dependencies_that_a_thread_still_uses(
     app: FastAPI, server: AsyncClient
 ) -> None:
-    seen: list[str] = []
-    goes_on = threading.Event()
+    events: list[str] = []
+    may_end = threading.Event()
 
     def resource() -> Generator[None, None, None]:
         yield
-        seen.append("closed")
+        events.append("closed")
 
     @app.get("/thread")
     def work(session: SessionDep, resource: Annotated[None, Depends(resource)]) -> None:
-        seen.append("begun")
-        goes_on.wait(10)
-        seen.append("done")
+        events.append("started")
+        may_end.wait(10)
+        events.append("done")
 
-    async with leaving(server, "GET", "/thread"):
-        await until(lambda: seen == ["begun"])
-    await long_enough_to_be_noticed()
-    goes_on.set()
-    await until(lambda: "closed" in seen)
+    async with disconnecting(server, "GET", "/thread"):
+        await until(lambda: events == ["started"])
+    await give_the_middleware_time_to_cancel()
+    may_end.set()
+    await until(lambda: "closed" in events)
 
-    assert seen == ["begun", "done", "closed"]
+    assert events == ["started", "done", "closed"]
 
 
-async def test_client_that_leaves_is_no_error(
+async def test_disconnect_is_not_logged_as_an_error(
     app: FastAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nor for a middleware around the one that notices it."""
-    begun = asyncio.Event()
-    answers: list[int] = []
+    """An outer middleware sees a response with status 499."""
+    started = asyncio.Event()
+    statuses: list[int] = []
 
     @app.middleware("http")
-    async def around(
+    async def outer(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        answer = await call_next(request)
-        answers.append(answer.status_code)
-        return answer
+        response = await call_next(request)
+        statuses.append(response.status_code)
+        return response
 
     @app.get("/slow")
     async def slow(session: SessionDep) -> None:
         await session.execute(text("SELECT 1"))
-        begun.set()
+        started.set()
         await asyncio.Event().wait()
 
     async with serve(app) as server:
-        async with leaving(server, "GET", "/slow"):
-            await begun.wait()
-        await until(lambda: bool(answers))
+        async with disconnecting(server, "GET", "/slow"):
+            await started.wait()
+        await until(lambda: bool(statuses))
 
-    assert answers == [499]
+    assert statuses == [499]
     assert "Error" not in caplog.text
 
 
-async def test_client_that_leaves_before_a_background_task_has_ended_does_not_stop_it(
+async def test_disconnect_does_not_cancel_a_background_task(
     app: FastAPI, server: AsyncClient
 ) -> None:
-    has_left = asyncio.Event()
+    may_end = asyncio.Event()
 
     async def write() -> None:
         async with session_scope() as session:
             session.add(new_user())
             await session.flush()
-            await has_left.wait()
+            await may_end.wait()
 
     @app.get("/later")
     async def later(tasks: BackgroundTasks) -> None:
@@ -202,17 +199,15 @@ async def test_client_that_leaves_before_a_background_task_has_ended_does_not_st
     async def is_stored() -> bool:
         return await stored_users() == 1
 
-    async with leaving(server, "GET", "/later") as answer:
-        await answer.readuntil(b"null")
-    await long_enough_to_be_noticed()
-    has_left.set()
+    async with disconnecting(server, "GET", "/later") as reader:
+        await reader.readuntil(b"null")
+    await give_the_middleware_time_to_cancel()
+    may_end.set()
 
     await until(is_stored)
 
 
-async def test_stream_that_is_abandoned_half_way_rolls_back(
-    app: FastAPI, server: AsyncClient
-) -> None:
+async def test_disconnect_during_a_stream_rolls_back(app: FastAPI, server: AsyncClient) -> None:
     async def lines() -> AsyncGenerator[str, None]:
         async with session_scope() as session:
             session.add(new_user())
@@ -225,15 +220,15 @@ async def test_stream_that_is_abandoned_half_way_rolls_back(
 
     tasks = len(asyncio.all_tasks())
     for _ in range(10):
-        async with leaving(server, "GET", "/lines") as answer:
-            await answer.readuntil(b"1\n")
+        async with disconnecting(server, "GET", "/lines") as reader:
+            await reader.readuntil(b"1\n")
     await until(lambda: not checked_out())
 
     await until(lambda: len(asyncio.all_tasks()) == tasks)
     assert await stored_users() == 0
 
 
-async def test_task_that_is_cancelled_while_it_connects_leaks_no_connection(
+async def test_task_cancelled_while_connecting_leaks_no_connection(
     databases: None,
 ) -> None:
     async def connect_and_write() -> None:
@@ -242,11 +237,11 @@ async def test_task_that_is_cancelled_while_it_connects_leaks_no_connection(
             await session.flush()
             await asyncio.Event().wait()
 
-    for wait in range(60):  # tenths of a millisecond
+    for delay in range(60):  # tenths of a millisecond
         await dispose_engines()
         task = asyncio.create_task(connect_and_write())
-        end = monotonic() + wait / 10_000
-        while monotonic() < end:  # noqa: ASYNC110, a timer is not as fine as that
+        end = monotonic() + delay / 10_000
+        while monotonic() < end:  # noqa: ASYNC110, asyncio.sleep is too coarse
             await asyncio.sleep(0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -259,9 +254,9 @@ async def test_task_that_is_cancelled_while_it_connects_leaks_no_connection(
 # WebSockets
 
 
-@pytest.mark.parametrize(("ends", "rows"), [("well", 1), ("by leaving", 0)])
-async def test_websocket_commits_when_it_ends_well_and_rolls_back_when_its_client_leaves(
-    app: FastAPI, server: AsyncClient, ends: str, rows: int
+@pytest.mark.parametrize(("end", "rows"), [("normally", 1), ("disconnected", 0)])
+async def test_websocket_commits_on_a_normal_end_and_rolls_back_on_a_disconnect(
+    app: FastAPI, server: AsyncClient, end: str, rows: int
 ) -> None:
     @app.websocket("/ws")
     async def socket(websocket: WebSocket, session: SessionDep) -> None:
@@ -274,7 +269,7 @@ async def test_websocket_commits_when_it_ends_well_and_rolls_back_when_its_clien
     url = str(server.base_url.copy_with(scheme="ws", path="/ws"))
     async with connect(url) as websocket:
         assert await websocket.recv() == "written"
-        if ends == "well":
+        if end == "normally":
             await websocket.send("end")
             await websocket.wait_closed()
     await until(lambda: not checked_out())
@@ -282,14 +277,14 @@ async def test_websocket_commits_when_it_ends_well_and_rolls_back_when_its_clien
     assert rows == await stored_users()
 
 
-# Tasks that use a session which ends
+# Tasks that still use a session at its end
 
 
 async def fail() -> None:
     raise LookupError
 
 
-async def test_session_that_a_task_still_uses_gives_its_connection_back(databases: None) -> None:
+async def test_session_in_use_by_a_task_returns_its_connection(databases: None) -> None:
     with pytest.raises(LookupError):
         async with session_scope() as session:
             session.add(new_user())
@@ -300,7 +295,7 @@ async def test_session_that_a_task_still_uses_gives_its_connection_back(database
 
 
 @pytest.mark.parametrize("steps", range(6))
-async def test_session_that_a_task_is_opening_leaks_no_connection(
+async def test_session_that_ends_while_a_task_connects_leaks_no_connection(
     databases: None, steps: int
 ) -> None:
     async def write(session: AsyncSession) -> None:
@@ -320,13 +315,13 @@ async def test_session_that_a_task_is_opening_leaks_no_connection(
     assert await stored_users() == 0
 
 
-async def test_task_that_goes_on_with_a_session_that_has_ended_gets_no_connection(
+async def test_task_that_uses_a_closed_session_gets_no_connection(
     databases: None,
 ) -> None:
     started = asyncio.Event()
     errors: list[Exception] = []
 
-    async def go_on(session: AsyncSession) -> None:
+    async def keep_using(session: AsyncSession) -> None:
         started.set()
         for _ in range(3):
             try:
@@ -337,7 +332,7 @@ async def test_task_that_goes_on_with_a_session_that_has_ended_gets_no_connectio
 
     with pytest.raises(LookupError):
         async with session_scope() as session:
-            task = asyncio.create_task(go_on(session))
+            task = asyncio.create_task(keep_using(session))
             await started.wait()
             raise LookupError
     await task
@@ -347,7 +342,9 @@ async def test_task_that_goes_on_with_a_session_that_has_ended_gets_no_connectio
 
 
 @pytest.mark.postgresql
-async def test_connection_that_a_task_uses_when_a_block_ends_well_is_dropped(single: None) -> None:
+async def test_connection_in_use_by_a_task_is_closed_when_the_block_ends_normally(
+    single_connection: None,
+) -> None:
     with pytest.raises(DBAPIError):
         async with session_scope() as session:
             number = await pid(session)
@@ -359,7 +356,9 @@ async def test_connection_that_a_task_uses_when_a_block_ends_well_is_dropped(sin
 
 
 @pytest.mark.postgresql
-async def test_connection_that_a_task_uses_when_a_block_fails_is_dropped(single: None) -> None:
+async def test_connection_in_use_by_a_task_is_closed_when_the_block_fails(
+    single_connection: None,
+) -> None:
     with pytest.raises(LookupError):
         async with session_scope() as session:
             session.add(new_user())
@@ -370,7 +369,7 @@ async def test_connection_that_a_task_uses_when_a_block_fails_is_dropped(single:
 
 
 async def assert_next_session_works(last: int) -> None:
-    """Use a session, and end what the server still does for the last one."""
+    """Check that a session gets a new connection; then kill the backend of the last one."""
     async with session_scope() as session:
         session.add(new_user())
         assert await pid(session) != last

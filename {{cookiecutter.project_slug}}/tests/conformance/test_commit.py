@@ -1,4 +1,4 @@
-"""A request commits before its answer leaves, and a commit that fails is an error answer."""
+"""A request commits before its response is sent, and a failed commit gives an error response."""
 
 import os
 from pathlib import Path
@@ -17,28 +17,26 @@ from tests.inspection import count_users, nobody_is_connected, observer, stored_
 from tests.support import new_user, problem, serves, set_databases, until, violate_at_commit
 
 
-async def test_scope_commits_when_its_block_ends_well(databases: None) -> None:
+async def test_scope_commits_when_its_block_ends_normally(databases: None) -> None:
     async with session_scope() as session:
         session.add(new_user())
 
     assert await stored_users() == 1
 
 
-async def test_every_answered_write_is_seen_by_a_read_straight_after_the_answer(
-    app: FastAPI, server: AsyncClient
-) -> None:
+async def test_read_after_the_response_sees_the_write(app: FastAPI, server: AsyncClient) -> None:
     @app.post("/write")
     async def write(session: SessionDep) -> None:
         session.add(new_user())
 
     async with observer() as reader:
-        for written in range(1, 201):
+        for expected in range(1, 201):
             await server.post("/write")
 
-            assert written == await count_users(reader)
+            assert expected == await count_users(reader)
 
 
-async def test_commit_that_fails_is_an_error_answer_and_no_row(
+async def test_commit_that_fails_returns_an_error_and_stores_no_row(
     app: FastAPI, server: AsyncClient
 ) -> None:
     @app.post("/write", status_code=201)
@@ -46,14 +44,14 @@ async def test_commit_that_fails_is_an_error_answer_and_no_row(
         session.add(new_user())
         await violate_at_commit(session)
 
-    answer = await server.post("/write")
+    response = await server.post("/write")
 
-    assert problem(answer)["status"] == 409
+    assert problem(response)["status"] == 409
     assert await stored_users() == 0
 
 
-async def test_commit_that_fails_raises_and_leaves_nothing_to_the_next_session(
-    single: None,
+async def test_commit_that_fails_raises_and_does_not_affect_the_next_session(
+    single_connection: None,
 ) -> None:
     with pytest.raises(IntegrityError):
         async with session_scope() as session:
@@ -66,7 +64,7 @@ async def test_commit_that_fails_raises_and_leaves_nothing_to_the_next_session(
     assert await stored_users() == 1
 
 
-async def test_session_is_usable_after_a_commit_that_failed(databases: None) -> None:
+async def test_session_is_usable_after_a_failed_commit(databases: None) -> None:
     async with session_scope() as session:
         session.add(new_user())
         await violate_at_commit(session)
@@ -78,7 +76,7 @@ async def test_session_is_usable_after_a_commit_that_failed(databases: None) -> 
     assert await stored_users() == 1
 
 
-async def test_each_scope_has_a_transaction_of_its_own(databases: None) -> None:
+async def test_each_scope_has_its_own_transaction(databases: None) -> None:
     async with session_scope() as writing:
         writing.add(new_user())
         await writing.flush()
@@ -90,14 +88,14 @@ async def test_each_scope_has_a_transaction_of_its_own(databases: None) -> None:
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize(("is_delivered", "rows"), [(False, 0), (True, 1)])
-async def test_commit_that_is_lost_on_its_way_is_an_error_answer(
+async def test_connection_lost_during_commit_returns_an_error(
     app: FastAPI,
     server: AsyncClient,
     environment: pytest.MonkeyPatch,
     is_delivered: bool,
     rows: int,
 ) -> None:
-    """Whether there is a row nobody can say then, and so the answer must not."""
+    """The client cannot know whether the row was stored, so the response must not be a success."""
 
     @app.post("/write")
     async def write(session: SessionDep) -> None:
@@ -107,16 +105,16 @@ async def test_commit_that_is_lost_on_its_way_is_an_error_answer(
 
     async with Proxy(os.environ[variable("primary")]) as proxy:
         set_databases(environment, {"primary": proxy.url})
-        answer = await server.post("/write")
+        response = await server.post("/write")
 
-        assert problem(answer)["status"] == 503
+        assert problem(response)["status"] == 503
         await until(nobody_is_connected)
         assert await stored_users() == rows
         assert await serves(server)
         await dispose_engines()
 
 
-def test_there_is_one_commit_of_a_session() -> None:
+def test_app_calls_session_commit_in_one_module() -> None:
     app = Path(db.__file__).parents[1]
     modules = [path for path in app.rglob("*.py") if "session.commit(" in path.read_text()]
 

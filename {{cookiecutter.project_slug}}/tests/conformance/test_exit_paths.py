@@ -1,4 +1,4 @@
-"""However a request ends: the right answer, the right rows, and nothing checked out."""
+"""Every way to leave a route gives the expected response and rows, and no connection is checked out."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -16,15 +16,15 @@ from app.core.db import session_scope
 from app.dependencies import SessionDep
 from app.models import User
 from tests.inspection import checked_out, stored_users
-from tests.support import lose_transaction, new_user, serves, until, violate_at_commit
+from tests.support import abort_transaction, new_user, serves, until, violate_at_commit
 
 
-async def return_well(session: AsyncSession) -> int:
+async def return_a_number(session: AsyncSession) -> int:
     return 1
 
 
-async def return_what_is_no_answer(session: AsyncSession) -> str:
-    return "no number"
+async def return_an_invalid_response(session: AsyncSession) -> str:
+    return "not a number"
 
 
 async def raise_http_exception(session: AsyncSession) -> None:
@@ -35,7 +35,7 @@ async def raise_error(session: AsyncSession) -> None:
     raise ValueError("hidden")
 
 
-async def raise_error_of_the_database(session: AsyncSession) -> None:
+async def raise_database_error(session: AsyncSession) -> None:
     await session.execute(text("INSERT INTO users SELECT * FROM users"))
 
 
@@ -48,7 +48,7 @@ async def time_out(session: AsyncSession) -> None:
         await asyncio.Event().wait()
 
 
-async def time_out_in_a_statement(session: AsyncSession) -> None:
+async def time_out_during_statements(session: AsyncSession) -> None:
     async with asyncio.timeout(0.01):
         while True:
             await session.execute(text("SELECT 1"))
@@ -92,35 +92,35 @@ async def raise_in_a_savepoint(session: AsyncSession) -> None:
         raise ValueError("hidden")
 
 
-class Path(NamedTuple):
+class ExitPath(NamedTuple):
     leave: Callable[[AsyncSession], Awaitable[Any]]
     status: int
     rows: int
 
 
 PATHS = [
-    Path(return_well, 200, 1),
-    Path(return_what_is_no_answer, 500, 0),
-    Path(raise_http_exception, 418, 0),
-    Path(raise_error, 500, 0),
-    Path(raise_error_of_the_database, 409, 0),
-    Path(raise_cancellation, 500, 0),
-    Path(time_out, 500, 0),
-    Path(time_out_in_a_statement, 500, 0),
-    Path(violate_at_commit, 409, 0),
-    Path(lose_transaction, 500, 0),
-    Path(commit_and_return, 200, 1),
-    Path(commit_and_raise, 500, 1),
-    Path(roll_back_and_return, 200, 0),
-    Path(roll_back_and_write, 200, 2),
-    Path(fail_in_a_savepoint, 200, 1),
-    Path(raise_in_a_savepoint, 500, 0),
+    ExitPath(return_a_number, 200, 1),
+    ExitPath(return_an_invalid_response, 500, 0),
+    ExitPath(raise_http_exception, 418, 0),
+    ExitPath(raise_error, 500, 0),
+    ExitPath(raise_database_error, 409, 0),
+    ExitPath(raise_cancellation, 500, 0),
+    ExitPath(time_out, 500, 0),
+    ExitPath(time_out_during_statements, 500, 0),
+    ExitPath(violate_at_commit, 409, 0),
+    ExitPath(abort_transaction, 500, 0),
+    ExitPath(commit_and_return, 200, 1),
+    ExitPath(commit_and_raise, 500, 1),
+    ExitPath(roll_back_and_return, 200, 0),
+    ExitPath(roll_back_and_write, 200, 2),
+    ExitPath(fail_in_a_savepoint, 200, 1),
+    ExitPath(raise_in_a_savepoint, 500, 0),
 ]
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.leave.__name__)
-async def test_request_that_leaves_a_route_by(
-    app: FastAPI, server: AsyncClient, path: Path
+async def test_exit_path_gives_the_expected_response_and_rows(
+    app: FastAPI, server: AsyncClient, path: ExitPath
 ) -> None:
     @app.post("/write", response_model=int | None)
     async def write(session: SessionDep) -> Any:
@@ -128,26 +128,26 @@ async def test_request_that_leaves_a_route_by(
         await session.flush()
         return await path.leave(session)
 
-    answer = await server.post("/write")
+    response = await server.post("/write")
     leaks = checked_out()
 
-    assert path.status == answer.status_code
+    assert path.status == response.status_code
     assert path.rows == await stored_users()
     assert not leaks
-    assert "hidden" not in answer.text
+    assert "hidden" not in response.text
     assert await serves(server)
 
 
-async def test_background_task_runs_after_the_commit_with_a_session_of_its_own(
+async def test_background_task_runs_after_the_commit_with_its_own_session(
     app: FastAPI, server: AsyncClient
 ) -> None:
-    seen: list[int] = []
+    counts: list[int] = []
 
     async def two_are_stored() -> bool:
         return await stored_users() == 2
 
     async def write() -> None:
-        seen.append(await stored_users())
+        counts.append(await stored_users())
         async with session_scope() as session:
             session.add(new_user())
 
@@ -159,10 +159,10 @@ async def test_background_task_runs_after_the_commit_with_a_session_of_its_own(
     await server.post("/later")
     await until(two_are_stored)
 
-    assert seen == [1]
+    assert counts == [1]
 
 
-async def test_background_task_that_fails_rolls_back_only_what_is_its_own(
+async def test_failed_background_task_rolls_back_only_its_own_writes(
     app: FastAPI, server: AsyncClient
 ) -> None:
     async def fail() -> None:
@@ -181,9 +181,7 @@ async def test_background_task_that_fails_rolls_back_only_what_is_its_own(
     assert await stored_users() == 1
 
 
-async def test_stream_reads_what_the_request_has_committed(
-    app: FastAPI, server: AsyncClient
-) -> None:
+async def test_stream_sees_the_commit_of_its_request(app: FastAPI, server: AsyncClient) -> None:
     async def lines() -> AsyncGenerator[str, None]:
         async with session_scope() as session:
             async for name in await session.stream_scalars(text("SELECT name FROM users")):
@@ -198,7 +196,7 @@ async def test_stream_reads_what_the_request_has_committed(
     await until(lambda: not checked_out())
 
 
-async def test_stream_that_fails_half_way_rolls_back_and_is_cut_off(
+async def test_stream_that_fails_rolls_back_and_aborts_the_response(
     app: FastAPI, server: AsyncClient
 ) -> None:
     async def lines() -> AsyncGenerator[str, None]:

@@ -1,4 +1,4 @@
-"""The server crashes, the service is stopped, and all that under load: what was acknowledged is stored."""
+"""Crashes and restarts under load lose no acknowledged write."""
 
 import asyncio
 import os
@@ -26,47 +26,47 @@ pytestmark = [pytest.mark.load, pytest.mark.postgresql]
 
 
 class Clients:
-    """Clients that write without a pause, and what they were answered."""
+    """Clients that write continuously, and the responses that they got."""
 
     def __init__(self, client: AsyncClient) -> None:
         self.acknowledged: set[str] = set()
-        self.refused: list[int] = []
+        self.failed: list[int] = []
         self._client = client
 
-    async def write_for_ever(self) -> None:
+    async def write_forever(self) -> None:
         while True:
             await self.write()
 
-    async def write_until_nobody_listens(self) -> None:
+    async def write_until_the_server_stops(self) -> None:
         with suppress(httpx2.TransportError):
-            await self.write_for_ever()
+            await self.write_forever()
 
-    async def write_come_what_may(self) -> None:
+    async def write_despite_errors(self) -> None:
         while True:
             with suppress(httpx2.TransportError):
                 await self.write()
 
     async def write(self) -> None:
         email = new_email()
-        answer = await self._client.post("/users", json={"name": "Ada", "email": email})
-        if answer.status_code == HTTPStatus.CREATED:
+        response = await self._client.post("/users", json={"name": "Ada", "email": email})
+        if response.status_code == HTTPStatus.CREATED:
             self.acknowledged.add(email)
         else:
-            self.refused.append(answer.status_code)
+            self.failed.append(response.status_code)
 
-    async def go_on(self) -> None:
-        """Wait until they have been told of a hundred more writes."""
-        enough = len(self.acknowledged) + 100
-        await until(lambda: len(self.acknowledged) > enough)
+    async def make_progress(self) -> None:
+        """Wait until more than a hundred further writes are acknowledged."""
+        expected = len(self.acknowledged) + 100
+        await until(lambda: len(self.acknowledged) > expected)
 
     async def lost(self) -> set[str]:
-        """Return what they were told was stored, and is not."""
+        """Return the acknowledged users that are not stored."""
         return self.acknowledged - {email for (email,) in await fetch("SELECT email FROM users")}
 
 
 @pytest.fixture
-def crashing(environment: pytest.MonkeyPatch, databases: None) -> Iterator[Fragile]:
-    """A server for the primary database that can crash, and then knows what it has acknowledged."""
+def crashable(environment: pytest.MonkeyPatch, databases: None) -> Iterator[Fragile]:
+    """A server for the primary database that may crash and keeps its acknowledged commits."""
     with fragile() as server:
         migrate("primary", server.url)
         url = make_url(server.url).update_query_dict({"options": "-c synchronous_commit=on"})
@@ -74,84 +74,82 @@ def crashing(environment: pytest.MonkeyPatch, databases: None) -> Iterator[Fragi
         yield server
 
 
-async def test_server_that_crashes_under_load_loses_no_acknowledged_write(
-    crashing: Fragile, server: AsyncClient
+async def test_database_crash_under_load_loses_no_acknowledged_write(
+    crashable: Fragile, server: AsyncClient
 ) -> None:
     clients = Clients(server)
-    writing = [asyncio.create_task(clients.write_for_ever()) for _ in range(20)]
+    writing = [asyncio.create_task(clients.write_forever()) for _ in range(20)]
 
     for _ in range(3):
-        await clients.go_on()
-        await asyncio.to_thread(crashing.crash)
-    await clients.go_on()
+        await clients.make_progress()
+        await asyncio.to_thread(crashable.crash)
+    await clients.make_progress()
     assert not any(task.done() for task in writing)
     for task in writing:
         task.cancel()
     await asyncio.wait(writing)
 
     assert not await clients.lost()
-    assert {*clients.refused} <= {HTTPStatus.SERVICE_UNAVAILABLE}
+    assert {*clients.failed} <= {HTTPStatus.SERVICE_UNAVAILABLE}
     await until(lambda: not checked_out())
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-async def test_service_that_is_stopped_under_load_answers_what_it_has_begun(
+async def test_service_stopped_under_load_completes_its_requests(
     databases: None, environment: pytest.MonkeyPatch, tmp_path: Path, workers: str
 ) -> None:
     configure(environment, pool_size=20)
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
 
-    with serving("--workers", workers, variables=variables, folder=tmp_path) as served:
-        async with AsyncClient(base_url=served.url, timeout=60) as client:
+    with serving("--workers", workers, variables=variables, folder=tmp_path) as service:
+        async with AsyncClient(base_url=service.url, timeout=60) as client:
             clients = Clients(client)
-            loading = [clients.write_until_nobody_listens() for _ in range(4)]
+            loading = [clients.write_until_the_server_stops() for _ in range(4)]
             load = asyncio.gather(*loading)
             await until(lambda: len(clients.acknowledged) > 20)
             async with session_scope() as holder:
                 await holder.execute(text("LOCK TABLE users IN SHARE MODE"))
-                begun = [asyncio.create_task(clients.write()) for _ in range(16)]
-                await until(twenty_wait_for_the_lock)
-                served.process.terminate()
-                await until(lambda: served.log.read_text().count("Shutting down") == int(workers))
-            await asyncio.gather(load, *begun)
+                pending = [asyncio.create_task(clients.write()) for _ in range(16)]
+                await until(twenty_writes_wait_for_the_lock)
+                service.process.terminate()
+                await until(lambda: service.log.read_text().count("Shutting down") == int(workers))
+            await asyncio.gather(load, *pending)
 
-        assert await asyncio.to_thread(served.exit_code) == 0
-    assert not clients.refused
+        assert await asyncio.to_thread(service.exit_code) == 0
+    assert not clients.failed
     assert not await clients.lost()
 
 
-async def test_worker_that_is_killed_under_load_loses_no_acknowledged_write(
-    databases: None, tmp_path: Path
-) -> None:
+async def test_killed_worker_loses_no_acknowledged_write(databases: None, tmp_path: Path) -> None:
     variables = {**os.environ, "PYTHONPATH": str(ROOT)}
 
-    with serving("--workers", "2", variables=variables, folder=tmp_path) as served:
-        async with AsyncClient(base_url=served.url, timeout=60) as client:
+    with serving("--workers", "2", variables=variables, folder=tmp_path) as service:
+        async with AsyncClient(base_url=service.url, timeout=60) as client:
             clients = Clients(client)
-            load = [asyncio.create_task(clients.write_come_what_may()) for _ in range(8)]
-            await clients.go_on()
-            await until(lambda: len(pids_of_workers(served.log)) == 2)  # one may be slower
-            worker, other = pids_of_workers(served.log)
+            load = [asyncio.create_task(clients.write_despite_errors()) for _ in range(8)]
+            await clients.make_progress()
+            await until(lambda: len(worker_pids(service.log)) == 2)  # both have started
+            worker, other = worker_pids(service.log)
             os.kill(worker, signal.SIGKILL)
-            await clients.go_on()
-            await until(lambda: len(pids_of_workers(served.log)) == 3)  # there is a new one
-            await clients.go_on()
+            await clients.make_progress()
+            await until(lambda: len(worker_pids(service.log)) == 3)  # a new worker has started
+            await clients.make_progress()
             for task in load:
                 task.cancel()
             await asyncio.wait(load)
 
-        assert other in pids_of_workers(served.log)
-        served.process.terminate()
-        assert await asyncio.to_thread(served.exit_code) == 0
-    assert not clients.refused
+        assert other in worker_pids(service.log)
+        service.process.terminate()
+        assert await asyncio.to_thread(service.exit_code) == 0
+    assert not clients.failed
     assert not await clients.lost()
 
 
-def pids_of_workers(log: Path) -> list[int]:
+def worker_pids(log: Path) -> list[int]:
     return [int(pid) for pid in re.findall(r"Started server process \[(\d+)\]", log.read_text())]
 
 
-async def twenty_wait_for_the_lock() -> bool:
+async def twenty_writes_wait_for_the_lock() -> bool:
     [(waiting,)] = await fetch(
         "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'users'::regclass"
     )

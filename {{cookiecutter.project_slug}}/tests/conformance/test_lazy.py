@@ -1,4 +1,4 @@
-"""Nothing is read or opened before the first session, and what is wrong is an error of that."""
+"""Settings are read and engines are made on first use; configuration errors are raised there."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from app.core.db import ConfigurationError, DatabaseNotFoundError, get_session, 
 from tests.inspection import checked_out
 
 
-def test_import_and_aliases_open_nothing_and_read_no_environment(tmp_path: Path) -> None:
+def test_import_and_aliases_open_no_connection_and_read_no_settings(tmp_path: Path) -> None:
     code = (
         "import sys\n"
         "opened = []\n"
@@ -23,21 +23,21 @@ def test_import_and_aliases_open_nothing_and_read_no_environment(tmp_path: Path)
         "import app.main, app.dependencies\n"
         "from app.core.config import get_settings\n"
         "from app.core.db import get_session\n"
-        "from app.core.database.registry import _databases\n"
+        "from tests.inspection import engine_loops\n"
         "get_session('nowhere', dev=True, read_only=True)\n"
         "app.main.create_app().openapi()\n"
         "assert not opened, opened\n"
-        "assert not _databases\n"
+        "assert not engine_loops()\n"
         "assert not get_settings.cache_info().currsize\n"
     )
-    # No such environment exists: whoever reads it fails.
+    # An invalid value: code that reads the settings fails.
     environment = {"ENVIRONMENT": "nowhere", "PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
 
     assert not list(tmp_path.iterdir())
 
 
-async def test_session_connects_when_it_is_first_used(databases: None) -> None:
+async def test_session_connects_on_its_first_statement(databases: None) -> None:
     async with session_scope() as session:
         assert not checked_out()
         await session.execute(text("SELECT 1"))
@@ -45,7 +45,7 @@ async def test_session_connects_when_it_is_first_used(databases: None) -> None:
         assert checked_out()
 
 
-async def test_environment_counts_until_the_first_session_and_again_when_it_is_cleared(
+async def test_environment_is_read_by_the_first_session_and_again_after_cache_clear(
     environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     dependency = get_session()
@@ -65,7 +65,7 @@ async def test_environment_counts_until_the_first_session_and_again_when_it_is_c
     assert await database() == f"{tmp_path}/two.db"
 
 
-async def test_dev_url_is_another_engine(
+async def test_dev_session_uses_the_dev_url(
     databases: None, new_database: str, environment: pytest.MonkeyPatch
 ) -> None:
     environment.setenv("DEV_DATABASE_URL", new_database)
@@ -78,21 +78,21 @@ async def test_dev_url_is_another_engine(
             await session.execute(text("SELECT * FROM only_in_dev"))
 
 
-async def test_dev_url_that_is_not_set_is_an_error_of_the_first_session(databases: None) -> None:
+async def test_first_session_raises_if_the_dev_url_is_not_set(databases: None) -> None:
     dependency = get_session(dev=True)
 
     with pytest.raises(ConfigurationError, match="DEV_DATABASE_URL is not set"):
         await anext(dependency())
 
 
-async def test_unknown_database_is_an_error_of_the_first_session(databases: None) -> None:
+async def test_first_session_raises_if_the_database_is_unknown(databases: None) -> None:
     dependency = get_session("nope")
 
     with pytest.raises(DatabaseNotFoundError, match=r"no database 'nope'; there are: .*primary"):
         await anext(dependency())
 
 
-async def test_database_that_is_not_supported_is_an_error_of_the_first_session(
+async def test_first_session_raises_if_the_database_is_not_supported(
     environment: pytest.MonkeyPatch,
 ) -> None:
     environment.setenv("DATABASE_URL", "mysql://u:hidden@h/d")

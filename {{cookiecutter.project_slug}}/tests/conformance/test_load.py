@@ -1,4 +1,4 @@
-"""Many clients at once, on a pool of five: none is forgotten, and nothing stays behind."""
+"""Hundreds of concurrent clients on a pool of five: every request gets a response, nothing leaks."""
 
 import asyncio
 import json
@@ -17,7 +17,14 @@ from app.core.config import DATABASES, get_settings, variable
 from app.core.db import SessionDependency, get_session
 from app.dependencies import SessionDep
 from tests.inspection import checked_out, stored_users
-from tests.support import configure, many_files, new_email, serves, until
+from tests.support import (
+    configure,
+    is_unavailable,
+    new_email,
+    raise_file_limit,
+    serves,
+    until,
+)
 
 pytestmark = pytest.mark.load
 
@@ -30,9 +37,9 @@ def small_pool(environment: pytest.MonkeyPatch, databases: None) -> None:
 
 
 @pytest.fixture
-async def crowd(small_pool: None, server: AsyncClient) -> AsyncGenerator[AsyncClient, None]:
-    """A client that opens as many connections as it has requests."""
-    many_files()
+async def many_clients(small_pool: None, server: AsyncClient) -> AsyncGenerator[AsyncClient, None]:
+    """A client that opens a connection for every concurrent request."""
+    raise_file_limit()
     limits = Limits(max_connections=None)
     async with AsyncClient(base_url=server.base_url, limits=limits, timeout=60) as client:
         yield client
@@ -42,41 +49,43 @@ def user() -> dict[str, str]:
     return {"name": "Ada", "email": new_email()}
 
 
-async def test_five_hundred_requests_at_once_are_all_answered_and_stored(
-    crowd: AsyncClient,
+async def test_five_hundred_concurrent_requests_all_succeed(
+    many_clients: AsyncClient,
 ) -> None:
-    answers = await asyncio.gather(*(crowd.post("/users", json=user()) for _ in range(500)))
+    responses = await asyncio.gather(
+        *(many_clients.post("/users", json=user()) for _ in range(500))
+    )
 
-    assert {answer.status_code for answer in answers} == {HTTPStatus.CREATED}
+    assert {response.status_code for response in responses} == {HTTPStatus.CREATED}
     assert await stored_users() == 500
     assert not checked_out()
 
 
-async def test_pool_that_is_exhausted_under_load_is_an_answer_to_try_again_and_recovers(
-    app: FastAPI, crowd: AsyncClient, environment: pytest.MonkeyPatch
+async def test_exhausted_pool_under_load_returns_503_and_recovers(
+    app: FastAPI, many_clients: AsyncClient, environment: pytest.MonkeyPatch
 ) -> None:
     configure(environment, pool_timeout=0.2)
     held = asyncio.Semaphore(0)
-    free = asyncio.Event()
+    may_end = asyncio.Event()
 
     @app.get("/hold")
     async def hold(session: SessionDep) -> None:
         await session.execute(text("SELECT 1"))
         held.release()
-        await free.wait()
+        await may_end.wait()
 
-    holding = [asyncio.create_task(crowd.get("/hold")) for _ in range(POOL_SIZE)]
+    holding = [asyncio.create_task(many_clients.get("/hold")) for _ in range(POOL_SIZE)]
     for _ in holding:
         await held.acquire()
-    async with asyncio.timeout(10):  # small_pool would have them wait for a minute
-        refused = await asyncio.gather(*(crowd.post("/users", json=user()) for _ in range(50)))
-    free.set()
+    async with asyncio.timeout(10):  # the pool_timeout of small_pool is a minute
+        refused = await asyncio.gather(
+            *(many_clients.post("/users", json=user()) for _ in range(50))
+        )
+    may_end.set()
     released = await asyncio.gather(*holding)
-    again = await asyncio.gather(*(crowd.post("/users", json=user()) for _ in holding))
+    again = await asyncio.gather(*(many_clients.post("/users", json=user()) for _ in holding))
 
-    assert {(answer.status_code, answer.headers["retry-after"]) for answer in refused} == {
-        (HTTPStatus.SERVICE_UNAVAILABLE, "1")
-    }
+    assert all(is_unavailable(response) for response in refused)
     assert statuses(released) == {HTTPStatus.OK}
     assert statuses(again) == {HTTPStatus.CREATED}
     assert await stored_users() == POOL_SIZE
@@ -86,7 +95,7 @@ PAIRS = {
     "writing and reading": (get_session(), get_session(read_only=True)),
     # {% if cookiecutter.__analytics %}
     "two databases": (get_session(), get_session("analytics")),
-    "two databases that are read": (
+    "reading two databases": (
         get_session(read_only=True),
         get_session("analytics", read_only=True),
     ),
@@ -95,75 +104,75 @@ PAIRS = {
 
 
 @pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
-async def test_requests_that_take_connections_of_two_pools_in_any_order_all_end(
+async def test_requests_that_need_connections_of_two_pools_do_not_deadlock(
     app: FastAPI,
-    crowd: AsyncClient,
+    many_clients: AsyncClient,
     environment: pytest.MonkeyPatch,
     pair: tuple[SessionDependency, SessionDependency],
 ) -> None:
-    """Each holds what the other waits for, until the pool's time is over."""
+    """Each request holds the connection that another waits for, until the pool times out."""
     for database in DATABASES:
         environment.setenv(variable(database, "pool_size"), str(POOL_SIZE))
         environment.setenv(variable(database, "pool_timeout"), "1")
     get_settings.cache_clear()
-    one, other = pair
+    first_dependency, second_dependency = pair
 
-    @app.get("/forth")
-    async def forth(
-        first: Annotated[AsyncSession, Depends(one, scope="function")],
-        second: Annotated[AsyncSession, Depends(other, scope="function")],
+    @app.get("/in-order")
+    async def in_order(
+        first: Annotated[AsyncSession, Depends(first_dependency, scope="function")],
+        second: Annotated[AsyncSession, Depends(second_dependency, scope="function")],
     ) -> None:
         for session in (first, second):
             await session.execute(text("SELECT 1"))
 
-    @app.get("/back")
-    async def back(
-        first: Annotated[AsyncSession, Depends(one, scope="function")],
-        second: Annotated[AsyncSession, Depends(other, scope="function")],
+    @app.get("/reversed")
+    async def reversed_order(
+        first: Annotated[AsyncSession, Depends(first_dependency, scope="function")],
+        second: Annotated[AsyncSession, Depends(second_dependency, scope="function")],
     ) -> None:
         for session in (second, first):
             await session.execute(text("SELECT 1"))
 
     async with asyncio.timeout(10):
-        answers = await asyncio.gather(
-            *(crowd.get(path) for _ in range(100) for path in ("/forth", "/back"))
+        responses = await asyncio.gather(
+            *(many_clients.get(path) for _ in range(100) for path in ("/in-order", "/reversed"))
         )
 
-    assert statuses(answers) <= {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE}
+    assert statuses(responses) <= {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE}
     assert not checked_out()
-    assert await serves(crowd)
+    assert await serves(many_clients)
 
 
-async def test_three_hundred_clients_that_leave_at_random_moments_leave_nothing_behind(
+async def test_three_hundred_clients_that_disconnect_at_random_leak_nothing(
     small_pool: None, server: AsyncClient
 ) -> None:
-    many_files()
+    raise_file_limit()
     before = len(asyncio.all_tasks())
 
-    async def leave(after: float) -> bytes:
-        """Return what was answered before this many seconds were over."""
+    async def disconnect_after(seconds: float) -> bytes:
+        """Send a request, disconnect after this time, and return the response received by then."""
         reader, writer = await asyncio.open_connection(server.base_url.host, server.base_url.port)
         body = json.dumps(user())
         writer.write(
             "POST /users HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
-        answer = asyncio.create_task(reader.read(1000))
-        await asyncio.wait([answer], timeout=after)
+        response = asyncio.create_task(reader.read(1000))
+        await asyncio.wait([response], timeout=seconds)
         writer.transport.abort()
-        answer.cancel()
-        return b"" if answer.cancelled() or not answer.done() else answer.result()
+        response.cancel()
+        return b"" if response.cancelled() or not response.done() else response.result()
 
-    answers = await asyncio.gather(*(leave(random.uniform(0, 3)) for _ in range(300)))  # noqa: S311
+    responses = await asyncio.gather(*(disconnect_after(random.uniform(0, 3)) for _ in range(300)))  # noqa: S311
     await until(lambda: not checked_out())
     await until(lambda: len(asyncio.all_tasks()) <= before)
 
-    acknowledged = sum(answer.startswith(b"HTTP/1.1 201") for answer in answers)
+    acknowledged = sum(response.startswith(b"HTTP/1.1 201") for response in responses)
     assert 0 < acknowledged < 300
     assert acknowledged <= await stored_users() <= 300
     assert (await server.post("/users", json=user())).status_code == HTTPStatus.CREATED
     assert not checked_out()
 
 
-def statuses(answers: list[Response]) -> set[int]:
-    return {answer.status_code for answer in answers}
+def statuses(responses: list[Response]) -> set[int]:
+    return {response.status_code for response in responses}

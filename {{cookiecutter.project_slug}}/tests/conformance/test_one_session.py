@@ -1,4 +1,4 @@
-"""One session for each database in a request, and one object to override it by."""
+"""One session per request and database, from one dependency object that tests can override."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -18,12 +18,12 @@ from tests.inspection import stored_users
 from tests.support import new_user
 
 
-def test_same_arguments_give_the_same_dependency() -> None:
+def test_equal_arguments_return_the_same_dependency() -> None:
     assert get_session() is get_session(None) is get_session("primary")
     assert get_session(dev=True) is get_session("primary", dev=True)
 
 
-def test_other_arguments_give_another_dependency() -> None:
+def test_different_arguments_return_different_dependencies() -> None:
     dependencies = {
         get_session(),
         get_session("x"),
@@ -35,7 +35,7 @@ def test_other_arguments_give_another_dependency() -> None:
     assert len(dependencies) == 6
 
 
-async def test_dependency_is_a_generator_of_one_session(databases: None) -> None:
+async def test_dependency_yields_one_session_and_commits_it(databases: None) -> None:
     generator = get_session()()
     session = await anext(generator)
     session.add(new_user())
@@ -45,7 +45,7 @@ async def test_dependency_is_a_generator_of_one_session(databases: None) -> None
     assert await stored_users() == 1
 
 
-def test_primary_alias_is_the_default_one() -> None:
+def test_primary_alias_is_the_default_alias() -> None:
     assert PrimarySessionDep is SessionDep
 
 
@@ -73,14 +73,16 @@ async def test_services_of_a_request_share_its_transaction(
     assert await stored_users() == 0
 
 
-async def test_requests_have_a_session_each(app: FastAPI, client: AsyncClient) -> None:
-    together = asyncio.Barrier(2)
+async def test_concurrent_requests_have_different_sessions(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    barrier = asyncio.Barrier(2)
     sessions: set[AsyncSession] = set()
 
     @app.get("/session")
-    async def which(session: SessionDep) -> None:
+    async def record_session(session: SessionDep) -> None:
         sessions.add(session)
-        await together.wait()
+        await barrier.wait()
 
     await asyncio.gather(*(client.get("/session") for _ in range(2)))
 
@@ -94,7 +96,7 @@ async def test_dependency_can_be_overridden(app: FastAPI, client: AsyncClient) -
             yield session
 
     @app.get("/session")
-    async def which(session: SessionDep) -> bool:
+    async def is_overridden(session: SessionDep) -> bool:
         return "other" in session.info
 
     app.dependency_overrides[get_session()] = other

@@ -1,4 +1,4 @@
-"""Whatever keeps a session from its database is an OperationalError, and 503."""
+"""An unavailable database raises OperationalError, and the response is 503 with Retry-After."""
 
 import asyncio
 import os
@@ -17,18 +17,26 @@ from app.core.config import get_settings, variable
 from app.core.db import session_scope
 from app.dependencies import SessionDep
 from tests.inspection import checked_out, kill, pid, stored_users, until_active
-from tests.support import configure, new_email, new_user, problem, serves, set_databases
+from tests.support import (
+    configure,
+    is_unavailable,
+    new_email,
+    new_user,
+    problem,
+    serves,
+    set_databases,
+)
 
 
 @pytest.mark.parametrize(
     "url",
     [
-        "postgresql://u:hidden@127.0.0.1:1/d",  # nobody listens
-        "postgresql://u:hidden@nowhere.invalid/d",  # cannot be resolved
-        f"postgresql://u:hidden@{'x' * 64}.invalid/d",  # is no name
+        "postgresql://u:hidden@127.0.0.1:1/d",  # connection refused
+        "postgresql://u:hidden@nowhere.invalid/d",  # name not found
+        f"postgresql://u:hidden@{'x' * 64}.invalid/d",  # not a valid host name
     ],
 )
-async def test_server_that_cannot_be_reached_is_an_operational_error(
+async def test_unreachable_server_raises_operational_error(
     environment: pytest.MonkeyPatch, url: str
 ) -> None:
     environment.setenv("DATABASE_URL", url)
@@ -44,12 +52,12 @@ async def test_server_that_cannot_be_reached_is_an_operational_error(
 @pytest.mark.parametrize(
     "variables",
     [
-        {"DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/d"},  # nobody listens
-        {"DATABASE_URL": "postgresql://u:hidden@nowhere.invalid/d"},  # cannot be resolved
-        {"DATABASE_URL": "sqlite:////dev/null/x.db"},  # cannot be opened
+        {"DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/d"},  # connection refused
+        {"DATABASE_URL": "postgresql://u:hidden@nowhere.invalid/d"},  # name not found
+        {"DATABASE_URL": "sqlite:////dev/null/x.db"},  # not a directory
     ],
 )
-async def test_database_that_cannot_be_reached(
+async def test_unreachable_database_returns_503(
     client: AsyncClient, environment: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
     environment.delenv("DATABASES__PRIMARY__DATABASE_URL")
@@ -57,14 +65,14 @@ async def test_database_that_cannot_be_reached(
         environment.setenv(name, value)
     get_settings.cache_clear()
 
-    answer = await client.get("/users")
+    response = await client.get("/users")
 
-    assert problem(answer)["status"] == 503
-    assert answer.headers["retry-after"] == "1"
-    assert "hidden" not in answer.text
+    assert problem(response)
+    assert is_unavailable(response)
+    assert "hidden" not in response.text
 
 
-async def test_pool_that_is_exhausted_says_so_within_its_timeout_and_recovers(
+async def test_exhausted_pool_raises_after_its_timeout_and_recovers(
     client: AsyncClient, environment: pytest.MonkeyPatch
 ) -> None:
     configure(environment, pool_size=1, pool_timeout=0.1)
@@ -74,27 +82,27 @@ async def test_pool_that_is_exhausted_says_so_within_its_timeout_and_recovers(
         with pytest.raises(PoolTimeoutError):
             async with session_scope() as session:
                 await session.execute(text("SELECT 1"))
-        answer = await client.post("/users", json={"name": "Ada", "email": new_email()})
+        response = await client.post("/users", json={"name": "Ada", "email": new_email()})
 
-    assert problem(answer)["status"] == 503
-    assert answer.headers["retry-after"] == "1"
+    assert problem(response)
+    assert is_unavailable(response)
     assert await serves(client)
 
 
-async def test_handler_of_the_apps_own_sees_an_operational_error(
+async def test_custom_handler_of_operational_errors_is_called(
     app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch
 ) -> None:
     @app.exception_handler(OperationalError)
     async def unavailable(_: Request, error: OperationalError) -> PlainTextResponse:
-        return PlainTextResponse("ours", status_code=599)
+        return PlainTextResponse("custom", status_code=599)
 
     environment.setenv("DATABASES__PRIMARY__DATABASE_URL", "postgresql://u:p@127.0.0.1:1/d")
     get_settings.cache_clear()
 
-    assert (await client.get("/users")).text == "ours"
+    assert (await client.get("/users")).text == "custom"
 
 
-async def test_outage_is_logged_in_one_line(
+async def test_outage_is_logged_as_one_record(
     client: AsyncClient, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     environment.setenv("DATABASES__PRIMARY__DATABASE_URL", "postgresql://u:hidden@127.0.0.1:1/d")
@@ -112,7 +120,7 @@ async def test_outage_is_logged_in_one_line(
 @pytest.mark.parametrize(
     "wrong", [{"database": "nowhere_test"}, {"username": "nobody", "password": "hidden"}]
 )
-async def test_connection_that_is_refused_is_an_outage_whatever_the_reason(
+async def test_rejected_login_counts_as_an_outage(
     client: AsyncClient, environment: pytest.MonkeyPatch, wrong: dict[str, Any]
 ) -> None:
     url = make_url(os.environ[variable("primary")]).set(**wrong)
@@ -121,19 +129,19 @@ async def test_connection_that_is_refused_is_an_outage_whatever_the_reason(
     with pytest.raises(OperationalError) as error:
         async with session_scope() as session:
             await session.execute(text("SELECT 1"))
-    answer = await client.get("/users")
+    response = await client.get("/users")
 
     assert getattr(error.value.orig, "sqlstate", None) is None
-    assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
-    assert "hidden" not in f"{error.value} {answer.text}"
+    assert is_unavailable(response)
+    assert "hidden" not in f"{error.value} {response.text}"
 
 
-async def die_before_a_statement(session: AsyncSession) -> None:
+async def kill_before_a_statement(session: AsyncSession) -> None:
     await kill(await pid(session))
     await session.execute(text("SELECT 1"))
 
 
-async def die_in_a_statement(session: AsyncSession) -> None:
+async def kill_during_a_statement(session: AsyncSession) -> None:
     number = await pid(session)
     sleep = asyncio.create_task(session.execute(text("SELECT pg_sleep(60)")))
     await until_active(number)
@@ -141,39 +149,41 @@ async def die_in_a_statement(session: AsyncSession) -> None:
     await sleep
 
 
-async def die_before_the_commit(session: AsyncSession) -> None:
+async def kill_before_the_commit(session: AsyncSession) -> None:
     await kill(await pid(session))
 
 
-DEATHS = [die_before_a_statement, die_in_a_statement, die_before_the_commit]
+KILLS = [kill_before_a_statement, kill_during_a_statement, kill_before_the_commit]
 
 
 @pytest.mark.postgresql
-@pytest.mark.parametrize("die", DEATHS)
-async def test_connection_that_dies_is_an_operational_error(single: None, die: Any) -> None:
+@pytest.mark.parametrize("kill_connection", KILLS)
+async def test_killed_connection_raises_operational_error(
+    single_connection: None, kill_connection: Any
+) -> None:
     with pytest.raises(OperationalError):
         async with session_scope() as session:
             session.add(new_user())
             await session.flush()
-            await die(session)
+            await kill_connection(session)
 
     assert await stored_users() == 0
 
 
 @pytest.mark.postgresql
-@pytest.mark.parametrize("die", DEATHS)
-async def test_connection_that_dies_in_a_request_is_an_error_answer_and_no_row(
-    app: FastAPI, single: None, server: AsyncClient, die: Any
+@pytest.mark.parametrize("kill_connection", KILLS)
+async def test_killed_connection_in_a_request_returns_503_and_stores_no_row(
+    app: FastAPI, single_connection: None, server: AsyncClient, kill_connection: Any
 ) -> None:
     @app.post("/write")
     async def write(session: SessionDep) -> None:
         session.add(new_user())
         await session.flush()
-        await die(session)
+        await kill_connection(session)
 
-    answer = await server.post("/write")
+    response = await server.post("/write")
 
-    assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
-    assert "terminating" not in answer.text
+    assert is_unavailable(response)
+    assert "terminating" not in response.text
     assert await stored_users() == 0
     assert await serves(server)

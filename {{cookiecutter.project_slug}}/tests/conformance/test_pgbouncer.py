@@ -1,4 +1,4 @@
-"""Through PgBouncer in transaction mode, sessions keep what they promise, and leave nothing behind."""
+"""Sessions through PgBouncer in transaction mode: no state stays on a server connection."""
 
 import os
 from collections.abc import Iterator
@@ -17,40 +17,40 @@ from tests.harness.pgbouncer import PgBouncer
 from tests.harness.postgresql import Server
 from tests.harness.proxy import Proxy
 from tests.inspection import driver, fetch, pid, stored_users
-from tests.support import configure, new_user, serves, set_databases
+from tests.support import configure, is_unavailable, new_user, serves, set_databases
 from tests.test_command_line import run
 
 pytestmark = pytest.mark.pgbouncer
 
-# What a connection to the server knows beyond its transaction, and PgBouncer does not bring along.
-KEPT = """
+# Prepared statements and settings that outlive the transaction on a server connection.
+SESSION_STATE = """
 SELECT name FROM pg_prepared_statements UNION ALL
 SELECT name FROM pg_settings WHERE source = 'session'
 AND name NOT IN ('application_name', 'client_encoding')
 """
 
 
-async def two_server_connections() -> None:
+async def open_two_server_connections() -> None:
     async with session_scope() as one, session_scope() as other:
         assert await pid(one) != await pid(other)
 
 
 @pytest.fixture
-def own(
+def own_pgbouncer(
     databases: None, environment: pytest.MonkeyPatch, pgbouncer: PgBouncer, postgresql: Server
 ) -> Iterator[PgBouncer]:
-    """A PgBouncer of the test's own, with one connection to the primary database."""
+    """A PgBouncer for this test only, with one connection to the primary database."""
     database = make_url(os.environ[variable("primary")]).database
-    with postgresql.pgbouncer(default_pool_size=1, query_wait_timeout=1) as own:
-        set_databases(environment, {"primary": own.url(database or "")})
-        yield own
+    with postgresql.pgbouncer(default_pool_size=1, query_wait_timeout=1) as own_pgbouncer:
+        set_databases(environment, {"primary": own_pgbouncer.url(database or "")})
+        yield own_pgbouncer
 
 
-async def test_transactions_of_a_connection_are_on_one_of_the_server_after_another(
-    single: None, environment: pytest.MonkeyPatch
+async def test_transactions_of_a_client_connection_use_different_server_connections(
+    single_connection: None, environment: pytest.MonkeyPatch
 ) -> None:
     configure(environment, pool_size=2)
-    await two_server_connections()
+    await open_two_server_connections()
     await dispose_engines()
     configure(environment, pool_size=1)
 
@@ -64,8 +64,8 @@ async def test_transactions_of_a_connection_are_on_one_of_the_server_after_anoth
     assert len(pids) > 1 == len(drivers)
 
 
-async def test_nothing_stays_on_a_connection_of_the_server(own: PgBouncer) -> None:
-    for read_only in (False, True) * 2:
+async def test_no_session_state_stays_on_a_server_connection(own_pgbouncer: PgBouncer) -> None:
+    for read_only in (False, True, False, True):
         async with session_scope(read_only=read_only) as session:
             for name in ("Ada", "Bob"):
                 await session.scalars(select(User).where(User.name == name))
@@ -73,12 +73,14 @@ async def test_nothing_stays_on_a_connection_of_the_server(own: PgBouncer) -> No
     url = make_url(os.environ[variable("primary")])
     connection = await connect(url.update_query_dict({"statement_cache_size": "0"}))
     async with connection.transaction():
-        kept = await connection.fetch(KEPT)
+        state = await connection.fetch(SESSION_STATE)
     await connection.close()
-    assert kept == []
+    assert state == []
 
 
-async def test_statement_is_understood_anew_after_a_migration(own: PgBouncer) -> None:
+async def test_statement_works_after_a_migration_changed_its_types(
+    own_pgbouncer: PgBouncer,
+) -> None:
     async def read() -> object:
         async with session_scope() as session:
             return await session.scalar(text("SELECT value FROM things"))
@@ -91,7 +93,7 @@ async def test_statement_is_understood_anew_after_a_migration(own: PgBouncer) ->
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-async def test_limits_cost_no_round_trip(
+async def test_timeouts_cost_no_round_trip(
     databases: None, environment: pytest.MonkeyPatch, read_only: bool
 ) -> None:
     async with Proxy(os.environ[variable("primary")]) as proxy:
@@ -104,7 +106,7 @@ async def test_limits_cost_no_round_trip(
         await dispose_engines()
 
 
-async def test_read_only_session_is_refused_a_write_and_the_next_one_is_not(
+async def test_read_only_session_refuses_writes_and_the_next_session_accepts_them(
     databases: None,
 ) -> None:
     async with session_scope(read_only=True) as session:
@@ -118,45 +120,45 @@ async def test_read_only_session_is_refused_a_write_and_the_next_one_is_not(
     assert await stored_users() == 1
 
 
-async def test_no_request_meets_a_connection_to_a_pgbouncer_that_has_crashed(
-    own: PgBouncer, server: AsyncClient
+async def test_request_after_a_pgbouncer_restart_succeeds(
+    own_pgbouncer: PgBouncer, server: AsyncClient
 ) -> None:
     for _ in range(2):
         assert await serves(server)
-        own.crash()
-        own.start()
+        own_pgbouncer.crash()
+        own_pgbouncer.start()
 
     assert await serves(server)
 
 
-async def test_pgbouncer_that_is_down_or_has_no_connection_left_is_an_answer_to_try_again(
-    own: PgBouncer, client: AsyncClient
+async def test_pgbouncer_that_is_down_or_full_returns_503(
+    own_pgbouncer: PgBouncer, client: AsyncClient
 ) -> None:
     async with session_scope() as holder:
         await holder.execute(text("SELECT 1"))
         full = await client.get("/users")
-    own.crash()
+    own_pgbouncer.crash()
     down = await client.get("/users")
-    own.start()
+    own_pgbouncer.start()
 
-    for answer in (full, down):
-        assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
+    assert is_unavailable(full)
+    assert is_unavailable(down)
     assert await serves(client)
 
 
-async def test_migrations_go_past_it(
-    own: PgBouncer, new_database: str, environment: pytest.MonkeyPatch, tmp_path: Path
+async def test_migrations_bypass_pgbouncer(
+    own_pgbouncer: PgBouncer, new_database: str, environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    url = own.url(make_url(new_database).database or "")
+    url = own_pgbouncer.url(make_url(new_database).database or "")
     set_databases(environment, {"primary": url})
     configure(environment, migration_database_url=new_database)
 
-    own.crash()
+    own_pgbouncer.crash()
     ended = run("migrate", "--database", "primary", variables={**os.environ}, folder=tmp_path)
-    own.start()
+    own_pgbouncer.start()
 
     assert ended.returncode == 0, ended.stderr
-    assert await fetch("SHOW lock_timeout") == [("10s",)]  # also where no transaction begins
+    assert await fetch("SHOW lock_timeout") == [("10s",)]  # also outside of a transaction
     async with session_scope() as session:
         session.add(new_user())
     await dispose_engines()

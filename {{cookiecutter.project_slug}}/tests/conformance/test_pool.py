@@ -1,4 +1,4 @@
-"""Connections go to who has waited longest, and giving up loses none."""
+"""The pool is first in, first out, and a cancelled or timed-out wait loses no connection."""
 
 import asyncio
 
@@ -6,27 +6,27 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app.core.db import get_engine, session_scope
-from tests.inspection import checked_out, connections
+from app.core.db import session_scope
+from tests.inspection import checked_out, connections, requests_in_queue
 from tests.support import configure, until
 
 
-async def test_connection_goes_to_who_has_waited_longest(single: None) -> None:
-    served: list[int] = []
+async def test_connection_goes_to_the_task_that_has_waited_longest(single_connection: None) -> None:
+    order: list[int] = []
 
     async def use(number: int) -> None:
         for _ in range(3):
             async with session_scope() as session:
                 await session.execute(text("SELECT 1"))
-                served.append(number)
+                order.append(number)
 
     await asyncio.gather(*(use(number) for number in range(10)))
 
-    assert [*range(10)] * 3 == served
+    assert [*range(10)] * 3 == order
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-async def test_connection_of_the_overflow_is_closed_when_it_comes_back(
+async def test_overflow_connection_is_closed_when_it_is_returned(
     databases: None, environment: pytest.MonkeyPatch, read_only: bool
 ) -> None:
     configure(environment, pool_size=1, max_overflow=1)
@@ -38,13 +38,15 @@ async def test_connection_of_the_overflow_is_closed_when_it_comes_back(
         for session in (one, other):
             await session.execute(text("SELECT 1"))
 
-    async def one_is_left() -> bool:
+    async def one_is_open() -> bool:
         return await connections() == 1
 
-    await until(one_is_left)
+    await until(one_is_open)
 
 
-async def test_connection_that_comes_to_who_has_just_given_up_is_not_lost(single: None) -> None:
+async def test_connection_handed_to_a_task_that_is_then_cancelled_is_not_lost(
+    single_connection: None,
+) -> None:
     async def use() -> None:
         async with session_scope() as session:
             await session.execute(text("SELECT 1"))
@@ -52,17 +54,17 @@ async def test_connection_that_comes_to_who_has_just_given_up_is_not_lost(single
     async with session_scope() as holder:
         await holder.execute(text("SELECT 1"))
         waiting = asyncio.create_task(use())
-        await until(lambda: bool(get_engine().pool._pool._waiting))  # type: ignore[attr-defined]
-    waiting.cancel()  # it has been handed the connection, and has not yet run
+        await until(lambda: requests_in_queue() == 1)
+    waiting.cancel()  # it has received the connection, but has not run since then
     await asyncio.wait([waiting])
 
     await use()
 
 
-async def test_who_gives_up_loses_no_connection(
+async def test_cancelled_and_timed_out_waits_lose_no_connection(
     databases: None, environment: pytest.MonkeyPatch
 ) -> None:
-    """Cancelled, or out of time, at whatever moment."""
+    """The moment of the cancellation varies."""
     configure(environment, pool_size=2, pool_timeout=0.005)
 
     async def use(seconds: float) -> None:
@@ -79,7 +81,7 @@ async def test_who_gives_up_loses_no_connection(
         assert {type(o) for o in outcomes} <= {type(None), asyncio.CancelledError, PoolTimeoutError}
 
     assert not checked_out()
-    assert not get_engine().pool._pool._waiting  # type: ignore[attr-defined]
+    assert requests_in_queue() == 0
     async with asyncio.timeout(5), session_scope() as one, session_scope() as other:
         for session in (one, other):
             await session.execute(text("SELECT 1"))

@@ -1,4 +1,4 @@
-"""The server refuses what a read-only session writes, and knows of no transaction."""
+"""The database refuses every write of a read-only session, whose statements run in AUTOCOMMIT."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,8 +15,8 @@ from app.core.config import get_settings, variable
 from app.core.db import get_engine, session_scope
 from app.dependencies import ReadSessionDep, SessionDep
 from app.models import User
-from tests.inspection import fetch, pid, stored_users
-from tests.support import new_user, until
+from tests.inspection import fetch, kill, pid, stored_users, until_active
+from tests.support import new_user
 
 
 async def flush(session: AsyncSession) -> None:
@@ -24,20 +24,20 @@ async def flush(session: AsyncSession) -> None:
     await session.flush()
 
 
-async def leave_it_to_the_end(session: AsyncSession) -> None:
+async def write_at_the_end(session: AsyncSession) -> None:
     session.add(new_user())
 
 
-async def leave_a_new_one_after_a_read(session: AsyncSession) -> None:
+async def add_after_a_read(session: AsyncSession) -> None:
     await session.scalars(select(User))
     session.add(new_user())
 
 
-async def delete_what_was_read(session: AsyncSession) -> None:
+async def delete_loaded_object(session: AsyncSession) -> None:
     await session.delete((await session.scalars(select(User))).one())
 
 
-async def change_what_was_read(session: AsyncSession) -> None:
+async def change_loaded_object(session: AsyncSession) -> None:
     (await session.scalars(select(User))).one().name = "Mallory"
 
 
@@ -84,10 +84,10 @@ async def write_after_a_commit(session: AsyncSession) -> None:
 
 WRITES = [
     flush,
-    leave_it_to_the_end,
-    leave_a_new_one_after_a_read,
-    delete_what_was_read,
-    change_what_was_read,
+    write_at_the_end,
+    add_after_a_read,
+    delete_loaded_object,
+    change_loaded_object,
     insert_in_core,
     update_in_core,
     delete_in_core,
@@ -104,7 +104,7 @@ WRITES = [
 @pytest.mark.postgresql
 @pytest.mark.pgbouncer
 @pytest.mark.parametrize("write", WRITES)
-async def test_write_is_refused_by_the_database(
+async def test_read_only_session_refuses_writes(
     databases: None, write: Callable[[AsyncSession], Awaitable[None]]
 ) -> None:
     async with session_scope() as session:
@@ -117,7 +117,7 @@ async def test_write_is_refused_by_the_database(
     assert [("Ada",)] == await fetch("SELECT name FROM users")
 
 
-async def test_refusal_that_is_swallowed_fails_the_commit(databases: None) -> None:
+async def test_swallowed_refusal_makes_the_commit_fail(databases: None) -> None:
     with pytest.raises(PendingRollbackError):
         async with session_scope(read_only=True) as session:
             await session.scalars(select(User))
@@ -125,7 +125,7 @@ async def test_refusal_that_is_swallowed_fails_the_commit(databases: None) -> No
                 await flush(session)
 
 
-async def test_write_is_refused_to_a_route_and_answered_with_an_error(
+async def test_route_that_writes_in_a_read_only_session_returns_an_error(
     app: FastAPI, client: AsyncClient
 ) -> None:
     @app.get("/writing")
@@ -137,7 +137,7 @@ async def test_write_is_refused_to_a_route_and_answered_with_an_error(
 
 
 @pytest.mark.postgresql
-async def test_read_only_session_waits_in_no_transaction(databases: None) -> None:
+async def test_read_only_session_is_idle_outside_of_a_transaction(databases: None) -> None:
     async with session_scope(read_only=True) as session:
         number = await pid(session)
         [(state,)] = await fetch(f"SELECT state FROM pg_stat_activity WHERE pid = {number}")
@@ -148,12 +148,12 @@ async def test_read_only_session_waits_in_no_transaction(databases: None) -> Non
 
 
 @pytest.mark.sqlite
-async def test_read_only_connection_refuses_writes(databases: None) -> None:
+async def test_read_only_connection_sets_query_only(databases: None) -> None:
     async with session_scope(read_only=True) as session:
         assert await session.scalar(text("PRAGMA query_only")) == 1
 
 
-async def test_replica_is_read_where_there_is_one(
+async def test_read_only_session_uses_the_read_url(
     databases: None, environment: pytest.MonkeyPatch, new_database: str
 ) -> None:
     environment.setenv(variable("primary", "read_database_url"), new_database)
@@ -166,7 +166,7 @@ async def test_replica_is_read_where_there_is_one(
     assert get_engine(read_only=True).url != get_engine().url
 
 
-async def test_both_sessions_of_a_request_see_what_is_committed_and_one_what_it_wrote(
+async def test_read_only_session_sees_commits_but_not_flushes_of_the_other_session(
     app: FastAPI, client: AsyncClient
 ) -> None:
     @app.post("/both")
@@ -183,11 +183,11 @@ async def test_both_sessions_of_a_request_see_what_is_committed_and_one_what_it_
     assert [1, 0, 1, 1] == (await client.post("/both")).json()
 
 
-async def test_stream_is_one_snapshot(databases: None) -> None:
+async def test_stream_reads_one_snapshot(databases: None) -> None:
     async with session_scope() as session:
         session.add_all(new_user() for _ in range(200))
 
-    for number in (200, 201):  # the second time on the connection that the first one has left
+    for number in (200, 201):  # the second pass reuses the connection of the first
         async with session_scope(read_only=True) as session:
             stream = (await session.stream_scalars(select(User.id))).__aiter__()
             await anext(stream)
@@ -197,7 +197,9 @@ async def test_stream_is_one_snapshot(databases: None) -> None:
 
 
 @pytest.mark.postgresql
-async def test_stream_leaves_no_transaction_to_the_next_session(single: None) -> None:
+async def test_next_session_does_not_inherit_the_transaction_of_a_stream(
+    single_connection: None,
+) -> None:
     async with session_scope(read_only=True) as session:
         await session.stream(select(User))
         before = await pid(session)
@@ -210,27 +212,22 @@ async def test_stream_leaves_no_transaction_to_the_next_session(single: None) ->
 
 
 @pytest.mark.postgresql
-async def test_connection_that_a_task_still_reads_on_is_not_given_to_the_next_session(
-    single: None,
+async def test_connection_in_use_by_a_task_is_not_reused(
+    single_connection: None,
 ) -> None:
     async with session_scope(read_only=True) as session:
         before = await pid(session)
         reading = asyncio.create_task(session.execute(text("SELECT pg_sleep(60)")))
-
-        async def is_reading() -> bool:
-            [(state,)] = await fetch(f"SELECT state FROM pg_stat_activity WHERE pid = {before}")
-            return bool(state == "active")
-
-        await until(is_reading)
+        await until_active(before)
 
     async with asyncio.timeout(10), session_scope(read_only=True) as session:
         assert await pid(session) != before
     with pytest.raises(DBAPIError):
         await reading
-    await fetch(f"SELECT pg_terminate_backend({before})")  # it would sleep on
+    await kill(before)  # the server still sleeps
 
 
-async def test_read_only_session_goes_on_after_a_savepoint_that_failed(databases: None) -> None:
+async def test_read_only_session_is_usable_after_a_failed_savepoint(databases: None) -> None:
     async with session_scope(read_only=True) as session:
         with pytest.raises(DBAPIError):
             async with session.begin_nested():

@@ -1,4 +1,4 @@
-"""Whatever is raised rolls back, and is raised unchanged."""
+"""Every exception rolls back and is raised unchanged, cancellation included."""
 
 import asyncio
 
@@ -27,8 +27,8 @@ async def test_scope_rolls_back_on_any_exception_and_raises_it_unchanged(
     assert await stored_users() == 0
 
 
-async def writing_and_reading() -> asyncio.Task[None]:
-    """Return a task that has written a user, and now reads without end."""
+async def start_writing_and_reading() -> asyncio.Task[None]:
+    """Return a task that has written a user and now reads in a loop, in one session."""
     written = asyncio.Event()
 
     async def write_and_read() -> None:
@@ -63,13 +63,13 @@ async def test_scope_rolls_back_when_its_task_is_cancelled(databases: None) -> N
     assert await stored_users() == 0
 
 
-async def test_scope_that_is_cancelled_again_and_again_leaves_nothing_behind(
+async def test_scope_that_is_cancelled_repeatedly_leaks_nothing(
     databases: None,
 ) -> None:
-    """As AnyIO does until its scope has ended, and with it who streams an answer."""
+    """AnyIO cancels again until its scope has ended, for example in a streaming response."""
     tasks = len(asyncio.all_tasks())
     for _ in range(20):
-        task = await writing_and_reading()
+        task = await start_writing_and_reading()
         while not task.done():
             task.cancel()
             await asyncio.sleep(0)
@@ -91,11 +91,11 @@ async def test_scope_rolls_back_when_anyio_cancels_it(databases: None) -> None:
 
 
 @pytest.mark.sqlite
-async def test_statement_that_is_cancelled_stops_and_leaves_no_lock(databases: None) -> None:
-    """It did, for as long as somebody held the traceback: it kept the cursor, and that the lock."""
+async def test_cancelled_statement_stops_and_releases_its_lock(databases: None) -> None:
+    """The traceback keeps the cursor alive. The cursor must not keep the lock."""
     rows = 2_000_000
     counted: list[int] = []
-    long = text(
+    slow = text(
         f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) "
         "SELECT count(look(i)) FROM n"
     )
@@ -105,7 +105,7 @@ async def test_statement_that_is_cancelled_stops_and_leaves_no_lock(databases: N
             await (await driver(session)).create_function("look", 1, counted.append)
             session.add(new_user())
             await session.flush()
-            await session.execute(long)
+            await session.execute(slow)
 
     task = asyncio.create_task(write_and_count())
     await until(lambda: bool(counted))
@@ -120,12 +120,12 @@ async def test_statement_that_is_cancelled_stops_and_leaves_no_lock(databases: N
     assert await stored_users() == 1
 
 
-async def test_statement_that_is_cancelled_at_whatever_moment_leaves_no_lock(
+async def test_statement_cancelled_at_any_moment_releases_its_lock(
     databases: None,
 ) -> None:
-    """It did where a cursor had rows left to be read: SQLite then interrupted the ROLLBACK too."""
+    """Cancelling interrupts a cursor with unread rows. It must not interrupt the ROLLBACK too."""
     for steps in range(20):
-        task = await writing_and_reading()
+        task = await start_writing_and_reading()
         for _ in range(steps):
             await asyncio.sleep(0)
         task.cancel()
@@ -139,8 +139,8 @@ async def test_statement_that_is_cancelled_at_whatever_moment_leaves_no_lock(
 
 
 @pytest.mark.postgresql
-async def test_error_is_raised_unchanged_though_the_connection_is_dead(
-    single: None, caplog: pytest.LogCaptureFixture
+async def test_error_is_raised_unchanged_if_the_connection_is_dead(
+    single_connection: None, caplog: pytest.LogCaptureFixture
 ) -> None:
     raised = KeyError("mine")
 

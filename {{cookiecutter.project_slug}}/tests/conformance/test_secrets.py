@@ -1,4 +1,4 @@
-"""The password of a database is in no repr, log, error, traceback or answer, nor is what was written."""
+"""Database passwords and statement parameters are in no repr, log, error, traceback or response."""
 
 import logging
 import os
@@ -12,33 +12,34 @@ from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.core.config import get_database, get_settings, variable
-from app.core.database import registry
 from app.core.db import get_engine, get_session, session_scope
 from app.dependencies import SessionDep
 from app.models import User
+from tests.inspection import registry_contents
 from tests.support import new_user, set_databases
 
 SECRET = "hush/p@ss:w%rd"
-SPELLED = quote(SECRET, safe="")
+ENCODED = quote(SECRET, safe="")
 
-FAILING = [
-    f"postgresql://u:{SPELLED}@127.0.0.1:1/d",  # nobody listens
-    f"postgresql://u:{SPELLED}@nowhere.invalid/d",  # cannot be resolved
-    f"postgresql://u:{SPELLED}@h/d?sslmode=bogus",
-    f"postgresql://u:{SPELLED}@h/d?password={SPELLED}",
-    f"postgresql://u:{SPELLED}@h/d?nonsense={SPELLED}",
-    f"postgresql://u:{SECRET}@h/d",  # somebody forgot to encode it
-    f"mysql://u:{SPELLED}@h/d",
-    f"postgresql+nothing://u:{SPELLED}@h/d",
-    f"postgresql://u:{SPELLED}@h:port/d",
-    SPELLED,
+FAILING_URLS = [
+    f"postgresql://u:{ENCODED}@127.0.0.1:1/d",  # connection refused
+    f"postgresql://u:{ENCODED}@nowhere.invalid/d",  # name not found
+    f"postgresql://u:{ENCODED}@h/d?sslmode=bogus",
+    f"postgresql://u:{ENCODED}@h/d?password={ENCODED}",
+    f"postgresql://u:{ENCODED}@h/d?nonsense={ENCODED}",
+    f"postgresql://u:{SECRET}@h/d",  # not percent-encoded
+    f"mysql://u:{ENCODED}@h/d",
+    f"postgresql+nothing://u:{ENCODED}@h/d",
+    f"postgresql://u:{ENCODED}@h:port/d",
+    ENCODED,
 ]
 
 
-def shows_secret(*said: object) -> bool:
-    shown = " ".join(f"{what} {what!r}" for what in said)
+def shows_secret(*values: object) -> bool:
+    """Return whether the text or the repr of a value has a part of the secret."""
+    shown = " ".join(f"{value} {value!r}" for value in values)
     return any(
-        part in shown or part in unquote(shown) for part in (SECRET, SPELLED, "hush", "w%rd")
+        part in shown or part in unquote(shown) for part in (SECRET, ENCODED, "hush", "w%rd")
     )
 
 
@@ -47,11 +48,11 @@ def as_logged(error: BaseException) -> str:
 
 
 @pytest.mark.parametrize(("dev", "read_only"), [(False, False), (True, False), (False, True)])
-async def test_secret_is_in_no_repr(
+async def test_password_is_in_no_repr(
     environment: pytest.MonkeyPatch, dev: bool, read_only: bool
 ) -> None:
     for name in ("DATABASE_URL", "DEV_DATABASE_URL", "READ_DATABASE_URL"):
-        environment.setenv(f"DATABASES__PRIMARY__{name}", f"postgresql://u:{SPELLED}@h/d")
+        environment.setenv(f"DATABASES__PRIMARY__{name}", f"postgresql://u:{ENCODED}@h/d")
     engine = get_engine(dev=dev, read_only=read_only)
     async with session_scope(dev=dev, read_only=read_only) as session:
         session.add(new_user())
@@ -68,12 +69,12 @@ async def test_secret_is_in_no_repr(
             session.info,
             session.get_bind(),
             get_session(dev=dev, read_only=read_only),
-            *registry._databases.values(),
+            *registry_contents(),
         )
 
 
-@pytest.mark.parametrize("url", FAILING)
-async def test_secret_of_a_url_that_fails_is_in_no_error_log_or_answer(
+@pytest.mark.parametrize("url", FAILING_URLS)
+async def test_password_of_a_failing_url_is_in_no_error_log_or_response(
     client: AsyncClient,
     environment: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -83,41 +84,41 @@ async def test_secret_of_a_url_that_fails_is_in_no_error_log_or_answer(
     caplog.set_level(logging.DEBUG)
     set_databases(environment, {"primary": url})
 
-    with pytest.raises(Exception) as error:  # noqa: PT011, whichever it is
+    with pytest.raises(Exception) as error:  # noqa: PT011, the type depends on the URL
         async with session_scope() as session:
             await session.execute(text("SELECT 1"))
-    answers = [await client.get("/users"), await client.get("/openapi.json")]
+    responses = [await client.get("/users"), await client.get("/openapi.json")]
 
-    assert answers[0].status_code in {500, 503}
+    assert responses[0].status_code in {500, 503}
     assert not shows_secret(error.value, as_logged(error.value), caplog.text, *capfd.readouterr())
-    assert not shows_secret(*(f"{answer.headers} {answer.text}" for answer in answers))
+    assert not shows_secret(*(f"{response.headers} {response.text}" for response in responses))
 
 
 @pytest.mark.postgresql
-async def test_secret_that_the_server_refuses_is_in_no_error_log_or_answer(
+async def test_password_that_the_server_rejects_is_in_no_error_log_or_response(
     client: AsyncClient, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     url = make_url(os.environ[variable("primary")]).set(username="nobody", password=SECRET)
     set_databases(environment, {"primary": url.render_as_string(hide_password=False)})
 
-    with pytest.raises(Exception) as error:  # noqa: PT011, whichever it is
+    with pytest.raises(Exception) as error:  # noqa: PT011, the type depends on the URL
         async with session_scope() as session:
             await session.execute(text("SELECT 1"))
-    answer = await client.get("/users")
+    response = await client.get("/users")
 
-    assert answer.status_code == 503
-    assert not shows_secret(error.value, as_logged(error.value), caplog.text, answer.text)
+    assert response.status_code == 503
+    assert not shows_secret(error.value, as_logged(error.value), caplog.text, response.text)
 
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize(
     "statement", ["SELECT CAST(:x AS integer)", "SELECT CAST(:x || '' AS integer)"]
 )
-async def test_value_that_is_not_accepted_is_in_no_error_log_or_answer(
+async def test_rejected_parameter_is_in_no_error_log_or_response(
     app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture, statement: str
 ) -> None:
-    """It is asyncpg that refuses the one, and the server the other."""
+    """asyncpg rejects the first statement's parameter, the server rejects the second's."""
     errors: list[DBAPIError] = []
 
     @app.get("/cast")
@@ -128,13 +129,13 @@ async def test_value_that_is_not_accepted_is_in_no_error_log_or_answer(
             errors.append(error)
             raise
 
-    answer = await client.get("/cast")
+    response = await client.get("/cast")
 
-    assert answer.status_code == 422
-    assert not shows_secret(errors[0], as_logged(errors[0]), caplog.text, answer.text)
+    assert response.status_code == 422
+    assert not shows_secret(errors[0], as_logged(errors[0]), caplog.text, response.text)
 
 
-async def test_what_is_written_is_in_no_error_and_no_answer(
+async def test_written_values_are_in_no_error_and_no_response(
     app: FastAPI, client: AsyncClient
 ) -> None:
     errors: list[IntegrityError] = []
@@ -148,7 +149,7 @@ async def test_what_is_written_is_in_no_error_and_no_answer(
             errors.append(error)
             raise
 
-    answer = await client.post("/twins")
+    response = await client.post("/twins")
 
-    assert answer.status_code == 409
-    assert not shows_secret(errors[0], as_logged(errors[0]), answer.text)
+    assert response.status_code == 409
+    assert not shows_secret(errors[0], as_logged(errors[0]), response.text)

@@ -1,6 +1,6 @@
-"""Whatever a block does with its session, the table holds what was committed and nothing else.
+"""Random sequences of operations on a session store exactly the rows that were committed.
 
-Hypothesis makes up the sequences; a failing one is shrunk to its shortest and printed.
+Hypothesis generates the sequences. It shrinks a failing one to the shortest and prints it.
 """
 
 import asyncio
@@ -16,13 +16,22 @@ from app.core.db import session_scope
 from app.models import User
 from tests.inspection import checked_out, fetch, observer
 
-STEPS = ["add", "flush", "read", "savepoint", "release", "undo", "commit", "rollback"]
+STEPS = [
+    "add",
+    "flush",
+    "read",
+    "savepoint",
+    "release",
+    "roll back savepoint",
+    "commit",
+    "rollback",
+]
 ENDS = ["return", "raise", "cancel", "cancel in a statement"]
 
 
 @dataclass
 class Model:
-    """What must be in the table: what is committed, and what is not yet, savepoint by savepoint."""
+    """The expected rows: committed ones, and pending ones for each savepoint."""
 
     committed: set[str] = field(default_factory=set)
     pending: list[set[str]] = field(default_factory=lambda: [set()])
@@ -37,7 +46,7 @@ class Model:
         released = self.pending.pop()
         self.pending[-1] |= released
 
-    def undo(self) -> None:
+    def roll_back_savepoint(self) -> None:
         self.pending.pop()
 
     def commit(self) -> None:
@@ -51,15 +60,15 @@ class Model:
         return self.committed.union(*self.pending)
 
 
-class Walk:
-    """The same steps for a session and for the model."""
+class Runner:
+    """Runs each step on a session and on the model."""
 
     def __init__(self, session: AsyncSession, model: Model) -> None:
         self.session = session
         self.model = model
         self.savepoints: list[AsyncSessionTransaction] = []
 
-    async def take(self, step: str, name: str) -> None:
+    async def run(self, step: str, name: str) -> None:
         match step:
             case "add":
                 self.session.add(User(name=name, email=f"{name}@example.com"))
@@ -74,9 +83,9 @@ class Walk:
             case "release" if self.savepoints:
                 await self.savepoints.pop().commit()
                 self.model.release()
-            case "undo" if self.savepoints:
+            case "roll back savepoint" if self.savepoints:
                 await self.savepoints.pop().rollback()
-                self.model.undo()
+                self.model.roll_back_savepoint()
             case "commit":
                 await self.session.commit()
                 self.model.commit()
@@ -90,11 +99,11 @@ class Walk:
 NAMES = text("SELECT name FROM users")
 
 
-async def walk(model: Model, steps: Sequence[str], end: str) -> None:
+async def run_steps(model: Model, steps: Sequence[str], end: str) -> None:
     async with session_scope() as session:
-        walk = Walk(session, model)
+        runner = Runner(session, model)
         for number, step in enumerate(steps):
-            await walk.take(step, f"user-{number}")
+            await runner.run(step, f"user-{number}")
         match end:
             case "raise":
                 raise LookupError
@@ -113,21 +122,21 @@ def cancel_this_task() -> None:
     task.cancel()
 
 
-# The databases serve all examples of a test: each begins by removing what the last one has left.
+# All examples share the databases, so each one first deletes the rows of the previous one.
 @settings(
     deadline=None,
     max_examples=100,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(steps=st.lists(st.sampled_from(STEPS), max_size=12), end=st.sampled_from(ENDS))
-async def test_table_holds_what_was_committed_whatever_the_steps(
+async def test_table_has_exactly_the_committed_rows(
     databases: None, steps: list[str], end: str
 ) -> None:
     async with observer() as connection:
         await connection.execute(text("DELETE FROM users"))
     model = Model()
 
-    task = asyncio.create_task(walk(model, steps, end))
+    task = asyncio.create_task(run_steps(model, steps, end))
     await asyncio.wait([task])
 
     assert {"return": None, "raise": LookupError}.get(end, asyncio.CancelledError) == error_of(task)

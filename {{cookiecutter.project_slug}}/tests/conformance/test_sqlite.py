@@ -1,4 +1,4 @@
-"""SQLite behaves: what core/database/sqlite.py adds to a connection."""
+"""Settings and transactions of SQLite connections (core/database/sqlite.py)."""
 
 import pytest
 from sqlalchemy import text
@@ -12,18 +12,20 @@ PRAGMAS = {"foreign_keys": 1, "journal_mode": "wal", "busy_timeout": 5000, "quer
 
 
 @pytest.mark.parametrize(("pragma", "expected"), PRAGMAS.items())
-async def test_connection_behaves(databases: None, pragma: str, expected: object) -> None:
+async def test_connection_has_the_expected_pragmas(
+    databases: None, pragma: str, expected: object
+) -> None:
     async with session_scope() as session:
         assert expected == await session.scalar(text(f"PRAGMA {pragma}"))
 
 
-async def test_statement_that_wants_no_transaction_gets_none(databases: None) -> None:
+async def test_autocommit_statement_runs_without_a_transaction(databases: None) -> None:
     engine = get_engine()
     async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
         await connection.execute(text("VACUUM"))
         await connection.execute(text("CREATE TABLE notes (id INTEGER)"))
 
-    async with session_scope() as session:  # on the same connection, with a transaction again
+    async with session_scope() as session:  # the same connection, now with a transaction
         await session.execute(text("INSERT INTO notes VALUES (1)"))
         await session.rollback()
 

@@ -1,4 +1,4 @@
-"""What one request with two databases promises: two sessions, two transactions, nothing atomic."""
+"""A request with two databases has two sessions and two transactions, without atomicity between them."""
 
 from collections.abc import AsyncGenerator
 
@@ -22,19 +22,19 @@ async def stored() -> tuple[int, int]:
         )
 
 
-def test_each_database_has_a_dependency_of_its_own() -> None:
+def test_each_database_has_its_own_dependency() -> None:
     assert get_session() is not get_session("analytics")
 
 
-async def test_each_database_has_an_engine_of_its_own(databases: None) -> None:
+async def test_each_database_has_its_own_engine(databases: None) -> None:
     assert get_engine() is not get_engine("analytics")
 
 
 @pytest.mark.postgresql
-async def test_each_is_another_one_on_the_server(databases: None) -> None:
-    this = text("SELECT current_database()")
+async def test_sessions_connect_to_different_databases_of_the_server(databases: None) -> None:
+    current = text("SELECT current_database()")
     async with session_scope() as primary, session_scope("analytics") as analytics:
-        assert await primary.scalar(this) != await analytics.scalar(this)
+        assert await primary.scalar(current) != await analytics.scalar(current)
 
 
 async def test_request_commits_both(app: FastAPI, server: AsyncClient) -> None:
@@ -60,7 +60,9 @@ async def test_exception_rolls_both_back(app: FastAPI, server: AsyncClient) -> N
     assert await stored() == (0, 0)
 
 
-async def test_each_can_be_overridden_by_itself(app: FastAPI, client: AsyncClient) -> None:
+async def test_dependency_of_one_database_can_be_overridden_alone(
+    app: FastAPI, client: AsyncClient
+) -> None:
     async def other() -> AsyncGenerator[str, None]:
         yield "other"
 
@@ -74,10 +76,10 @@ async def test_each_can_be_overridden_by_itself(app: FastAPI, client: AsyncClien
 
 
 @pytest.mark.parametrize(("failing", "expected"), [("primary", (0, 1)), ("analytics", (0, 0))])
-async def test_request_whose_first_or_second_commit_fails_is_an_error_answer(
+async def test_request_returns_an_error_if_either_commit_fails(
     app: FastAPI, server: AsyncClient, failing: str, expected: tuple[int, int]
 ) -> None:
-    """The one that was asked for last commits first. What it has stored stays."""
+    """The session that was requested last commits first. Its rows stay."""
 
     @app.post("/both")
     async def both(primary: SessionDep, analytics: AnalyticsSessionDep) -> None:
@@ -89,7 +91,9 @@ async def test_request_whose_first_or_second_commit_fails_is_an_error_answer(
     assert await stored() == expected
 
 
-async def test_commit_that_fails_does_not_take_back_the_other_ones(databases: None) -> None:
+async def test_failed_commit_does_not_undo_the_commit_of_the_other_database(
+    databases: None,
+) -> None:
     with pytest.raises(IntegrityError):
         async with session_scope() as primary, session_scope("analytics") as analytics:
             analytics.add(Event(name="seen"))

@@ -59,7 +59,7 @@ async def level(session: SessionDep) -> str:
 @pytest.mark.postgresql
 @pytest.mark.pgbouncer
 async def test_isolation_level_does_not_reach_the_next_request(
-    app: FastAPI, client: AsyncClient, single: None, load: Load
+    app: FastAPI, client: AsyncClient, single_connection: None, load: Load
 ) -> None:
     app.include_router(load("an isolation level").router)
     app.get("/usual")(level)
@@ -90,7 +90,9 @@ async def test_isolation_level_after_a_dependency_that_reads_raises(
 
 
 @pytest.mark.postgresql
-async def test_set_session_characteristics_reaches_the_next_session(single: None) -> None:
+async def test_set_session_characteristics_reaches_the_next_session(
+    single_connection: None,
+) -> None:
     async with session_scope() as session:
         await session.execute(
             text("SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE")

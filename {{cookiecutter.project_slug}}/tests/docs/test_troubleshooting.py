@@ -315,7 +315,9 @@ def test_sessions_work_in_one_event_loop_after_another(databases: None) -> None:
 
 
 @provokes("the session has ended before this task could use it")
-async def test_session_that_has_ended_gets_no_connection(single: None, messages: list[str]) -> None:
+async def test_session_that_has_ended_gets_no_connection(
+    single_connection: None, messages: list[str]
+) -> None:
     [message] = messages
 
     async def read(session: AsyncSession) -> int:
@@ -469,7 +471,7 @@ async def test_write_of_an_outdated_version_returns_409(
 
 @provokes("QueuePool limit of size 20 overflow 0 reached, connection timed out, timeout 5.00")
 async def test_session_held_during_a_call_exhausts_the_pool(
-    single: None, load: Load, messages: list[str]
+    single_connection: None, load: Load, messages: list[str]
 ) -> None:
     [message] = messages
     snippet = load("a call between two sessions")
@@ -726,7 +728,7 @@ async def test_read_only_session_refuses_writes(databases: None, messages: list[
 @pytest.mark.postgresql
 @provokes("cached statement plan is invalid due to a database schema or configuration change")
 async def test_statement_prepared_before_a_migration_works_on_retry(
-    single: None, messages: list[str]
+    single_connection: None, messages: list[str]
 ) -> None:
     [message] = messages
 

@@ -1,1 +1,4 @@
-"""What the tests stand on: a server, databases on it, and what pytest must know of both."""
+"""Test infrastructure: the PostgreSQL server of a run, its databases, and a pytest plugin.
+
+Start reading in plugin.py, which starts keeper.py.
+"""

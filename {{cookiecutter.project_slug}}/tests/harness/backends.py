@@ -1,4 +1,4 @@
-"""The kinds of databases, as one test sees them."""
+"""The kinds of databases that a test can run on: SQLite, PostgreSQL, PgBouncer."""
 
 import shutil
 from pathlib import Path
@@ -14,25 +14,25 @@ from tests.support import migrate
 
 
 class Backend(Protocol):
-    """A kind of database, for one test."""
+    """The databases of one test."""
 
     kind: str
 
     def migrated(self) -> dict[str, str]:
-        """Return the URL of each database, at its newest revision and without rows."""
+        """Return the URL of each database, migrated to the newest revision and without rows."""
 
     def settings(self) -> dict[str, str]:
-        """Return what else must be set, once they are migrated: the variables and their values."""
+        """Return the other environment variables that the service needs. Call `migrated` first."""
 
     def new(self) -> str:
-        """Return the URL of one more database, an empty one."""
+        """Return the URL of another, empty database."""
 
-    def end(self) -> None:
-        """Remove what the test has left. It fails if that holds an open connection."""
+    def clean_up(self) -> None:
+        """Remove the test's data. Fail the test if it left a connection open."""
 
 
 class SQLite:
-    """Files in a folder of the test's own."""
+    """SQLite files in a temporary folder of the test."""
 
     kind = "sqlite"
 
@@ -56,12 +56,12 @@ class SQLite:
         self._number += 1
         return f"sqlite:///{self._folder}/new-{self._number}.db"
 
-    def end(self) -> None:
-        """Do nothing: pytest removes the folder, and its connections are threads of this process."""
+    def clean_up(self) -> None:
+        """Do nothing. pytest removes the folder, and `databases` waits for open connections."""
 
 
 class PostgreSQL:
-    """Clones that the tests of a process have in turn, and databases that only this test has."""
+    """Clones that all tests of a process share in turn, and new databases for this test only."""
 
     kind = "postgresql"
 
@@ -83,7 +83,7 @@ class PostgreSQL:
         self._new.append(self._server.create())
         return self._server.url(self._new[-1])
 
-    def end(self) -> None:
+    def clean_up(self) -> None:
         clones = self._clones.values()
         leaks = self._leaks([*self._new, *(clone.database for clone in clones)])
         for clone in clones:
@@ -94,14 +94,16 @@ class PostgreSQL:
         for database in self._new:
             self._server.drop(database)
         if leaks:
-            pytest.fail(f"the test has left connections open: {leaks}")
+            pytest.fail(
+                f"the test has left connections open: {leaks}; close them or dispose of the engine"
+            )
 
     def _leaks(self, databases: list[str]) -> list[str]:
         return self._server.connections_to(databases)
 
 
 class ThroughPgBouncer(PostgreSQL):
-    """Such clones, and the service goes to them by PgBouncer, and past it for what is DDL."""
+    """The same clones through PgBouncer. Migrations use a direct URL."""
 
     kind = "pgbouncer"
 
@@ -114,12 +116,12 @@ class ThroughPgBouncer(PostgreSQL):
         return {name: self._pgbouncer.url(c.database) for name, c in self._clones.items()}
 
     def settings(self) -> dict[str, str]:
-        switches = {variable(name, "pgbouncer"): "true" for name in self._direct}
+        pgbouncer = {variable(name, "pgbouncer"): "true" for name in self._direct}
         direct = {
             variable(name, "migration_database_url"): url for name, url in self._direct.items()
         }
-        return switches | direct
+        return pgbouncer | direct
 
     def _leaks(self, databases: list[str]) -> list[str]:
-        """Return what is in a transaction: PgBouncer keeps its connections, and they lie idle."""
+        """Return the connections in a transaction. PgBouncer keeps idle connections open."""
         return self._server.connections_to(databases, idle=False)

@@ -1,4 +1,4 @@
-"""Connections of the tests' own to PostgreSQL, beside those of the service."""
+"""Direct connections of the tests to PostgreSQL, outside the service's pools."""
 
 import os
 from typing import Any
@@ -9,19 +9,19 @@ from sqlalchemy import URL
 from app.core.database.libpq import give_types
 from app.core.database.url import resolve_async_url
 
-OWN = "tests"  # the application_name of such a connection
-TIMEOUT = 10.0  # seconds to connect in
+APPLICATION_NAME = "tests"  # tells these connections from the service's in pg_stat_activity
+TIMEOUT = 10.0  # seconds to connect
 
 
 async def connect(url: URL) -> asyncpg.Connection:
-    """Connect to the server that the URL means to the service."""
+    """Connect to this URL with the parameters that the service would use."""
     parameters = {"timeout": TIMEOUT} | _parameters(url)
-    settings = parameters.pop("server_settings", {}) | {"application_name": OWN}
+    settings = parameters.pop("server_settings", {}) | {"application_name": APPLICATION_NAME}
     return await asyncpg.connect(**parameters, server_settings=settings)
 
 
 def address(url: URL) -> tuple[str, int]:
-    """Return the host, or the folder of its Unix socket, and the port of the URL's (first) server."""
+    """Return the host, or the folder of the Unix socket, and the port of the URL's first server."""
     parameters = _parameters(url)
     host, port = parameters.get("host", "localhost"), parameters.get("port", 5432)
     if isinstance(host, list):
@@ -31,15 +31,17 @@ def address(url: URL) -> tuple[str, int]:
     return host, int(port)
 
 
-def quoted(name: str) -> str:
-    """Return a name as SQL spells it."""
+def quote_identifier(name: str) -> str:
+    """Return the name as a quoted SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def forget_libpq() -> None:
-    """Forget the variables with which libpq, and asyncpg after it, complete a URL."""
+def clear_libpq_environment() -> None:
+    """Remove the PG* variables, from which libpq and asyncpg take the parts that a URL leaves out."""
     for name in list(os.environ):
-        if name.startswith("PG") and not name.startswith("PGSERVER"):  # which is the wheel's
+        if name.startswith("PG") and not name.startswith(
+            "PGSERVER"
+        ):  # PGSERVER* belongs to the wheel
             del os.environ[name]
 
 

@@ -1,4 +1,4 @@
-"""A server in Docker, through Testcontainers."""
+"""A PostgreSQL server in Docker, started by Testcontainers."""
 
 import os
 import secrets
@@ -7,17 +7,24 @@ from contextlib import ExitStack, contextmanager
 
 from sqlalchemy import make_url
 
-from tests.harness.server import SETTINGS, FailedError, Server, UnavailableError, first_line, say
+from tests.harness.server import (
+    SETTINGS,
+    FailedError,
+    RunningServer,
+    UnavailableError,
+    first_line,
+    send,
+)
 
-ENGINE_TIMEOUT = 5  # seconds in which a Docker engine must answer
+ENGINE_TIMEOUT = 5  # seconds for the Docker engine to respond
 
 
 @contextmanager
-def container(image: str) -> Iterator[Server]:
-    """Run a container of POSTGRES_IMAGE, or of this image if that is not set."""
-    asked_for = os.environ.get("POSTGRES_IMAGE")
-    image = asked_for or image
-    # This process is the reaper: another container for that is one more that may fail to start.
+def container(image: str) -> Iterator[RunningServer]:
+    """Run a container of POSTGRES_IMAGE, or of `image` if that variable is not set."""
+    requested = os.environ.get("POSTGRES_IMAGE")
+    image = requested or image
+    # This process removes the container. Testcontainers' own cleanup container may fail to start.
     os.environ.setdefault("TESTCONTAINERS_RYUK_DISABLED", "true")
     try:
         from docker.errors import DockerException, ImageNotFound  # noqa: PLC0415
@@ -28,7 +35,7 @@ def container(image: str) -> Iterator[Server]:
     try:
         engine = DockerClient(timeout=ENGINE_TIMEOUT).client
     except DockerException:
-        raise UnavailableError("no Docker engine answers") from None
+        raise UnavailableError("no Docker engine responds") from None
 
     settings = (f"-c{name}={value}" for name, value in SETTINGS.items())
     postgres = (
@@ -44,10 +51,10 @@ def container(image: str) -> Iterator[Server]:
             try:
                 engine.images.get(image)
             except ImageNotFound:
-                say(doing=f"Docker pulls {image}")
+                send(doing=f"Docker pulls {image}")
             stack.enter_context(postgres)
             url = make_url(postgres.get_connection_url(driver=None))
-        except Exception as error:  # of Docker, of the registry, of the network
-            kind = FailedError if asked_for else UnavailableError
+        except Exception as error:  # from Docker, the registry or the network
+            kind = FailedError if requested else UnavailableError
             raise kind(f"Docker cannot run {image}: {first_line(error)}") from error
-        yield Server(url, "run", f"in Docker ({image})")
+        yield RunningServer(url, "run", f"in Docker ({image})")

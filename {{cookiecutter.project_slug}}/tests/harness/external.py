@@ -1,4 +1,4 @@
-"""A server that somebody else runs, at TEST_DATABASE_URL, on which nothing may be left."""
+"""An external server at TEST_DATABASE_URL. A run removes everything that it creates there."""
 
 import asyncio
 import re
@@ -11,17 +11,17 @@ import asyncpg
 from sqlalchemy import URL, make_url
 
 from app.core.database.url import refuse_unusable_driver, resolve_async_url
-from tests.harness.connections import connect, quoted
-from tests.harness.server import FailedError, Server, first_line
+from tests.harness.connections import connect, quote_identifier
+from tests.harness.server import FailedError, RunningServer, first_line
 
-SUFFIX = "_test"  # of every database that tests may touch
+SUFFIX = "_test"  # tests use only databases whose names end in this
 
 Refused = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
 
 
 @contextmanager
-def external(text: str) -> Iterator[Server]:
-    """Use the server at this URL; `remove_all` is for when the run has ended."""
+def external(text: str) -> Iterator[RunningServer]:
+    """Use the server at this URL. Call `remove_all` after the run."""
     try:
         refuse_unusable_driver(resolve_async_url(text))
     except ValueError as error:
@@ -31,35 +31,40 @@ def external(text: str) -> Iterator[Server]:
         raise FailedError(f"TEST_DATABASE_URL: {url.drivername!r} is not PostgreSQL")
     database = url.database or ""
     if not database.endswith(SUFFIX):
-        # A URL that is wrongly quoted has half a password in the name.
+        # If the password in the URL is badly quoted, a part of it is in the database name.
         name = f"the database {database!r}" if database.isidentifier() else "no database"
         raise FailedError(
-            f"TEST_DATABASE_URL names {name}, and tests may only touch what is theirs: "
-            f"name one that ends in {SUFFIX}, whether it exists or not"
+            f"TEST_DATABASE_URL names {name}, and tests use only databases of their own: "
+            f"name one that ends in {SUFFIX} (it need not exist)"
         )
     stem = re.sub(r"\W", "", database.removesuffix(SUFFIX), flags=re.ASCII)[:12]
-    yield Server(
+    yield RunningServer(
         url=asyncio.run(_reachable(url)),
         prefix=f"{stem}_{secrets.token_hex(4)}",
         name="at TEST_DATABASE_URL",
-        is_borrowed=True,
+        is_external=True,
     )
 
 
-async def remove_all(server: Server, linger: float) -> None:
-    """Drop what the run has made, and for some seconds what workers of a killed one still make."""
+async def remove_all(server: RunningServer, linger: float) -> None:
+    """Drop the databases and roles of the run.
+
+    Repeat for `linger` seconds: the workers of a killed run may still create some.
+    """
     deadline = time.monotonic() + linger
     pattern = server.prefix.replace("_", r"\_") + r"\_%"
     connection = await connect(server.url)
     while True:
         names = "SELECT datname FROM pg_database WHERE datname LIKE $1"
         for (name,) in await connection.fetch(names, pattern):
-            with suppress(asyncpg.PostgresError):  # the others go all the same
-                await connection.execute(f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
+            with suppress(asyncpg.PostgresError):  # continue with the others
+                await connection.execute(
+                    f"DROP DATABASE IF EXISTS {quote_identifier(name)} WITH (FORCE)"
+                )
         roles = "SELECT rolname FROM pg_roles WHERE rolname LIKE $1"
         for (name,) in await connection.fetch(roles, pattern):
             with suppress(asyncpg.PostgresError):
-                await connection.execute(f"DROP ROLE IF EXISTS {quoted(name)}")
+                await connection.execute(f"DROP ROLE IF EXISTS {quote_identifier(name)}")
         if time.monotonic() >= deadline:
             break
         await asyncio.sleep(0.5)
@@ -67,7 +72,7 @@ async def remove_all(server: Server, linger: float) -> None:
 
 
 async def _reachable(url: URL) -> URL:
-    """Return the URL of a database that can be connected to, as somebody who may create others."""
+    """Return a URL that accepts connections. Fail if its user may not create databases."""
     try:
         try:
             connection = await connect(url)
@@ -85,6 +90,6 @@ async def _reachable(url: URL) -> URL:
     if not may_create:
         raise FailedError(
             f"TEST_DATABASE_URL: the user {url.username!r} may not create databases: "
-            "ALTER USER … CREATEDB lets it"
+            "run ALTER USER … CREATEDB"
         )
     return url

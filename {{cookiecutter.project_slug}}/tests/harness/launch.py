@@ -1,4 +1,4 @@
-"""Processes that outlive a run which is killed, for as long as it takes to clean up after it."""
+"""Starts helper processes that survive a killed test run, so that they can clean up after it."""
 
 import os
 import subprocess
@@ -7,12 +7,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 
-# With a session of its own, and no parent in the run, a process is not killed with the run.
+# A process in a session of its own, whose parent has exited, is not killed with the run.
 LAUNCH = "import subprocess, sys; subprocess.Popen(sys.argv[1:])"
 
 
 def launch(*command: str, **variables: str) -> subprocess.Popen[str]:
-    """Start such a process, with pipes to it. They end however the run ends, even by `kill -9`."""
+    """Start such a process with pipes to it. The pipes close when the run ends, even by `kill -9`."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.Popen(
         [sys.executable, "-c", LAUNCH, *command],

@@ -1,4 +1,4 @@
-"""A PgBouncer in transaction mode, before a server. https://www.pgbouncer.org/config.html"""
+"""Runs PgBouncer in transaction mode. See https://www.pgbouncer.org/config.html"""
 
 import os
 import re
@@ -18,10 +18,10 @@ from tests.harness.connections import address
 from tests.harness.launch import launch
 from tests.harness.server import FailedError
 
-PORT = 6432  # which here is but a part of a socket's name
+PORT = 6432  # only a part of the Unix socket's name; no TCP port is opened
 SECONDS_TO_START = 10.0
 
-# Few connections to the server, and each transaction gets another one than the last.
+# A small pool; round robin gives consecutive transactions different server connections.
 SETTINGS = {
     "auth_type": "any",
     "default_pool_size": 5,
@@ -32,7 +32,7 @@ SETTINGS = {
     "server_tls_sslmode": "prefer",
 }
 
-# Removes a PgBouncer whose run has been killed before it could do so.
+# Kills PgBouncer and removes its folder if the test run is killed before it can do so.
 GUARD = """
 import os, shutil, sys
 if not sys.stdin.readline():
@@ -42,7 +42,7 @@ if not sys.stdin.readline():
 
 
 class PgBouncer:
-    """One that lets everybody in, at a Unix socket, and connects to the server as the tests do."""
+    """A PgBouncer on a Unix socket without authentication. It connects to the server as the tests do."""
 
     def __init__(self, server: URL, folder: Path, **settings: object) -> None:
         self._folder = folder
@@ -51,8 +51,8 @@ class PgBouncer:
         database = " ".join(f"{key}={_quoted(value)}" for key, value in keys.items() if value)
         settings = {**SETTINGS, **settings, "unix_socket_dir": folder}
         if [int(n) for n in re.findall(r"\d+", pgbouncer_name())] >= [1, 21]:
-            settings["max_prepared_statements"] = 0  # as older ones behave
-        if os.name == "posix" and os.geteuid() == 0:  # which it refuses to run as
+            settings["max_prepared_statements"] = 0  # the behavior of versions before 1.21
+        if os.name == "posix" and os.geteuid() == 0:  # PgBouncer refuses to run as root
             settings["user"] = Path(host).owner() if host.startswith("/") else "nobody"
             shutil.chown(folder, str(settings["user"]))
         lines = ["[databases]", f"* = {database}", "[pgbouncer]"]
@@ -63,17 +63,17 @@ class PgBouncer:
         self.start()
 
     def url(self, database: str) -> str:
-        """Return the URL at which the database of this name is reached through it."""
+        """Return the URL of the database with this name, through PgBouncer."""
         return f"postgresql://anybody@/{database}?host={self._folder}&port={PORT}"
 
     def crash(self) -> None:
-        """Close all of its connections without a word."""
+        """Kill PgBouncer, which closes all its connections without a message."""
         self._process.kill()
         self._process.wait()
         self._guard.communicate("done\n")
 
     def start(self) -> None:
-        """Start it, and return when it listens."""
+        """Start PgBouncer and return when it listens."""
         socket_ = self._folder / f".s.PGSQL.{PORT}"
         socket_.unlink(missing_ok=True)
         with (self._folder / "log").open("a") as log:
@@ -84,33 +84,33 @@ class PgBouncer:
         deadline = time.monotonic() + SECONDS_TO_START
         while not _listens(socket_):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise FailedError(f"PgBouncer fails: {(self._folder / 'log').read_text()}")
+                raise FailedError(f"PgBouncer does not start: {(self._folder / 'log').read_text()}")
             time.sleep(0.005)
 
 
 def find_pgbouncer() -> str:
-    """Return where the program is, or nothing; where Debian has it is on root's PATH only."""
+    """Return the path of the program, or an empty string. Debian installs it in /usr/sbin."""
     path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"])
     return shutil.which("pgbouncer", path=path) or ""
 
 
 def pgbouncer_name() -> str:
-    """Return what it calls itself, with its version."""
-    said = subprocess.run(
+    """Return the name and version that PgBouncer prints, such as `PgBouncer 1.24.1`."""
+    output = subprocess.run(
         [find_pgbouncer(), "--version"], capture_output=True, check=True, text=True
     ).stdout
-    return said.partition("\n")[0]
+    return output.partition("\n")[0]
 
 
 @contextmanager
 def pgbouncer(server: URL, **settings: object) -> Iterator[PgBouncer]:
-    """Run one with these settings beside those above."""
+    """Run PgBouncer with these settings in addition to SETTINGS."""
     with TemporaryDirectory(prefix="pgb-") as folder:
-        bouncer = PgBouncer(server, Path(folder), **settings)
+        pgbouncer = PgBouncer(server, Path(folder), **settings)
         try:
-            yield bouncer
+            yield pgbouncer
         finally:
-            bouncer.crash()
+            pgbouncer.crash()
 
 
 def _quoted(value: object) -> str:

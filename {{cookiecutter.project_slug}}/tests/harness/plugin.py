@@ -1,9 +1,11 @@
-"""pytest on several kinds of databases: --db, the server of the run, and its line in the header.
+"""A pytest plugin: runs tests on several kinds of databases and starts the server of the run.
 
-A test that asks for `backend`, as all do that use a database, runs on SQLite and on PostgreSQL; one
-of the routes, in tests/routers, also on PostgreSQL through PgBouncer, where that is on the PATH. One
-that needs a certain kind says so with its marker: @pytest.mark.sqlite, @pytest.mark.postgresql,
-@pytest.mark.pgbouncer.
+- A test that uses `backend`, directly or through another fixture, runs on SQLite and on PostgreSQL.
+- A test in tests/routers also runs on PostgreSQL through PgBouncer, if PgBouncer is on PATH.
+- A test with @pytest.mark.sqlite, @pytest.mark.postgresql or @pytest.mark.pgbouncer runs on that
+  kind only. Several marks may be combined.
+- `--db=sqlite` (or postgresql, pgbouncer) selects the tests on that kind.
+- The header of the report names the server.
 """
 
 import gc
@@ -19,38 +21,38 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from tests.harness.connections import forget_libpq
+from tests.harness.connections import clear_libpq_environment
 from tests.harness.launch import launch
 from tests.harness.pgbouncer import PgBouncer, find_pgbouncer, pgbouncer_name
 from tests.harness.postgresql import Server
 
 KINDS = ("sqlite", "postgresql", "pgbouncer")
 
-NO_PGBOUNCER = "not on PATH: install it, or what goes through it is skipped"
+NO_PGBOUNCER = "not on PATH, so its tests are skipped: install PgBouncer"
 
-SECONDS_TO_STOP = 60.0  # after which the run does not wait any longer for its server's end
+SECONDS_TO_STOP = 60.0  # that the run waits for its server to stop
 
 address = pytest.StashKey[dict[str, Any]]()
 keeper = pytest.StashKey[subprocess.Popen[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--db", choices=KINDS, help="test on this kind of database only")
+    parser.addoption("--db", choices=KINDS, help="run tests on this kind of database only")
     parser.addoption(
-        "--update-examples", action="store_true", help="write in docs/ what is printed"
+        "--update-examples", action="store_true", help="update the printed output of docs/ examples"
     )
-    parser.addini("postgres_image", "what Testcontainers runs, unless POSTGRES_IMAGE is set")
+    parser.addini("postgres_image", "image for Testcontainers; POSTGRES_IMAGE overrides it")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     for kind in KINDS:
-        config.addinivalue_line("markers", f"{kind}: tests on {kind}; as a mark, only there")
+        config.addinivalue_line("markers", f"{kind}: run this test on {kind} only")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
-        of_routes = metafunc.definition.path.parent.name == "routers"
-        kinds = _kinds(metafunc.definition) or KINDS[: 3 if of_routes else 2]
+        is_route = metafunc.definition.path.parent.name == "routers"
+        kinds = _kinds(metafunc.definition) or KINDS[: 3 if is_route else 2]
         marked = [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in kinds]
         metafunc.parametrize("backend", marked, indirect=True)
 
@@ -63,13 +65,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Spare the garbage collector what stays, so that a collection after each test costs little."""
+    """Exclude the imported modules from garbage collection, which runs after each test."""
     gc.collect()
     gc.freeze()
 
 
 def _runs_on(item: pytest.Item) -> list[str]:
-    """Return the kind of database that a test runs on, or those of its marks if it asks for none."""
+    """Return the kind that a test is parametrized with, or the kinds of its marks."""
     call = getattr(item, "callspec", None)
     kind = call and call.params.get("backend")
     return [kind] if kind else _kinds(item)
@@ -82,47 +84,45 @@ def _kinds(node: pytest.Item) -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Start the server, or find it: once for all workers, and before the header is written."""
+    """Start or find the server: once for all workers, and before pytest prints the header."""
     config = session.config
-    if (
-        _goes_through_pgbouncer(config)
-        and not find_pgbouncer()
-        and os.environ.get("REQUIRE_PGBOUNCER")
-    ):
-        raise pytest.UsageError(f"REQUIRE_PGBOUNCER is set, and PgBouncer is {NO_PGBOUNCER}")
+    if _uses_pgbouncer(config) and not find_pgbouncer() and os.environ.get("REQUIRE_PGBOUNCER"):
+        raise pytest.UsageError(
+            "REQUIRE_PGBOUNCER is set, but PgBouncer is not on PATH: install PgBouncer"
+        )
     if hasattr(config, "workerinput"):
         config.stash[address] = config.workerinput["postgresql"]
     elif config.getoption("db") == "sqlite" or config.getoption("collectonly"):
         config.stash[address] = {}
     else:
         config.stash[address] = _start(config)
-    if not config.stash[address].get("is_borrowed"):
-        forget_libpq()
+    if not config.stash[address].get("is_external"):
+        clear_libpq_environment()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of pytest-xdist where the server is."""
+    """Send the server's address to a worker of pytest-xdist."""
     node.workerinput["postgresql"] = node.config.stash[address]
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
     chosen = config.getoption("db")
-    server, lite = config.stash[address].get("name"), f"SQLite {sqlite3.sqlite_version}"
+    server, sqlite = config.stash[address].get("name"), f"SQLite {sqlite3.sqlite_version}"
     lines = [f"database: {server}"] if server else []
     if chosen in {None, "sqlite"}:
-        lines.append(f"database: {lite}")
-    if _goes_through_pgbouncer(config):
+        lines.append(f"database: {sqlite}")
+    if _uses_pgbouncer(config):
         lines.append(f"pgbouncer: {pgbouncer_name() if find_pgbouncer() else NO_PGBOUNCER}")
     return lines
 
 
-def _goes_through_pgbouncer(config: pytest.Config) -> bool:
+def _uses_pgbouncer(config: pytest.Config) -> bool:
     return config.getoption("db") in {None, "pgbouncer"}
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Take leave of the server, and wait until it has gone; not for one that has yet to come."""
+    """Stop the server and wait until it has stopped. Do not wait for a server that is starting."""
     process = config.stash.get(keeper, None)
     if process and config.stash.get(address, None):
         process.communicate("done\n", timeout=SECONDS_TO_STOP)
@@ -130,14 +130,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         for pipe in (process.stdin, process.stdout, process.stderr):
             assert pipe
             pipe.close()
-        process.wait(SECONDS_TO_STOP)  # for what has only launched it
+        process.wait(SECONDS_TO_STOP)  # only for the launching process
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Keep the server's password out of a report, in which a traceback shows arguments."""
+    """Replace the server's password in a report: tracebacks show arguments."""
     report = yield
     password = urlsplit(item.config.stash[address].get("url", "")).password
     if password and report.longrepr:
@@ -152,7 +152,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def postgresql(pytestconfig: pytest.Config) -> Iterator[Server]:
-    """The server of the run, as this process uses it."""
+    """The PostgreSQL server of the run, for the tests of this process."""
     where = pytestconfig.stash[address]
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     server = Server(where["url"], where["prefix"], worker)
@@ -162,7 +162,7 @@ def postgresql(pytestconfig: pytest.Config) -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def pgbouncer(postgresql: Server) -> Iterator[PgBouncer]:
-    """A PgBouncer for the tests of this process."""
+    """A PgBouncer in front of the server, for the tests of this process."""
     if not find_pgbouncer():
         pytest.skip(f"PgBouncer is {NO_PGBOUNCER}")
     with postgresql.pgbouncer() as pgbouncer:
@@ -175,16 +175,18 @@ def _start(config: pytest.Config) -> dict[str, Any]:
     assert process.stdout
     assert process.stderr
     for line in process.stdout:
-        said: dict[str, Any] = json.loads(line)
-        if "error" in said:
-            raise pytest.UsageError(said["error"])
-        if "url" in said:
-            return said
-        _write(config, said["doing"])
-    raise pytest.UsageError(f"{' '.join(command)} has died:\n{process.stderr.read()}")
+        message: dict[str, Any] = json.loads(line)
+        if "error" in message:
+            raise pytest.UsageError(message["error"])
+        if "url" in message:
+            return message
+        _write(config, message["doing"])
+    raise pytest.UsageError(
+        f"{' '.join(command)} has exited without a server:\n{process.stderr.read()}"
+    )
 
 
 def _write(config: pytest.Config, line: str) -> None:
-    """Say what is going on, now: it may take a while."""
+    """Print the line at once: the next step may take a while."""
     if reporter := config.pluginmanager.get_plugin("terminalreporter"):
         reporter.write_line(line)

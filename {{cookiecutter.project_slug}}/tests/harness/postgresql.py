@@ -1,7 +1,7 @@
-"""Databases on the PostgreSQL of the run, for the tests of one process.
+"""Databases on the PostgreSQL server of the run, for the tests of one process.
 
-A database is migrated once for the whole run, into a template. Each process has a clone of it, whose
-sessions commit as they do in production; after a test, the clone is brought back to what it was.
+Each database is migrated once per run, into a template database. Each process has a clone of the
+template. Sessions commit to the clone as they do in production. After each test the clone is restored.
 """
 
 import asyncio
@@ -14,16 +14,16 @@ import asyncpg
 import pytest
 from sqlalchemy import make_url
 
-from tests.harness.connections import OWN, connect, quoted
+from tests.harness.connections import APPLICATION_NAME, connect, quote_identifier
 from tests.harness.pgbouncer import PgBouncer, pgbouncer
 
 Result = TypeVar("Result")
-Migrate = Callable[[str, str], None]  # a database, by its name, at a URL
+Migrate = Callable[[str, str], None]  # arguments: name of the database, URL
 
-SECONDS_TO_CLOSE = 5.0  # in which the server must see that a test has closed its connections
+SECONDS_TO_CLOSE = 5.0  # until the server reports a connection that a test has closed
 
-# A text that differs when anything of the schema was created, altered or dropped: each such object,
-# from the first number that PostgreSQL gives to one that is not its own, with its last change.
+# SCHEMA returns a text that changes when any object of the schema is created, altered or dropped.
+# It lists each object with its last transaction (xmin), from 16384, the first OID that is not built in.
 CATALOGS = (
     ("pg_attribute", "attrelid"),
     ("pg_attrdef", "oid"),
@@ -69,9 +69,9 @@ WHERE usesysid IS NOT NULL AND datname = $1
 
 
 class Server:
-    """The server, and what this process has made on it.
+    """The server, with the databases that this process has created on it.
 
-    It has an event loop of its own, which runs before a test and after it, never within one.
+    Its event loop runs before and after a test, never during one.
     """
 
     def __init__(self, url: str, prefix: str, process: str) -> None:
@@ -96,54 +96,58 @@ class Server:
         return self.run(connect(self._url.set(database=database) if database else self._url))
 
     def create(self, template: str | None = None) -> str:
-        """Create a database, an empty one or one like another, and return its name."""
+        """Create an empty database, or a copy of `template`, and return its name."""
         self._number += 1
         name = f"{self._prefix}_{self._process}_{self._number}_test"
-        like = f" TEMPLATE {quoted(template)}" if template else ""
-        self._execute(f"CREATE DATABASE {quoted(name)}{like}")
+        like = f" TEMPLATE {quote_identifier(template)}" if template else ""
+        self._execute(f"CREATE DATABASE {quote_identifier(name)}{like}")
         return name
 
     def drop(self, database: str) -> None:
-        """Drop a database, whoever is connected to it."""
-        # FORCE does the same and then waits in steps of 100 ms, which after every test is much.
+        """Drop a database and close the connections to it."""
+        # WITH (FORCE) also closes them, but waits in steps of 100 ms: too slow after every test.
         deadline = time.monotonic() + SECONDS_TO_CLOSE
-        with suppress(asyncpg.InsufficientPrivilegeError):  # to end those of another user
+        with suppress(asyncpg.InsufficientPrivilegeError):  # connections of another user
             while self.run(self._connection.fetch(TERMINATE, database)):
                 if time.monotonic() > deadline:
                     break
                 time.sleep(0.001)
-        self._execute(f"DROP DATABASE IF EXISTS {quoted(database)} WITH (FORCE)")
+        self._execute(f"DROP DATABASE IF EXISTS {quote_identifier(database)} WITH (FORCE)")
 
     def clone(self, database: str, migrate: Migrate, kind: str = "postgresql") -> "Clone":
-        """Return this process's clone of a migrated database; the first call for a kind makes it."""
+        """Return this process's clone of a migrated database. The first call for a kind creates it."""
         if (database, kind) not in self._clones:
             self._clones[database, kind] = Clone(self, self._template(database, migrate))
         return self._clones[database, kind]
 
     @contextmanager
-    def stranger(self, password: str) -> Iterator[str]:
-        """Yield the URL of an empty database for a user of its own, who has this password."""
+    def database_of_new_user(self, password: str) -> Iterator[str]:
+        """Yield the URL of an empty database with a new user that has this password."""
         database = self.create()
         user = f"{database}_user"
         literal = password.replace("'", "''")
         try:
-            self._execute(f"CREATE ROLE {quoted(user)} LOGIN PASSWORD '{literal}'")
+            self._execute(f"CREATE ROLE {quote_identifier(user)} LOGIN PASSWORD '{literal}'")
         except asyncpg.InsufficientPrivilegeError:
-            pytest.skip("the user of TEST_DATABASE_URL may not create roles")
+            pytest.skip(
+                "the user of TEST_DATABASE_URL may not create roles: run ALTER USER … CREATEROLE"
+            )
         as_owner = self.connect(database)
-        self.run(as_owner.execute(f"GRANT ALL ON SCHEMA public TO {quoted(user)}"))
+        self.run(as_owner.execute(f"GRANT ALL ON SCHEMA public TO {quote_identifier(user)}"))
         self.run(as_owner.close())
         url = self._url.set(database=database, username=user, password=password)
         yield url.render_as_string(hide_password=False)
-        self.connections_to([database])  # wait: to end those of another user we may have no right
+        self.connections_to([database])  # wait: this user may not be allowed to close them
         self.drop(database)
-        self._execute(f"DROP ROLE {quoted(user)}")
+        self._execute(f"DROP ROLE {quote_identifier(user)}")
 
     def connections_to(self, databases: list[str], *, idle: bool = True) -> list[str]:
-        """Return what is connected to these databases, idle or not, and does not go away."""
+        """Return the connections to these databases that stay open for SECONDS_TO_CLOSE."""
         deadline = time.monotonic() + SECONDS_TO_CLOSE
         while True:
-            others = self.run(self._connection.fetch(CONNECTIONS, databases, OWN, idle))
+            others = self.run(
+                self._connection.fetch(CONNECTIONS, databases, APPLICATION_NAME, idle)
+            )
             if not others or time.monotonic() > deadline:
                 return [f"{state}, {query}" for state, query in others]
             time.sleep(0.002)
@@ -155,15 +159,17 @@ class Server:
         self._runner.close()
 
     def _template(self, database: str, migrate: Migrate) -> str:
-        """Return the name of a migrated database; the first process that asks for it makes it."""
+        """Return the name of a migrated template. The first process that needs it creates it."""
         name = f"{self._prefix}_{database}_test"
-        self._execute("SELECT pg_advisory_lock(hashtext($1))", name)  # the others wait
+        self._execute("SELECT pg_advisory_lock(hashtext($1))", name)  # other processes wait here
         try:
             known = "SELECT true FROM pg_database WHERE datname = $1"
             if not self.run(self._connection.fetchval(known, name)):
-                half_done = self.create()
-                migrate(database, self.url(half_done))
-                self._execute(f"ALTER DATABASE {quoted(half_done)} RENAME TO {quoted(name)}")
+                unfinished = self.create()
+                migrate(database, self.url(unfinished))
+                self._execute(
+                    f"ALTER DATABASE {quote_identifier(unfinished)} RENAME TO {quote_identifier(name)}"
+                )
         finally:
             self._execute("SELECT pg_advisory_unlock(hashtext($1))", name)
         return name
@@ -173,7 +179,7 @@ class Server:
 
 
 class Clone:
-    """A migrated database that one test after another finds as it was."""
+    """A migrated database, restored after each test."""
 
     def __init__(self, server: Server, template: str) -> None:
         self._server = server
@@ -181,17 +187,17 @@ class Clone:
         self._make()
 
     def restore(self) -> None:
-        """Bring it back to what it was, or make another one.
+        """Restore the initial state, or replace the clone.
 
-        Rows are deleted from the tables that were empty, and sequences set back: that is enough
-        after most tests, and takes a millisecond. Where it is not, because a test has changed the
-        schema, or rows that a migration has written, there is another clone.
+        Deleting the rows from the tables that were empty, and resetting the sequences, takes a
+        millisecond and is enough after most tests. If a test has changed the schema, or rows that a
+        migration wrote, the clone is replaced.
         """
         if not self._server.run(self._is_restored()):
             self.replace()
 
     def replace(self) -> None:
-        """Make another one, whatever this one is like or somebody still does with it."""
+        """Drop the clone, even if it is in use, and create another one."""
         self.drop()
         self._make()
 
@@ -202,10 +208,10 @@ class Clone:
     def _make(self) -> None:
         self.database = self._server.create(self._template)
         self._connection = self._server.connect(self.database)
-        self._server.run(self._look())
+        self._server.run(self._record_state())
 
-    async def _look(self) -> None:
-        """Note what the database is like, and how it is brought back to that."""
+    async def _record_state(self) -> None:
+        """Store the state of the database and the statements that restore it."""
         fetch = self._connection.fetch
         await self._connection.execute("SET row_security = off")
         tables = [name for (name,) in await fetch(TABLES)]
@@ -216,13 +222,13 @@ class Clone:
             for (name,) in await fetch(SEQUENCES)
         ]
 
-        # In one statement, as foreign keys are looked at when it ends.
+        # One statement: foreign keys are checked at its end.
         deletions = ", ".join(f"x{n} AS (DELETE FROM {table})" for n, table in enumerate(empty))
         self._restore = f"WITH {deletions} SELECT" if empty else ""
         for name, value, is_called in sequences:
             self._restore += f"; SELECT setval('{name}', {value}, {is_called})"
 
-        # Rules, triggers and policies may do something else than to delete a row.
+        # Check the rows too: rules, triggers and policies may change the effect of a DELETE.
         rows = [f"(EXISTS (SELECT FROM {table}))::text" for table in empty]
         rows += [f"(SELECT string_agg(r::text, ',' ORDER BY r::text) FROM {t} r)" for t in full]
         self._state = f"SELECT md5(concat_ws(';', {', '.join([f'({SCHEMA})', *rows])}))"

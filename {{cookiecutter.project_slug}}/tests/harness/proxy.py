@@ -1,4 +1,4 @@
-"""A network between the service and PostgreSQL that can fail as networks do."""
+"""A TCP proxy between the service and PostgreSQL that simulates network failures."""
 
 import asyncio
 from contextlib import suppress
@@ -9,40 +9,45 @@ from tests.harness.connections import address
 
 
 class Proxy:
-    """Another way to the server of a URL, as long as its block lasts. It counts the round trips."""
+    """A proxy to the server of a URL, which runs until the end of its block. It counts round trips."""
 
     url: str
 
     def __init__(self, url: str) -> None:
         self._server_url = make_url(url)
         self._pumps: list[asyncio.Task[None]] = []
+        self._clients: list[asyncio.StreamReader] = []
         self._writers: list[asyncio.StreamWriter] = []
         self._lost_query = b""
         self._is_delivered = False
-        self._is_asked = False
+        self._is_waiting = False  # for the server's response
         self._is_holding = False
         self.round_trips = 0
+        self.discarded = b""
 
     def cut(self) -> None:
-        """Pass nothing on any more of what is connected now, and tell neither side.
+        """Stop forwarding on the current connections, without closing them.
 
-        A firewall does that which has forgotten about a connection.
+        A firewall that drops idle connections does this. `discarded` has what the clients send then.
         """
-        for pump in self._pumps:
-            pump.cancel()
+        stopped = [pump for pump in self._pumps if pump.cancel()]
+        self._pumps += [
+            asyncio.create_task(self._discard(reader, stopped)) for reader in self._clients
+        ]
+        self._clients = []
 
     def move(self, url: str) -> None:
-        """Let what connects from now on reach another server, as a name does that has moved."""
+        """Forward new connections to another server, as after a DNS change."""
         self._server_url = make_url(url)
 
     def hold(self) -> None:
-        """Accept connections from now on, and pass nothing on."""
+        """Accept new connections, but do not forward anything."""
         self._is_holding = True
 
     def lose(self, query: bytes, *, is_delivered: bool) -> None:
-        """Close the next connection that sends this query: before the server gets it, or after.
+        """Close the next connection that sends this query, before or after the server receives it.
 
-        The client cannot tell which.
+        The client cannot know which of the two happened.
         """
         self._lost_query, self._is_delivered = query, is_delivered
 
@@ -56,7 +61,8 @@ class Proxy:
 
     async def __aexit__(self, *_: object) -> None:
         self._listener.close()
-        self.cut()
+        for pump in self._pumps:
+            pump.cancel()
         for writer in self._writers:
             writer.close()
         closed = (writer.wait_closed() for writer in self._writers)
@@ -68,9 +74,10 @@ class Proxy:
             return
         server_reader, server_writer = await self._connect()
         self._writers += [writer, server_writer]
+        self._clients.append(reader)
         for pump in (
             self._pump_queries(reader, server_writer, writer),
-            self._pump_answers(server_reader, writer),
+            self._pump_responses(server_reader, writer),
         ):
             self._pumps.append(asyncio.create_task(pump))
 
@@ -78,29 +85,38 @@ class Proxy:
         self,
         client: asyncio.StreamReader,
         server: asyncio.StreamWriter,
-        answers: asyncio.StreamWriter,
+        responses: asyncio.StreamWriter,
     ) -> None:
         with suppress(OSError):
             while data := await client.read(65536):
-                self.round_trips += not self._is_asked
-                self._is_asked = True
+                self.round_trips += not self._is_waiting
+                self._is_waiting = True
                 is_lost = self._lost_query and self._lost_query in data
                 if not is_lost or self._is_delivered:
                     server.write(data)
                 if is_lost:
                     self._lost_query = b""
-                    answers.close()
+                    responses.close()
                     break
         server.close()
 
-    async def _pump_answers(
+    async def _pump_responses(
         self, server: asyncio.StreamReader, client: asyncio.StreamWriter
     ) -> None:
         with suppress(OSError):
             while data := await server.read(65536):
-                self._is_asked = False
+                self._is_waiting = False
                 client.write(data)
         client.close()
+
+    async def _discard(
+        self, client: asyncio.StreamReader, stopped: list[asyncio.Task[None]]
+    ) -> None:
+        if stopped:
+            await asyncio.wait(stopped)
+        with suppress(OSError):
+            while data := await client.read(65536):
+                self.discarded += data
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host, port = address(self._server_url)

@@ -1,4 +1,4 @@
-"""What a PostgreSQL to test on is, whichever way it comes: external.py, container.py, wheel.py."""
+"""The description and settings of a test server, shared by external.py, container.py and wheel.py."""
 
 import json
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import URL
 
-# What a server need not do if nobody will miss its data.
+# Fast settings: the data need not survive a crash.
 SETTINGS = {
     "autovacuum": "off",
     "deadlock_timeout": "100ms",
@@ -14,7 +14,7 @@ SETTINGS = {
     "full_page_writes": "off",
     "jit": "off",
     "max_connections": "500",
-    "max_prepared_transactions": "10",  # which docs/databases.md shows
+    "max_prepared_transactions": "10",  # for the example in docs/databases.md
     "max_wal_senders": "0",
     "max_wal_size": "128MB",
     "synchronous_commit": "off",
@@ -23,24 +23,24 @@ SETTINGS = {
 
 
 class UnavailableError(Exception):
-    """There is no server this way; the message says what to install or to set."""
+    """This source has no server. The message says what to install or to set."""
 
 
 class FailedError(UnavailableError):
-    """There should be one, as somebody has asked for it: no other way is tried."""
+    """The source that the developer requested has no server. No other source is tried."""
 
 
-class Server(NamedTuple):
-    url: URL  # of a database to connect to, in which nothing is stored
-    prefix: str  # of the names of all that the run makes on it
-    name: str  # for people
-    is_borrowed: bool = False  # somebody else's, on which nothing may be left
-    crash: Callable[[], None] | None = None  # and start again; None where that cannot be had
+class RunningServer(NamedTuple):
+    url: URL  # of the database to connect to; nothing is stored in it
+    prefix: str  # of the names of all databases and roles that the run creates
+    name: str  # shown in the header of the report
+    is_external: bool = False  # not started by this run: remove everything that the run created
+    crash: Callable[[], None] | None = None  # crash and restart; None if not possible
 
 
-def say(**what: Any) -> None:
-    """Tell the run, in a line of JSON."""
-    print(json.dumps(what), flush=True)  # noqa: T201
+def send(**message: Any) -> None:
+    """Send a message to the test run: a line of JSON on standard output."""
+    print(json.dumps(message), flush=True)  # noqa: T201
 
 
 def first_line(error: BaseException) -> str:

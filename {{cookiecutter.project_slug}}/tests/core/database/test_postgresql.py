@@ -267,7 +267,7 @@ async def test_deadlock_is_an_answer_to_try_again_for_one_and_success_for_the_ot
 
 
 async def test_type_that_a_migration_changes_is_an_answer_to_try_again(
-    app: FastAPI, client: AsyncClient, single: None
+    app: FastAPI, client: AsyncClient, single_connection: None
 ) -> None:
     await client.get("/users")
     async with observer() as connection:

@@ -9,7 +9,7 @@ from httpx2 import AsyncClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.web.disconnects import SECONDS_BEFORE_WATCHING, DisconnectMiddleware
-from tests.support import leaving
+from tests.support import disconnecting
 
 
 async def test_body_arrives_whole_and_in_order(app: FastAPI, server: AsyncClient) -> None:
@@ -33,7 +33,7 @@ async def test_body_that_is_not_asked_for_is_not_asked_for(
         pass
 
     headers = ("Content-Length: 1000", "Expect: 100-continue")
-    async with leaving(server, "POST", "/refuse", *headers) as answer:
+    async with disconnecting(server, "POST", "/refuse", *headers) as answer:
         assert await answer.readline() == b"HTTP/1.1 200 OK\r\n"
 
 
@@ -46,7 +46,7 @@ async def test_app_may_ask_whether_its_client_is_there(app: FastAPI, server: Asy
         answered.append(await request.is_disconnected())
         asked.set()
 
-    async with leaving(server, "GET", "/there"):
+    async with disconnecting(server, "GET", "/there"):
         await asked.wait()
 
     assert answered == [False]

@@ -14,7 +14,7 @@ from app.core.db import session_scope
 from app.dependencies import ReadSessionDep, SessionDep
 from app.errors import ConflictError, NotFoundError
 from app.models import User
-from tests.support import leaving, new_user, problem
+from tests.support import disconnecting, new_user, problem
 
 
 async def test_unknown_route(client: AsyncClient) -> None:
@@ -80,7 +80,7 @@ async def test_body_that_is_too_large(server: AsyncClient, is_chunked: bool) -> 
 async def test_body_that_is_said_to_be_too_large_is_not_waited_for(server: AsyncClient) -> None:
     length = f"Content-Length: {11 * 2**20}"
 
-    async with leaving(server, "POST", "/users", length) as reader:
+    async with disconnecting(server, "POST", "/users", length) as reader:
         assert b" 413 " in await reader.readline()
 
 

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient
 
 from app.core.web.streaming import Stream, _asks_for_gzip, stream
-from tests.support import leaving, problem, until
+from tests.support import disconnecting, problem, until
 
 ASKING = ["gzip", "GZIP", "br, gzip", "gzip;q=0.5", "deflate,gzip ; q=1", "gzip;q=0.001"]
 NOT_ASKING = [
@@ -99,6 +99,6 @@ async def test_client_that_leaves_ends_what_is_read_from(
     async def answer() -> Stream:
         return await stream(endless(), "text/plain", accept)
 
-    async with leaving(server, "GET", "/endless") as reader:
+    async with disconnecting(server, "GET", "/endless") as reader:
         await reader.read(1000)
     await until(ended.is_set)

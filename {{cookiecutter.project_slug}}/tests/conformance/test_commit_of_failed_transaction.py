@@ -1,4 +1,4 @@
-"""A commit that stores nothing never ends well."""
+"""Committing a transaction that the database has aborted raises an error."""
 
 from typing import Any
 
@@ -13,35 +13,35 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.db import TransactionFailedError, session_scope
 from app.dependencies import SessionDep
 from tests.inspection import driver, stored_users
-from tests.support import lose_transaction, new_user, problem
+from tests.support import abort_transaction, new_user, problem
 
 
-async def test_transaction_that_the_database_has_given_up_is_not_committed(
+async def test_commit_of_an_aborted_transaction_raises(
     databases: None,
 ) -> None:
     with pytest.raises(TransactionFailedError, match="swallowed"):
         async with session_scope() as session:
-            await lose_transaction(session)
+            await abort_transaction(session)
 
     assert await stored_users() == 0
 
 
-async def test_commit_that_would_store_nothing_is_an_error_answer(
+async def test_request_with_an_aborted_transaction_returns_an_error(
     app: FastAPI, server: AsyncClient
 ) -> None:
     @app.post("/write", status_code=201)
     async def write(session: SessionDep) -> None:
-        await lose_transaction(session)
+        await abort_transaction(session)
 
-    answer = await server.post("/write")
+    response = await server.post("/write")
 
-    assert problem(answer)["status"] == 500
+    assert problem(response)["status"] == 500
     assert await stored_users() == 0
 
 
-async def test_statement_after_the_end_of_a_transaction_is_refused(databases: None) -> None:
+async def test_statement_in_an_aborted_transaction_raises(databases: None) -> None:
     async with session_scope() as session:
-        await lose_transaction(session)
+        await abort_transaction(session)
         with pytest.raises((TransactionFailedError, DBAPIError), match=r"swallowed|is aborted"):
             await session.execute(text("CREATE TABLE stray (id INTEGER)"))
         await session.rollback()
@@ -54,7 +54,7 @@ async def test_statement_after_the_end_of_a_transaction_is_refused(databases: No
 
 
 @pytest.mark.sqlite
-async def test_error_that_harms_no_transaction_may_be_swallowed(databases: None) -> None:
+async def test_error_that_does_not_abort_the_transaction_may_be_ignored(databases: None) -> None:
     async with session_scope() as session:
         session.add(new_user())
         await session.flush()
@@ -78,7 +78,7 @@ async def fail_in_a_copy(session: AsyncSession) -> None:
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("failing", [fail_in_a_statement, fail_in_the_driver, fail_in_a_copy])
-async def test_error_that_is_swallowed_makes_the_commit_fail(single: None, failing: Any) -> None:
+async def test_swallowed_error_makes_the_commit_fail(single_connection: None, failing: Any) -> None:
     with pytest.raises(TransactionFailedError):
         async with session_scope() as session:
             session.add(new_user())
@@ -93,7 +93,9 @@ async def test_error_that_is_swallowed_makes_the_commit_fail(single: None, faili
 
 
 @pytest.mark.postgresql
-async def test_session_is_usable_after_a_commit_that_the_server_has_refused(single: None) -> None:
+async def test_session_is_usable_after_a_refused_commit(
+    single_connection: None,
+) -> None:
     async with session_scope() as session:
         session.add(new_user())
         await session.flush()
@@ -108,7 +110,7 @@ async def test_session_is_usable_after_a_commit_that_the_server_has_refused(sing
 
 
 @pytest.mark.postgresql
-async def test_error_may_be_swallowed_within_a_savepoint(single: None) -> None:
+async def test_error_in_a_savepoint_may_be_swallowed(single_connection: None) -> None:
     async with session_scope() as session:
         session.add(new_user())
         with pytest.raises(DBAPIError):

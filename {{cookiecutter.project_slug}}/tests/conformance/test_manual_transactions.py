@@ -1,4 +1,4 @@
-"""A route may commit, roll back, refresh and use savepoints, and go on."""
+"""A route may commit, roll back, refresh and use savepoints itself, and then keep using its session."""
 
 import pytest
 from sqlalchemy.exc import IntegrityError
@@ -9,7 +9,7 @@ from tests.inspection import stored_users
 from tests.support import new_user
 
 
-async def test_route_may_commit_roll_back_and_refresh_by_itself(databases: None) -> None:
+async def test_session_is_usable_after_manual_commit_refresh_and_rollback(databases: None) -> None:
     async with session_scope() as session:
         ada = new_user()
         session.add(ada)
@@ -22,7 +22,7 @@ async def test_route_may_commit_roll_back_and_refresh_by_itself(databases: None)
     assert await stored_users() == 2
 
 
-async def test_what_was_committed_by_hand_survives_a_later_failure(databases: None) -> None:
+async def test_manual_commit_is_kept_when_the_block_fails_later(databases: None) -> None:
     with pytest.raises(ValueError, match="later"):
         async with session_scope() as session:
             session.add(new_user())
@@ -34,7 +34,7 @@ async def test_what_was_committed_by_hand_survives_a_later_failure(databases: No
     assert await stored_users() == 1
 
 
-async def test_savepoint_that_fails_takes_only_its_own_writes_along(databases: None) -> None:
+async def test_failed_savepoint_discards_only_its_own_writes(databases: None) -> None:
     async with session_scope() as session:
         ada = new_user()
         session.add(ada)
@@ -47,7 +47,7 @@ async def test_savepoint_that_fails_takes_only_its_own_writes_along(databases: N
     assert await stored_users() == 2
 
 
-async def test_rollback_takes_along_what_a_released_savepoint_wrote(databases: None) -> None:
+async def test_rollback_discards_the_writes_of_a_released_savepoint(databases: None) -> None:
     async with session_scope() as session:
         async with session.begin_nested():
             session.add(new_user())

@@ -1,4 +1,4 @@
-"""After its end a session's objects are readable, and it refuses to be used."""
+"""A closed session raises when it is used; its objects stay readable."""
 
 from collections.abc import AsyncGenerator
 
@@ -15,7 +15,7 @@ from app.dependencies import SessionDep
 from tests.support import new_user
 
 
-async def test_attributes_stay_readable_after_the_commit(databases: None) -> None:
+async def test_attributes_are_readable_after_commit(databases: None) -> None:
     async with session_scope() as session:
         ada = new_user()
         session.add(ada)
@@ -23,7 +23,7 @@ async def test_attributes_stay_readable_after_the_commit(databases: None) -> Non
     assert (ada.name, ada.version) == ("Ada", 1)
 
 
-async def test_session_that_has_ended_refuses_to_be_used(databases: None) -> None:
+async def test_closed_session_raises_when_used(databases: None) -> None:
     async with session_scope() as session:
         await session.execute(text("SELECT 1"))
 
@@ -31,16 +31,16 @@ async def test_session_that_has_ended_refuses_to_be_used(databases: None) -> Non
         await session.execute(text("SELECT 1"))
 
 
-async def test_session_of_the_request_is_refused_to_a_stream(
+async def test_stream_cannot_use_the_session_of_its_request(
     app: FastAPI, server: AsyncClient
 ) -> None:
-    refused: list[InvalidRequestError] = []
+    errors: list[InvalidRequestError] = []
 
     async def lines(session: AsyncSession) -> AsyncGenerator[str, None]:
         try:
             yield str(await session.scalar(text("SELECT 1")))
         except InvalidRequestError as error:
-            refused.append(error)
+            errors.append(error)
 
     @app.get("/names")
     async def names(session: SessionDep) -> StreamingResponse:
@@ -48,4 +48,4 @@ async def test_session_of_the_request_is_refused_to_a_stream(
         return StreamingResponse(lines(session))
 
     assert (await server.get("/names")).text == ""
-    assert len(refused) == 1
+    assert len(errors) == 1
