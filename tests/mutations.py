@@ -56,7 +56,7 @@ SESSIONS = [
     ),
     Mutation(
         "connections that are read on back into the pool",
-        "core/database/postgresql/__init__.py",
+        "core/database/postgresql/_liveness.py",
         " or connection._execute_mutex.locked()",
         "",
         "conformance/test_read_only.py",
@@ -64,7 +64,7 @@ SESSIONS = [
     ),
     Mutation(
         "close the overflow without a word",
-        "core/database/postgresql/__init__.py",
+        "core/database/postgresql/_read_only.py",
         " and pool.overflow() <= 0",
         "",
         "conformance/test_pool.py",
@@ -273,7 +273,7 @@ SESSIONS = [
     Mutation(
         "stream in no transaction",
         "core/database/postgresql/__init__.py",
-        '        event.listen(engine, "do_execute", _begin_where_one_is_needed)\n',
+        '        event.listen(engine, "do_execute", begin_snapshot)\n',
         "",
         "conformance/test_read_only.py",
         kind="postgresql",
@@ -281,7 +281,7 @@ SESSIONS = [
     Mutation(
         "transaction of a stream left to the next session",
         "core/database/postgresql/__init__.py",
-        '        event.listen(engine, "checkin", partial(_end_of_transactions, engine.dialect))\n',
+        '        event.listen(engine, "checkin", partial(end_snapshot, engine.dialect))\n',
         "",
         "conformance/test_read_only.py",
         kind="postgresql",
@@ -343,7 +343,7 @@ SESSIONS = [
     Mutation(
         "fall back from a replica that refuses",
         "core/database/replica.py",
-        "                if not _is_no_answer(error.__cause__):\n                    raise\n",
+        "                if not _means_down(error.__cause__):\n                    raise\n",
         "",
         "conformance/test_replica.py",
         kind="postgresql",
@@ -357,7 +357,7 @@ SESSIONS = [
     ),
     Mutation(
         "errors of asyncpg left as they are",
-        "core/database/postgresql/__init__.py",
+        "core/database/postgresql/_connect.py",
         "    except outages as error:",
         "    except ZeroDivisionError as error:",
         "conformance/test_outages.py",
@@ -365,7 +365,7 @@ SESSIONS = [
     ),
     Mutation(
         "COMMIT that was a ROLLBACK believed",
-        "core/database/postgresql/__init__.py",
+        "core/database/postgresql/_connection.py",
         "            raise TransactionFailedError\n",
         "            pass\n",
         "conformance/test_honest_commit.py",
@@ -380,7 +380,7 @@ SESSIONS = [
     ),
     Mutation(
         "busy connections back into the pool",
-        "core/database/postgresql/__init__.py",
+        "core/database/postgresql/_liveness.py",
         "    if driver.is_in_transaction() or connection._execute_mutex.locked():\n"
         "        record.invalidate()\n",
         "",
@@ -390,14 +390,14 @@ SESSIONS = [
     Mutation(
         "stale connections out of the pool",
         "core/database/postgresql/__init__.py",
-        '    event.listen(engine, "checkout", _refuse_stale)\n',
+        '    event.listen(engine, "checkout", discard_stale)\n',
         "",
         "conformance/test_stale_connections.py",
         kind="postgresql",
     ),
     Mutation(
         "ping that no server answers",
-        "core/database/postgresql/__init__.py",
+        "core/database/postgresql/_liveness.py",
         'PING = "SELECT 1"',
         'PING = ";"',
         "conformance/test_stale_connections.py",
@@ -421,7 +421,7 @@ SESSIONS = [
     ),
     Mutation(
         "limits left out before a pooler",
-        "core/database/postgresql/__init__.py",
+        "core/database/postgresql/_connection.py",
         "                query += settings\n",
         "                pass\n",
         "conformance/test_pgbouncer.py",

@@ -53,7 +53,7 @@ async def test_connection_that_was_idle_and_is_well_is_used_again(
     databases: None, environment: pytest.MonkeyPatch
 ) -> None:
     [before] = await fill_pool(1)
-    environment.setattr("app.core.database.postgresql.IDLE_BEFORE_PING", 0.0)
+    environment.setattr("app.core.database.postgresql._liveness.IDLE_BEFORE_PING", 0.0)
 
     for _ in range(3):
         async with session_scope() as session:
@@ -63,8 +63,8 @@ async def test_connection_that_was_idle_and_is_well_is_used_again(
 async def test_connection_that_a_network_has_silently_cut_is_replaced(
     databases: None, environment: pytest.MonkeyPatch
 ) -> None:
-    environment.setattr("app.core.database.postgresql.IDLE_BEFORE_PING", 0.0)
-    environment.setattr("app.core.database.postgresql.PING_TIMEOUT", 0.2)
+    environment.setattr("app.core.database.postgresql._liveness.IDLE_BEFORE_PING", 0.0)
+    environment.setattr("app.core.database.postgresql._liveness.PING_TIMEOUT", 0.2)
     async with Proxy(os.environ[variable("primary")]) as proxy:
         set_databases(environment, {"primary": proxy.url})
         async with session_scope() as session:

@@ -22,7 +22,7 @@ class TrackedSession(Session):
         return (
             connection is not None
             and not (connection.closed or connection.invalidated)
-            and postgresql.ends_in_silence(connection)
+            and postgresql.needs_no_rollback(connection)
             and self.is_active
             and not (self.new or self.dirty or self.deleted)
         )
