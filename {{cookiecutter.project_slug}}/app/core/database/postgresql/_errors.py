@@ -7,6 +7,8 @@ import asyncpg
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 
+from app.core.database.postgresql._connection import adapter_of
+
 READ_ONLY_SQLSTATE = "25006"
 
 
@@ -38,7 +40,10 @@ def translate_stream_error(context: ExceptionContext) -> Exception | None:
         return None
     assert context.connection
     assert context.dialect
-    adapter: Any = context.connection.connection.dbapi_connection
+    adapter = adapter_of(context.connection)
+    if adapter is None:  # the session has ended, and a task still reads its stream
+        context.is_disconnect = context.connection.invalidated
+        return None
     base: Any = context.dialect.loaded_dbapi.Error
     context.is_disconnect = adapter.driver_connection.is_closed()
     try:
@@ -64,6 +69,9 @@ def disconnect_from_standby(context: ExceptionContext) -> None:
     the connection.
     """
     if getattr(context.original_exception, "sqlstate", None) == READ_ONLY_SQLSTATE:
-        driver: Any = context.connection and context.connection.connection.driver_connection
-        if driver and getattr(driver.get_settings(), "in_hot_standby", "off") == "on":
+        adapter = adapter_of(context.connection) if context.connection else None
+        if adapter is None:
+            return
+        settings = adapter.driver_connection.get_settings()
+        if getattr(settings, "in_hot_standby", "off") == "on":
             context.is_disconnect = True

@@ -14,7 +14,7 @@ from app.core.db import session_scope
 from app.core.web.problem_details import OVERLOADED, REJECTED, UNAVAILABLE, problem_of
 from app.dependencies import SessionDep
 from app.models import User
-from tests.inspection import fetch, kill, observer, pid
+from tests.inspection import checked_out, fetch, kill, observer, pid, until_active
 from tests.support import configure, new_email, new_user
 
 pytestmark = pytest.mark.postgresql
@@ -85,11 +85,32 @@ async def test_connection_lost_in_a_stream_is_an_operational_error(databases: No
             number = await pid(session)
             many = text("SELECT n FROM generate_series(1, 100000) n")
             rows = await session.stream(many.execution_options(yield_per=10))
-            async for _ in rows:
-                await kill(number)
-                number = 0
+            await rows.fetchone()
+            await kill(number)
+            await rows.all()
 
     assert problem_of(caught.value) is UNAVAILABLE
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_stream_of_a_session_that_has_ended_takes_no_new_connection(
+    databases: None, read_only: bool
+) -> None:
+    slow = text(
+        "SELECT n, pg_sleep(CASE n WHEN 100 THEN 60 ELSE 0 END) FROM generate_series(1, 100) n"
+    )
+    with pytest.raises(KeyError):
+        async with session_scope(read_only=read_only) as session:
+            number = await pid(session)
+            rows = await session.stream(slow.execution_options(yield_per=10))
+            reading = asyncio.create_task(rows.all())
+            await until_active(number)
+            raise KeyError
+
+    with pytest.raises(OperationalError):
+        await reading
+    assert not checked_out()
+    await kill(number)  # the server has not noticed yet that the connection is closed
 
 
 # Concurrent transactions
