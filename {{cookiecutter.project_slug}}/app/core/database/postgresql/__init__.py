@@ -1,6 +1,6 @@
 """PostgreSQL through asyncpg: options and event listeners of an engine.
 
-Start with `engine_options` and `add_listeners`. Each module beside this file contains what they use:
+Start with `engine_options` and `add_listeners`. Their parts are in the modules beside this file:
 
     _connection.py  the connection class: COMMIT is checked, limits are set per transaction
     _connect.py     connecting: several hosts, TCP keepalive, connection errors

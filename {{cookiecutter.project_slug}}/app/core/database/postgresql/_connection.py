@@ -5,7 +5,6 @@ from time import monotonic
 from typing import Any
 
 import asyncpg
-from sqlalchemy import Connection
 
 from app.core.database.errors import TransactionFailedError
 from app.core.database.statistics import work
@@ -46,16 +45,6 @@ def with_limits(limits: dict[str, str]) -> type[CommitCheckingConnection]:
             return await super().execute(query, *args, **options)
 
     return LimitedConnection
-
-
-def adapter_of(connection: Connection) -> Any:
-    """Return SQLAlchemy's adapter around the asyncpg connection, or None if there is none any more.
-
-    `connection.connection` alone would open a new connection in place of an invalidated one.
-    """
-    if connection.closed or connection.invalidated:
-        return None
-    return connection.connection.dbapi_connection
 
 
 def socket_of(driver: asyncpg.Connection) -> socket.socket:

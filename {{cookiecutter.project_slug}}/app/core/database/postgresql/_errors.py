@@ -4,10 +4,9 @@ import re
 from typing import Any
 
 import asyncpg
+from sqlalchemy import Connection
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
-
-from app.core.database.postgresql._connection import adapter_of
 
 READ_ONLY_SQLSTATE = "25006"
 
@@ -40,7 +39,7 @@ def translate_stream_error(context: ExceptionContext) -> Exception | None:
         return None
     assert context.connection
     assert context.dialect
-    adapter = adapter_of(context.connection)
+    adapter = _adapter_of(context.connection)
     if adapter is None:  # the session has ended, and a task still reads its stream
         context.is_disconnect = context.connection.invalidated
         return None
@@ -64,14 +63,23 @@ def translate_stream_error(context: ExceptionContext) -> Exception | None:
 def disconnect_from_standby(context: ExceptionContext) -> None:
     """Treat a refused write on a standby as a lost connection, so that the pool replaces it.
 
-    After a failover, the host name of the primary may still lead to a standby, or may have done so
-    when the connection was opened. Otherwise each write would fail until `pool_recycle` replaces
-    the connection.
+    After a failover, the primary's host name may lead to a standby for a while. Connections opened
+    then would stay in the pool until `pool_recycle`, and each write on them would fail.
     """
     if getattr(context.original_exception, "sqlstate", None) == READ_ONLY_SQLSTATE:
-        adapter = adapter_of(context.connection) if context.connection else None
+        adapter = _adapter_of(context.connection)
         if adapter is None:
             return
         settings = adapter.driver_connection.get_settings()
         if getattr(settings, "in_hot_standby", "off") == "on":
             context.is_disconnect = True
+
+
+def _adapter_of(connection: Connection | None) -> Any:
+    """Return SQLAlchemy's adapter around the asyncpg connection, or None if there is none any more.
+
+    `connection.connection` alone would open a new connection in place of an invalidated one.
+    """
+    if connection is None or connection.closed or connection.invalidated:
+        return None
+    return connection.connection.dbapi_connection

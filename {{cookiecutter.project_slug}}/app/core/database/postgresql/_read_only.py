@@ -6,8 +6,6 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import Dialect, ExecutionContext
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
-from app.core.database.postgresql._connection import adapter_of
-
 SNAPSHOT = "snapshot"  # the key in a pool entry's `info` of a connection that left AUTOCOMMIT
 
 
@@ -17,13 +15,14 @@ def needs_no_rollback(connection: Connection) -> bool:
     It can if the connection is in AUTOCOMMIT, so that no transaction is open, and if the pool keeps
     it. A connection above `pool_size` is closed when it is returned, which takes a round trip.
     """
-    if connection.dialect.driver != "asyncpg":
+    dialect = connection.dialect
+    if dialect.driver != "asyncpg" or connection.closed or connection.invalidated:
         return False
-    adapter = adapter_of(connection)
-    if adapter is None:
+    adapter = connection.connection.dbapi_connection
+    if adapter is None:  # another task has invalidated it
         return False
     pool = cast("AsyncAdaptedQueuePool", connection.engine.pool)
-    return connection.dialect.detect_autocommit_setting(adapter) and pool.overflow() <= 0
+    return dialect.detect_autocommit_setting(adapter) and pool.overflow() <= 0
 
 
 def begin_snapshot(_: Any, statement: str, __: Any, context: ExecutionContext) -> None:
