@@ -79,7 +79,7 @@ def asyncpg_query(query: Query) -> dict[str, str | tuple[str, ...]]:
 
 
 def typed_parameters(query: Query) -> dict[str, Any]:
-    """Return the parameters of a resolved URL that are not strings, or may not be, in their types."""
+    """Return the parameters in TYPES from the query of a resolved URL, converted from strings."""
     return {name: convert(str(query[name])) for name, convert in TYPES.items() if name in query}
 
 

@@ -20,8 +20,8 @@ def connect(
     Each host has the whole connect timeout. asyncpg has one timeout for all hosts, so a first host
     that does not respond would use it up.
 
-    This is a listener of `do_connect` and not an `async_creator`: SQLAlchemy calls that without the
-    parameters, and it cannot set `prepared_statement_cache_size`.
+    This is a listener of `do_connect` and not an `async_creator`, because SQLAlchemy passes no
+    parameters to that, and ignores `prepared_statement_cache_size` with it.
 
     Raises:
         OperationalError: no host accepts a connection, for any reason: no server, wrong password, no
