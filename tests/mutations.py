@@ -40,8 +40,8 @@ SESSIONS = [
     Mutation(
         "forget what a reading session is left with",
         "core/database/session.py",
-        " or self.new or self.dirty or self.deleted",
-        "",
+        "return bool(self.new or self.dirty or self.deleted)",
+        "return False",
         "conformance/test_read_only.py",
         kind="postgresql",
     ),
@@ -55,7 +55,7 @@ SESSIONS = [
     ),
     Mutation(
         "connections that are read on back into the pool",
-        "core/database/postgresql/__init__.py",
+        "core/database/postgresql/_liveness.py",
         " or connection._execute_mutex.locked()",
         "",
         "conformance/test_read_only.py",
@@ -63,7 +63,7 @@ SESSIONS = [
     ),
     Mutation(
         "close the overflow without a word",
-        "core/database/postgresql/__init__.py",
+        "core/database/postgresql/_read_only.py",
         " and pool.overflow() <= 0",
         "",
         "conformance/test_pool.py",
@@ -116,8 +116,8 @@ SESSIONS = [
     Mutation(
         "look at the last connection only",
         "core/database/session.py",
-        "        for connection in connections:\n            if connection.invalidated",
-        "        for connection in connections[-1:]:\n            if connection.invalidated",
+        "        for connection in connections:\n            if not",
+        "        for connection in connections[-1:]:\n            if not",
         "conformance/test_engine_lookup.py",
         kind="postgresql",
     ),
@@ -300,7 +300,7 @@ SESSIONS = [
     Mutation(
         "stream in no transaction",
         "core/database/postgresql/__init__.py",
-        '        event.listen(engine, "do_execute", _begin_where_one_is_needed)\n',
+        '        event.listen(engine, "do_execute", begin_snapshot)\n',
         "",
         "conformance/test_read_only.py",
         kind="postgresql",
@@ -308,7 +308,7 @@ SESSIONS = [
     Mutation(
         "transaction of a stream left to the next session",
         "core/database/postgresql/__init__.py",
-        '        event.listen(engine, "checkin", partial(_end_of_transactions, engine.dialect))\n',
+        '        event.listen(engine, "checkin", partial(end_snapshot, engine.dialect))\n',
         "",
         "conformance/test_read_only.py",
         kind="postgresql",
@@ -370,7 +370,7 @@ SESSIONS = [
     Mutation(
         "fall back from a replica that refuses",
         "core/database/replica.py",
-        "                if not _is_no_answer(error.__cause__):\n                    raise\n",
+        "                if not _means_down(error.__cause__):\n                    raise\n",
         "",
         "conformance/test_replica.py",
         kind="postgresql",
@@ -384,7 +384,7 @@ SESSIONS = [
     ),
     Mutation(
         "errors of asyncpg left as they are",
-        "core/database/postgresql/__init__.py",
+        "core/database/postgresql/_connect.py",
         "    except outages as error:",
         "    except ZeroDivisionError as error:",
         "conformance/test_outages.py",
@@ -392,7 +392,7 @@ SESSIONS = [
     ),
     Mutation(
         "COMMIT that was a ROLLBACK believed",
-        "core/database/postgresql/__init__.py",
+        "core/database/postgresql/_connection.py",
         "            raise TransactionFailedError\n",
         "            pass\n",
         "conformance/test_commit_of_failed_transaction.py",
@@ -407,7 +407,7 @@ SESSIONS = [
     ),
     Mutation(
         "busy connections back into the pool",
-        "core/database/postgresql/__init__.py",
+        "core/database/postgresql/_liveness.py",
         "    if driver.is_in_transaction() or connection._execute_mutex.locked():\n"
         "        record.invalidate()\n",
         "",
@@ -417,14 +417,14 @@ SESSIONS = [
     Mutation(
         "stale connections out of the pool",
         "core/database/postgresql/__init__.py",
-        '    event.listen(engine, "checkout", _refuse_stale)\n',
+        '    event.listen(engine, "checkout", discard_stale)\n',
         "",
         "conformance/test_stale_connections.py",
         kind="postgresql",
     ),
     Mutation(
         "ping that no server answers",
-        "core/database/postgresql/__init__.py",
+        "core/database/postgresql/_liveness.py",
         'PING = "SELECT 1"',
         'PING = ";"',
         "conformance/test_stale_connections.py",
@@ -448,7 +448,7 @@ SESSIONS = [
     ),
     Mutation(
         "limits left out before a pooler",
-        "core/database/postgresql/__init__.py",
+        "core/database/postgresql/_connection.py",
         "                query += settings\n",
         "                pass\n",
         "conformance/test_pgbouncer.py",

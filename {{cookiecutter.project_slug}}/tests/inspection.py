@@ -27,8 +27,8 @@ from tests.harness.connections import APPLICATION_NAME
 from tests.support import until
 
 # Settings in the code, which tests shorten with `monkeypatch.setattr`.
-IDLE_BEFORE_PING = "app.core.database.postgresql.IDLE_BEFORE_PING"
-PING_TIMEOUT = "app.core.database.postgresql.PING_TIMEOUT"
+IDLE_BEFORE_PING = "app.core.database.postgresql._liveness.IDLE_BEFORE_PING"
+PING_TIMEOUT = "app.core.database.postgresql._liveness.PING_TIMEOUT"
 REPLICA_RETRY_AFTER = "app.core.database.replica.RETRY_AFTER"
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import asyncpg
 from sqlalchemy import URL
 
-from app.core.database.libpq import give_types
+from app.core.database.libpq import typed_parameters
 from app.core.database.url import resolve_async_url
 
 APPLICATION_NAME = "tests"  # tells these connections from the service's in pg_stat_activity
@@ -48,5 +48,4 @@ def clear_libpq_environment() -> None:
 def _parameters(url: URL) -> dict[str, Any]:
     resolved = resolve_async_url(url)
     _, parameters = resolved.get_dialect()().create_connect_args(resolved)
-    give_types(parameters)
-    return dict(parameters)
+    return {**parameters, **typed_parameters(resolved.query)}

@@ -1,10 +1,13 @@
-"""The parameters of PostgreSQL URLs: what libpq calls them, and what asyncpg takes.
+"""Query parameters of PostgreSQL URLs: translated from libpq to asyncpg, or refused by name.
 
 libpq: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 asyncpg: https://magicstack.github.io/asyncpg/current/api/index.html#connection
+
+The whole URL cannot be asyncpg's DSN: asyncpg sends each parameter that it does not know to the
+server, which refuses the connection for a `connect_timeout`.
 """
 
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -16,10 +19,12 @@ SESSION_ATTRIBUTES = ("any", "primary", "standby", "read-write", "read-only", "p
 # Repeated for several servers, as SQLAlchemy documents it.
 SERVERS = {"host", "port"}
 
-# What asyncpg reads from a DSN, and only from there.
+# Parameters that asyncpg reads from a DSN only. `service` is also an argument of asyncpg.connect(),
+# which asyncpg 0.32 ignores without a DSN.
 FROM_DSN = {
     "application_name",
     "options",
+    "service",
     "sslcert",
     "sslcrl",
     "sslkey",
@@ -29,7 +34,7 @@ FROM_DSN = {
     "sslrootcert",
 }
 
-# What asyncpg.connect() and SQLAlchemy's dialect take by name, and the type that they expect.
+# Arguments of asyncpg.connect() and of SQLAlchemy's dialect, with their types.
 TYPES: dict[str, Callable[[str], object]] = {
     "command_timeout": float,
     "direct_tls": lambda value: value.lower() in {"1", "on", "true", "yes"},
@@ -40,17 +45,16 @@ TYPES: dict[str, Callable[[str], object]] = {
     "max_cached_statement_lifetime": int,
     "passfile": str,
     "prepared_statement_cache_size": int,
-    "service": str,
     "statement_cache_size": int,
     "timeout": float,
 }
 
 
 def asyncpg_query(query: Query) -> dict[str, str | tuple[str, ...]]:
-    """Return the parameters of a URL as asyncpg's.
+    """Return the query parameters of a URL under the names that asyncpg expects.
 
     Raises:
-        ValueError: one that asyncpg cannot honour; the message names it.
+        ValueError: asyncpg does not support a parameter or its value; the message names it.
     """
     if {"ssl", "sslmode"} <= query.keys():
         raise ValueError("the database URL has 'ssl' and 'sslmode': write one of the two")
@@ -74,11 +78,9 @@ def asyncpg_query(query: Query) -> dict[str, str | tuple[str, ...]]:
     return translated
 
 
-def give_types(parameters: MutableMapping[str, Any]) -> None:
-    """Give the parameters of a URL, which are strings, the types that asyncpg expects."""
-    for name, convert in TYPES.items():
-        if isinstance(parameters.get(name), str):
-            parameters[name] = convert(parameters[name])
+def typed_parameters(query: Query) -> dict[str, Any]:
+    """Return the parameters in TYPES from the query of a resolved URL, converted from strings."""
+    return {name: convert(str(query[name])) for name, convert in TYPES.items() if name in query}
 
 
 def _known(name: str, value: str) -> dict[str, str]:
@@ -100,7 +102,7 @@ def _session_attributes(name: str, value: str) -> dict[str, str]:
 
 
 def _connect_timeout(name: str, value: str) -> dict[str, str]:
-    """Return asyncpg's `timeout` in seconds; zero and below mean to libpq: wait for ever."""
+    """Return asyncpg's `timeout`, in seconds. In libpq, zero and negative values mean no timeout."""
     _number(name, value, int)
     return {"timeout": value} if int(value) > 0 else {}
 
@@ -108,15 +110,15 @@ def _connect_timeout(name: str, value: str) -> dict[str, str]:
 def _channel_binding(name: str, value: str) -> dict[str, str]:
     if value not in {"disable", "prefer"}:
         raise ValueError(
-            f"{name}={value!r} cannot be kept: asyncpg has no channel binding. Remove it and write "
-            "sslmode=verify-full, which authenticates the server by its certificate"
+            f"{name}={value!r} is not supported: asyncpg has no channel binding. Remove it and "
+            "write sslmode=verify-full, which authenticates the server by its certificate"
         )
     return {}
 
 
 def _client_encoding(name: str, value: str) -> dict[str, str]:
     if value.lower().replace("-", "").replace("_", "") != "utf8":
-        raise ValueError(f"{name}={value!r} cannot be kept: asyncpg always speaks UTF-8; remove it")
+        raise ValueError(f"{name}={value!r} is not supported: asyncpg always uses UTF-8; remove it")
     return {}
 
 

@@ -1,4 +1,4 @@
-"""Where read-only sessions go while their replica does not answer: READ_FALLBACK."""
+"""READ_FALLBACK: read-only sessions use the database itself while its replica is down."""
 
 import asyncio
 import logging
@@ -13,20 +13,21 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.core.database import postgresql
 
-RETRY_AFTER = 10.0  # seconds
-PATIENCE = 0.3  # seconds, after which who stops waiting for the replica has waited in vain
+RETRY_AFTER = 10.0  # seconds between attempts to connect to a replica that is down
+PATIENCE = 0.3  # seconds; a connect that is cancelled after this time marks the replica as down
 
-# What a server says that is starting, is stopping or cannot be reached by what is before it.
-NO_ANSWER = ("08", "57P")
+# SQLSTATEs of a server that is starting or stopping, or of a proxy that cannot reach its server.
+DOWN = ("08", "57P")
 
 logger = logging.getLogger(__name__)
 
 
 def fall_back(engine: Engine, url: URL, arguments: dict[str, Any]) -> None:
-    """Let an engine of a replica connect to this URL instead, while the replica does not answer.
+    """Let the engine of a replica connect to this URL instead while the replica is down.
 
-    The replica does not answer: nobody listens, a name is unknown, it takes too long, it is starting.
-    One that answers, and refuses us, is a mistake that should be seen.
+    Down means: the connection is refused or times out, the host name is unknown, or the server is
+    starting or stopping. The error of a replica that responds and refuses the connection (wrong
+    password, too many connections) is raised, so that it is noticed.
     """
     fallback = Fallback(engine.url, url, arguments)
     event.listen(engine, "do_connect", fallback.connect)
@@ -34,11 +35,12 @@ def fall_back(engine: Engine, url: URL, arguments: dict[str, Any]) -> None:
 
 
 class Fallback:
-    """Connections to the replica or, with the same arguments, to the database itself.
+    """Connects to the replica or, with the same arguments, to the database itself.
 
-    While the replica is down it is tried every few seconds, by one connect that waits for it while
-    the others do not; and a connection to the database itself is used for no longer than that. So
-    reads return to a replica that is back, and only one request at a time waits for one that hangs.
+    While the replica is down, one connect tries it every RETRY_AFTER seconds, and all others go to
+    the database itself at once. So at most one request at a time waits for a replica that hangs.
+    Connections to the database itself are replaced after RETRY_AFTER seconds, so that reads return
+    to the replica once it is up.
     """
 
     def __init__(self, replica: URL, database: URL, arguments: dict[str, Any]) -> None:
@@ -61,10 +63,10 @@ class Fallback:
             try:
                 connection = postgresql.connect(dialect, record, args, parameters)
             except dialect.loaded_dbapi.OperationalError as error:
-                if not _is_no_answer(error.__cause__):
+                if not _means_down(error.__cause__):
                     raise
                 self._note_down(error)
-            except asyncio.CancelledError as error:  # whoever asked may wait for less than we do
+            except asyncio.CancelledError as error:  # the request's timeout may be the shorter one
                 if monotonic() - began > PATIENCE:
                     self._note_down(error)
                 raise
@@ -84,7 +86,7 @@ class Fallback:
         if not self._is_down:
             self._is_down = True
             logger.warning(
-                "The replica at %s does not answer, reads go to the database itself: %s",
+                "The replica at %s is down, read-only sessions use the database itself: %s",
                 _address(self._replica),
                 error or "cancelled",
             )
@@ -92,15 +94,15 @@ class Fallback:
     def _note_up(self) -> None:
         if self._is_down:
             self._is_down = False
-            logger.warning("The replica at %s answers again.", _address(self._replica))
+            logger.warning("The replica at %s is up again.", _address(self._replica))
 
 
-def _is_no_answer(error: BaseException | None) -> bool:
+def _means_down(error: BaseException | None) -> bool:
     sqlstate = getattr(error, "sqlstate", None) or ""
-    return isinstance(error, OSError) or sqlstate.startswith(NO_ANSWER)
+    return isinstance(error, OSError) or sqlstate.startswith(DOWN)
 
 
 def _address(url: URL) -> str:
-    """Return where a server is, which may be in the query, without anything secret."""
+    """Return host, port and name of the database, without user, password and other parameters."""
     host = url.host or url.query.get("host", "localhost")
     return f"{host}:{url.port or url.query.get('port', 5432)}/{url.database}"

@@ -36,10 +36,12 @@ class TrackedSession(Session):
         if not self.in_transaction():
             return False
         connections = self.connections
+        if not connections or not self.is_active:
+            return True
         for connection in connections:
-            if connection.invalidated or not postgresql.needs_no_rollback(connection):
+            if not postgresql.needs_no_rollback(connection):
                 return True
-        return bool(not connections or not self.is_active or self.new or self.dirty or self.deleted)
+        return bool(self.new or self.dirty or self.deleted)
 
     def abandon(self) -> None:
         """Drop the connections, and every one that a task opens for this session from now on."""

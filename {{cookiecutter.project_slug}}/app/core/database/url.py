@@ -1,4 +1,4 @@
-"""Database URLs: from what people write to what an async engine takes."""
+"""Database URLs: drivers and parameters are translated to those of the async drivers, or refused."""
 
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
@@ -14,19 +14,19 @@ PORTS = range(1, 65536)
 
 
 def resolve_async_url(url: str | URL) -> URL:
-    """Return the URL with an async driver, and with parameters that this driver knows.
+    """Return the URL with an async driver and with the parameters of that driver.
 
-    `postgres://` and `postgresql://` get asyncpg, `sqlite://` gets aiosqlite; a driver that is
-    named is used as it is. libpq's parameters (`sslmode`, `connect_timeout`, ...) become asyncpg's.
+    `postgres://` and `postgresql://` get asyncpg, `sqlite://` gets aiosqlite. A driver named in the
+    URL is kept. For asyncpg, libpq's parameters (`sslmode`, `connect_timeout`, ...) are translated.
 
     Raises:
-        ValueError: not a URL, a database that is not supported, a parameter that asyncpg cannot
-            honour. The message never contains the URL's password.
+        ValueError: not a URL, or the database or a parameter is not supported. The message never
+            contains the URL's password.
     """
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        # The error may quote a part of the URL, and that part may be the password.
+        # The original error may quote the password.
         raise ValueError(
             "not a database URL: write postgresql://user:password@host:5432/name or "
             "sqlite:///path/to/file.db, with special characters percent-encoded"
@@ -41,14 +41,14 @@ def resolve_async_url(url: str | URL) -> URL:
     if parsed.get_backend_name() == "sqlite" and parsed.host:
         raise ValueError("a SQLite URL has three slashes: write sqlite:///path/to/file.db")
     if parsed.port is not None and parsed.port not in PORTS:
-        raise ValueError(f"{parsed.port} is no port: write one from 1 to 65535")
+        raise ValueError(f"{parsed.port} is not a port: write a number from 1 to 65535")
     if parsed.drivername == "postgresql+asyncpg":
         parsed = parsed.set(query=asyncpg_query(parsed.query))
     return parsed
 
 
 def refuse_unusable_driver(url: URL) -> None:
-    """Raise `ValueError` where the driver of a resolved URL is not async or not installed."""
+    """Raise `ValueError` if the driver of a resolved URL is not async or not installed."""
     try:
         dialect = url.get_dialect().get_async_dialect_cls(url)
         dialect.import_dbapi()

@@ -1,0 +1,68 @@
+"""Pooled connections that no session may get: stale ones, and those that a task still uses."""
+
+import asyncio
+import selectors
+from time import monotonic
+from typing import Any
+
+import asyncpg
+from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from app.core.database.postgresql._connection import socket_of
+
+IDLE_BEFORE_PING = 1.0  # seconds
+PING_TIMEOUT = 2.0  # seconds
+PING = "SELECT 1"  # an empty statement raises AttributeError in asyncpg 0.32
+
+# Neither needs a file descriptor of its own, as epoll does. Windows has no poll.
+Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
+
+def discard_busy(connection: Any, record: ConnectionPoolEntry) -> None:
+    """At checkin, invalidate a connection that a task still uses. SQLAlchemy would pool it.
+
+    Such a connection is in a transaction, because asyncpg refused COMMIT and ROLLBACK during the
+    task's statement. In AUTOCOMMIT, where there is no transaction, it is running a statement.
+    """
+    if connection is None:  # already invalidated
+        return
+    record.info["idle_since"] = monotonic()
+    driver = connection.driver_connection
+    if driver.is_closed():
+        return
+    if driver.is_in_transaction() or connection._execute_mutex.locked():
+        record.invalidate()
+
+
+def discard_stale(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+    """At checkout, replace a connection that the server or the network has closed.
+
+    asyncpg notices that the server has closed a connection once the event loop has read the socket.
+    It does not notice a network that drops packets. So a connection is pinged if its socket has
+    unread input, which may be the end of the connection, or if it was idle for IDLE_BEFORE_PING.
+    """
+    driver = connection.driver_connection
+    if driver.is_closed():
+        raise InvalidatePoolError
+    idle_since = record.info.get("idle_since")
+    if idle_since is None:  # it is new
+        return
+    if monotonic() - idle_since < IDLE_BEFORE_PING and not _has_unread_input(driver, record):
+        return
+    try:
+        connection.run_async(_ping)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        driver.terminate()  # a graceful close would wait for the server
+        raise InvalidatePoolError from error
+
+
+async def _ping(driver: asyncpg.Connection) -> None:
+    await asyncio.wait_for(driver.execute(PING), PING_TIMEOUT)
+
+
+def _has_unread_input(driver: asyncpg.Connection, record: ConnectionPoolEntry) -> bool:
+    if "inbox" not in record.info:
+        inbox = record.info["inbox"] = Selector()
+        inbox.register(socket_of(driver), selectors.EVENT_READ)
+    return bool(record.info["inbox"].select(timeout=0))

@@ -1,0 +1,44 @@
+"""Transactions of read-only sessions: none, except around streams and savepoints."""
+
+from typing import Any, cast
+
+from sqlalchemy import Connection
+from sqlalchemy.engine import Dialect, ExecutionContext
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+
+SNAPSHOT = "snapshot"  # the key in a pool entry's `info` of a connection that left AUTOCOMMIT
+
+
+def needs_no_rollback(connection: Connection) -> bool:
+    """Return whether a session on this connection can end without a round trip to the server.
+
+    It can if the connection is in AUTOCOMMIT, so that no transaction is open, and if the pool keeps
+    it. A connection above `pool_size` is closed when it is returned, which takes a round trip.
+    """
+    dialect = connection.dialect
+    if dialect.driver != "asyncpg" or connection.closed or connection.invalidated:
+        return False
+    adapter = connection.connection.dbapi_connection
+    if adapter is None:  # another task has invalidated it
+        return False
+    pool = cast("AsyncAdaptedQueuePool", connection.engine.pool)
+    return dialect.detect_autocommit_setting(adapter) and pool.overflow() <= 0
+
+
+def begin_snapshot(_: Any, statement: str, __: Any, context: ExecutionContext) -> None:
+    """Let a read-only session run in a transaction, with one snapshot, from this statement on.
+
+    A server-side cursor and a savepoint exist only in a transaction, and AUTOCOMMIT begins none.
+    """
+    if context.execution_options.get("stream_results") or statement.startswith("SAVEPOINT"):
+        connection = context.root_connection.connection
+        adapter: Any = connection.dbapi_connection
+        if context.dialect.detect_autocommit_setting(adapter):
+            context.dialect.set_isolation_level(adapter, "REPEATABLE READ")
+            connection.info[SNAPSHOT] = True
+
+
+def end_snapshot(dialect: Dialect, adapter: Any, record: ConnectionPoolEntry) -> None:
+    """At checkin, return a connection that `begin_snapshot` changed to AUTOCOMMIT."""
+    if adapter is not None and record.info.pop(SNAPSHOT, False):
+        dialect.reset_isolation_level(adapter)

@@ -1,0 +1,73 @@
+"""Settings that PostgreSQL applies: timeouts and the application name."""
+
+import os
+
+import pytest
+from fastapi import FastAPI
+from httpx2 import AsyncClient
+from sqlalchemy import make_url, text
+
+from app import NAME
+from app.core.config import variable
+from app.core.db import session_scope
+from app.dependencies import SessionDep
+from tests.inspection import pid, stored_users, until_closed
+from tests.support import configure, new_user, set_databases
+
+pytestmark = [pytest.mark.postgresql, pytest.mark.pgbouncer]
+
+
+async def test_server_applies_the_timeouts_of_the_settings(
+    databases: None, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, statement_timeout=1.5, lock_timeout=2, idle_in_transaction_timeout=0)
+
+    async with session_scope() as session:
+        timeouts = [
+            await session.scalar(text(f"SHOW {name}"))
+            for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout")
+        ]
+
+    assert ["1500ms", "2s", "0"] == timeouts
+
+
+@pytest.mark.parametrize(
+    ("query", "name"), [("", NAME), ("?application_name=ours", "ours")], ids=["setting", "url"]
+)
+async def test_application_name_is_that_of_the_url_or_the_settings(
+    databases: None, environment: pytest.MonkeyPatch, query: str, name: str
+) -> None:
+    url = make_url(os.environ[variable("primary")]).update_query_string(query[1:])
+    set_databases(environment, {"primary": url.render_as_string(hide_password=False)})
+
+    async with session_scope() as session:
+        assert await session.scalar(text("SHOW application_name")) == name
+
+
+async def test_statement_timeout_returns_503_with_retry_after(
+    app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, statement_timeout=0.05)
+
+    @app.get("/slow")
+    async def slow(session: SessionDep) -> None:
+        await session.execute(text("SELECT pg_sleep(60)"))
+
+    response = await client.get("/slow")
+
+    assert (503, "1") == (response.status_code, response.headers["retry-after"])
+
+
+async def test_idle_in_transaction_timeout_returns_503_and_stores_nothing(
+    app: FastAPI, server: AsyncClient, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, idle_in_transaction_timeout=0.05)
+
+    @app.post("/idle")
+    async def idle(session: SessionDep) -> None:
+        session.add(new_user())
+        await session.flush()
+        await until_closed(await pid(session))
+
+    assert (await server.post("/idle")).status_code == 503
+    assert await stored_users() == 0
