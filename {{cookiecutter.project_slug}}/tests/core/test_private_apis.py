@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import aiosqlite
-import alembic.script
 import asyncpg
 import fastapi.openapi.docs
 import pydantic_core
@@ -32,7 +31,6 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 from starlette.requests import Request
 from starlette.types import Message, Receive, Scope, Send
 
-from app import migrations
 from app.core.database.pool import FairQueue
 from app.core.db import get_engine
 from tests.support import until
@@ -69,7 +67,7 @@ class PrivateApi(NamedTuple):
         if not exists:
             files = ", ".join(self.files)
             raise AssertionError(
-                f"{self} is gone or has changed: see {PAGE} and {files}"
+                f"{self} was removed or has changed: see {PAGE} and {files}"
             ) from cause
 
 
@@ -463,7 +461,7 @@ async def log_has_a_message_in_colour() -> bool:
     return any(hasattr(record, "color_message") for record in handler.buffer)
 
 
-# Pydantic, Alembic
+# Pydantic
 
 
 @guard(PLAIN, 'PydanticSerializationError contains "depth"', used_as='"depth" in str(error)')
@@ -474,12 +472,6 @@ async def error_of_deep_json_says_depth() -> bool:
     with pytest.raises(pydantic_core.PydanticSerializationError, match="depth"):
         pydantic_core.to_json(deep)
     return True
-
-
-@guard(PLAIN, "ScriptDirectory.iterate_revisions(implicit_base=)", used_as="implicit_base=True")
-async def revisions_are_listed_from_the_base() -> bool:
-    script = alembic.script.ScriptDirectory.from_config(migrations.config("primary"))
-    return bool([*script.iterate_revisions("heads", "base", implicit_base=True)])
 
 
 # The tests
