@@ -227,7 +227,7 @@ async def dialect_is_asked_for_its_method_each_time(connection: AsyncConnection)
 @guard(
     ON_POSTGRESQL,
     "Session.close() outside a greenlet, in AUTOCOMMIT",
-    used_as="session.sync_session)",
+    used_as="class TrackedSession",
 )
 async def session_closes_outside_a_greenlet(_: AsyncConnection) -> bool:
     engine = get_engine(read_only=True)
