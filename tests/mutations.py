@@ -401,7 +401,7 @@ SESSIONS = [
     Mutation(
         "COMMIT of nothing believed",
         "core/database/sqlite.py",
-        '        event.listen(engine, "commit", _refuse_to_commit_nothing)\n',
+        '        event.listen(engine, "commit", _refuse_lost_transaction)\n',
         "",
         "conformance/test_commit_of_failed_transaction.py",
     ),
@@ -472,7 +472,7 @@ SESSIONS = [
     Mutation(
         "no write-ahead log",
         "core/database/sqlite.py",
-        '        event.listen(engine, "connect", _write_ahead)\n',
+        '        event.listen(engine, "connect", _enable_write_ahead_log)\n',
         "        pass\n",
         "conformance/test_sqlite.py",
     ),
@@ -493,21 +493,21 @@ SESSIONS = [
     Mutation(
         "cancelled statements keep their locks",
         "core/database/sqlite.py",
-        '    event.listen(engine, "invalidate", _abandon)\n',
+        '    event.listen(engine, "invalidate", _interrupt_and_roll_back)\n',
         "",
         "conformance/test_roll_back.py",
     ),
     Mutation(
         "cancelled statements run to their end",
         "core/database/sqlite.py",
-        '    record.info["abandoned"].set()\n',
+        '    record.info["interrupted"].set()\n',
         "",
         "conformance/test_roll_back.py",
     ),
     Mutation(
         "threads of aiosqlite stopped twice",
         "core/database/sqlite.py",
-        '    event.listen(engine, "connect", _stop_once)\n',
+        '    event.listen(engine, "connect", _stop_thread_once)\n',
         "",
         "conformance/test_roll_back.py",
     ),

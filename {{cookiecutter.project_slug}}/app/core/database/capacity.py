@@ -1,4 +1,4 @@
-"""Whether the servers have as many connections as the processes of the service may want."""
+"""A warning at startup when the pools may open more connections than the server accepts."""
 
 import asyncio
 import logging
@@ -11,9 +11,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.core.database.engine import make_probe_engine
 from app.core.database.settings import DatabaseSettings
 
-SECONDS_TO_ANSWER = 2.0
+TIMEOUT = 2.0  # seconds
 
-# What is left to those who are no superuser. https://www.postgresql.org/docs/current/runtime-config-connection.html
+# Connections for users who are not superusers.
+# https://www.postgresql.org/docs/current/runtime-config-connection.html
 LIMIT = text(
     "SELECT sum(setting::integer * CASE name WHEN 'max_connections' THEN 1 ELSE -1 END) FROM pg_settings "
     "WHERE name IN ('max_connections', 'superuser_reserved_connections', 'reserved_connections')"
@@ -25,9 +26,9 @@ logger = logging.getLogger(__name__)
 async def warn_of_too_few_connections(
     databases: Mapping[str, DatabaseSettings], workers: int
 ) -> None:
-    """Log a warning for each PostgreSQL server that has less than what so many workers may open.
+    """Log a warning for each PostgreSQL server that accepts fewer connections than the workers may open.
 
-    A server that does not answer is left out, and so is what goes through PgBouncer.
+    A server that does not respond within 2 s is left out, and so is a database behind PgBouncer.
     """
     servers = defaultdict[tuple[object, ...], dict[str, DatabaseSettings]](dict)
     for name, settings in databases.items():
@@ -51,7 +52,7 @@ async def _check(
     wanted = workers * sum(pools.values())
     engine = make_probe_engine(next(iter(databases.values())))
     try:
-        async with asyncio.timeout(SECONDS_TO_ANSWER), engine.connect() as connection:
+        async with asyncio.timeout(TIMEOUT), engine.connect() as connection:
             limit = await connection.scalar(LIMIT)
     except (SQLAlchemyError, OSError):
         return

@@ -1,17 +1,19 @@
-"""A pool whose connections go to who has waited longest."""
+"""A connection pool that serves waiting sessions in the order of their arrival."""
 
 import asyncio
+from typing import Any
 
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
-from sqlalchemy.util import await_only
-from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty
+from sqlalchemy.util import await_  # docs/private-apis.md
+from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty  # docs/private-apis.md
 
 
 class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
-    """A queue that hands what comes back to the first who waits.
+    """A queue that hands a returned connection to the session that has waited longest.
 
-    SQLAlchemy's puts it down and wakes them: who comes by in the meantime takes it, and who was woken
-    waits again behind all others, until under load the pool's time is over for some.
+    SQLAlchemy's queue wakes that session and leaves the connection in the queue. A session that
+    arrives in between takes it, and the other one waits again, behind all others. Under load some
+    sessions wait until `pool_timeout` has passed.
     """
 
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
@@ -34,7 +36,7 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
     def get(self, block: bool = True, timeout: float | None = None) -> ConnectionPoolEntry:
         if not block or not self.empty():
             return self.get_nowait()
-        return await_only(self._wait(timeout))
+        return await_(self._wait(timeout))
 
     async def _wait(self, seconds: float | None) -> ConnectionPoolEntry:
         waiter = asyncio.Future[ConnectionPoolEntry]()
@@ -44,7 +46,7 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
                 return await waiter
         except BaseException as error:
             self._waiting.pop(waiter, None)
-            if waiter.done() and not waiter.cancelled():  # it came at the moment of giving up
+            if waiter.done() and not waiter.cancelled():  # it arrived too late: pass it on
                 self.put_nowait(waiter.result())
             if isinstance(error, TimeoutError):
                 raise Empty from None
@@ -52,15 +54,16 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
 
 
 class FairPool(AsyncAdaptedQueuePool):
-    _queue_class = FairQueue
+    """SQLAlchemy's pool with a `FairQueue`. `waiting` and `limit` may be read in any thread."""
+
+    _queue_class = FairQueue  # docs/private-apis.md
     _pool: FairQueue
+
+    def __init__(self, creator: Any, pool_size: int, max_overflow: int, **options: Any) -> None:
+        super().__init__(creator, pool_size, max_overflow, **options)
+        self.limit = pool_size + max_overflow  # open connections
 
     @property
     def waiting(self) -> int:
-        """How many wait for a connection. May be asked for in any thread, as `limit` may."""
+        """The number of sessions that wait for a connection."""
         return self._pool.waiting
-
-    @property
-    def limit(self) -> int:
-        """How many connections may be open."""
-        return self.size() + self._max_overflow

@@ -1,4 +1,4 @@
-"""What SQLite needs, through aiosqlite, to keep the promises that PostgreSQL keeps by itself."""
+"""SQLite through aiosqlite: engine options and event listeners."""
 
 import asyncio
 import sqlite3
@@ -13,18 +13,17 @@ from sqlalchemy import URL, Connection, Engine, event
 from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
-from sqlalchemy.util import await_only
 
 from app.core.database.errors import TransactionFailedError
 from app.core.database.settings import DatabaseSettings
 
 BUSY_TIMEOUT = 5.0  # seconds
-SECONDS_BETWEEN_TRIES = 0.01
+SECONDS_BETWEEN_RETRIES = 0.01
 BEGIN = "BEGIN"
 QUERY_ONLY = "PRAGMA query_only"
-STEPS_BETWEEN_QUESTIONS = 100_000  # of SQLite's virtual machine
+STEPS_BETWEEN_CHECKS = 100_000  # instructions of SQLite's virtual machine: some milliseconds
 
-_abandoned: set[asyncio.Task[None]] = set()  # a loop keeps only weak references to its tasks
+_rollbacks: set[asyncio.Task[None]] = set()  # an event loop keeps only weak references to its tasks
 
 
 def is_in_memory(url: URL) -> bool:
@@ -32,43 +31,43 @@ def is_in_memory(url: URL) -> bool:
 
 
 def engine_options(_: URL, __: DatabaseSettings, *, read_only: bool) -> dict[str, Any]:
-    """Return what `create_async_engine` is to be called with beside the URL and the pool.
+    """Return the arguments of `create_async_engine`, except the URL and those of the pool.
 
-    An isolation level of None for the driver: it begins no transaction of its own, `_begin` does.
+    With `isolation_level=None` the driver never begins a transaction: `_begin` does.
     """
     options: dict[str, Any] = {"connect_args": {"isolation_level": None, "timeout": BUSY_TIMEOUT}}
     return options | ({"isolation_level": "AUTOCOMMIT"} if read_only else {})
 
 
 def read_only_view(engine: AsyncEngine) -> AsyncEngine:
-    """Return an engine that reads what this one has in memory, on the one connection that both have."""
+    """Return a read-only engine on the connection of this one, which holds a database in memory."""
     return engine.execution_options(read_only=True)
 
 
 def add_listeners(engine: Engine, _: DatabaseSettings, *, read_only: bool) -> None:
     event.listen(engine, "do_connect", _make_folder)
     event.listen(engine, "connect", _enforce_foreign_keys)
-    event.listen(engine, "connect", _stop_once)
-    event.listen(engine, "connect", _watch_for_abandonment)
-    event.listen(engine, "invalidate", _abandon)
+    event.listen(engine, "connect", _stop_thread_once)
+    event.listen(engine, "connect", _make_interruptible)
+    event.listen(engine, "invalidate", _interrupt_and_roll_back)
     if is_in_memory(engine.url):
-        event.listen(engine, "handle_error", _keep)
-        event.listen(engine, "begin", _refuse_writes_to_a_view)
+        event.listen(engine, "handle_error", _keep_connection)
+        event.listen(engine, "begin", _set_query_only)
     else:
-        event.listen(engine, "connect", _write_ahead)
+        event.listen(engine, "connect", _enable_write_ahead_log)
     if read_only:
         event.listen(engine, "connect", _refuse_writes)
     else:
         event.listen(engine, "begin", _begin)
-        event.listen(engine, "before_cursor_execute", _refuse_after_the_end)
-        event.listen(engine, "commit", _refuse_to_commit_nothing)
+        event.listen(engine, "before_cursor_execute", _check_transaction)
+        event.listen(engine, "commit", _refuse_lost_transaction)
         event.listen(engine, "handle_error", _roll_back_failed_commit)
 
 
 def _make_folder(
     _: Dialect, record: ConnectionPoolEntry, args: list[Any], parameters: dict[str, Any]
 ) -> None:
-    """Make the folder of a file; SQLite makes the file, or says why it cannot."""
+    """Create the folder of the database file. SQLite creates the file, or raises an error."""
     name = str(args[0])
     if not name.startswith((":", "file:")):
         with suppress(OSError):
@@ -80,17 +79,17 @@ def _enforce_foreign_keys(connection: Any, _: ConnectionPoolEntry) -> None:
 
 
 def ignore_foreign_keys(connection: Any, _: ConnectionPoolEntry) -> None:
-    """Let a table be changed by copying it: to drop the old one must not touch what refers to it.
+    """Turn off foreign keys, so that a migration can replace a table that others refer to.
 
     https://www.sqlite.org/lang_altertable.html#otheralter
     """
     _execute(connection, "PRAGMA foreign_keys = OFF")
 
 
-def _write_ahead(connection: Any, _: ConnectionPoolEntry) -> None:
-    """Let readers not wait for a writer, nor a writer for readers.
+def _enable_write_ahead_log(connection: Any, _: ConnectionPoolEntry) -> None:
+    """Let readers and a writer work at the same time.
 
-    Of processes that do this to a new file at once, SQLite refuses some without the busy timeout.
+    When several processes do this to a new file at once, some get SQLITE_BUSY without any wait.
     """
     deadline = monotonic() + BUSY_TIMEOUT
     while True:
@@ -99,17 +98,17 @@ def _write_ahead(connection: Any, _: ConnectionPoolEntry) -> None:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() > deadline:
                 raise
-        await_only(asyncio.sleep(SECONDS_BETWEEN_TRIES))
+        connection.run_async(lambda _: asyncio.sleep(SECONDS_BETWEEN_RETRIES))
 
 
 def _refuse_writes(connection: Any, _: ConnectionPoolEntry) -> None:
     _execute(connection, f"{QUERY_ONLY} = ON")
 
 
-def _refuse_writes_to_a_view(connection: Connection) -> None:
-    """Refuse, or accept again: a view and its engine have one connection."""
-    refuses = "read_only" in connection.get_execution_options()
-    connection.exec_driver_sql(f"{QUERY_ONLY} = {'ON' if refuses else 'OFF'}")
+def _set_query_only(connection: Connection) -> None:
+    """Refuse or accept writes, as sessions of both kinds share the connection."""
+    read_only = "read_only" in connection.get_execution_options()
+    connection.exec_driver_sql(f"{QUERY_ONLY} = {'ON' if read_only else 'OFF'}")
 
 
 def _execute(connection: Any, statement: str) -> None:
@@ -119,7 +118,7 @@ def _execute(connection: Any, statement: str) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    """Begin in so many words: left to itself the driver begins late, and SAVEPOINT escapes it.
+    """Send BEGIN. The driver would send it late, and break SAVEPOINT.
 
     https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#sqlite-transactions
     """
@@ -127,30 +126,30 @@ def _begin(connection: Connection) -> None:
         connection.exec_driver_sql(BEGIN)
 
 
-def _refuse_after_the_end(connection: Connection, _: Any, statement: str, *others: object) -> None:
-    """Refuse a statement that would be stored at once and by itself.
+def _check_transaction(connection: Connection, _: Any, statement: str, *others: object) -> None:
+    """Raise for a statement after SQLite has rolled back the transaction by itself.
 
-    SQLite gives up the whole transaction on `OR ROLLBACK`, a full disk and the like; what follows
-    runs outside of any. https://www.sqlite.org/lang_transaction.html
+    SQLite does so on `OR ROLLBACK`, on a full disk and on some other errors. It would commit the
+    next statement on its own. https://www.sqlite.org/lang_transaction.html
     """
     if statement != BEGIN and not statement.startswith(QUERY_ONLY):
-        _refuse_to_commit_nothing(connection)
+        _refuse_lost_transaction(connection)
 
 
-def _refuse_to_commit_nothing(connection: Connection) -> None:
+def _refuse_lost_transaction(connection: Connection) -> None:
     driver = connection.connection.driver_connection
     if driver is not None and not driver.in_transaction and not _is_autocommit(connection):
         raise TransactionFailedError
 
 
 def _is_autocommit(connection: Connection) -> bool:
-    """Say whether somebody asked for no transaction, as VACUUM needs it."""
+    """Return whether statements run outside a transaction, as VACUUM and reads do."""
     options = connection.get_execution_options()
     return options.get("isolation_level") == "AUTOCOMMIT" or "read_only" in options
 
 
 def _roll_back_failed_commit(context: ExceptionContext) -> None:
-    """End the transaction that SQLite keeps open where COMMIT fails; SQLAlchemy takes it for ended.
+    """Roll back after a failed COMMIT: SQLite keeps the transaction open, SQLAlchemy does not know.
 
     https://www.sqlite.org/lang_transaction.html
     """
@@ -159,45 +158,46 @@ def _roll_back_failed_commit(context: ExceptionContext) -> None:
     context.connection.connection.rollback()
 
 
-def _keep(context: ExceptionContext) -> None:
-    """Keep a connection that is a whole database, although what it did was cancelled."""
+def _keep_connection(context: ExceptionContext) -> None:
+    """Keep the connection after a cancelled statement: to close it deletes a database in memory."""
     context.is_disconnect = False
 
 
-def _stop_once(connection: Any, _: ConnectionPoolEntry) -> None:
-    """Let a close end that was cancelled, and so has stopped aiosqlite's thread twice.
+def _stop_thread_once(connection: Any, _: ConnectionPoolEntry) -> None:
+    """Let `stop()` of aiosqlite return the same future each time.
 
-    It would wait for the second answer of a thread that has ended with the first one.
+    When a close is cancelled, SQLAlchemy and aiosqlite both call `stop()`. The thread ends with the
+    first call and would never set the future of the second one. See docs/private-apis.md.
     """
     driver = connection.driver_connection
     driver.stop = cache(driver.stop)
 
 
-def _watch_for_abandonment(connection: Any, record: ConnectionPoolEntry) -> None:
-    """Let a statement be interrupted, by a question that SQLite asks after some milliseconds.
+def _make_interruptible(connection: Any, record: ConnectionPoolEntry) -> None:
+    """Let SQLite check, while a statement runs, whether the connection was invalidated.
 
-    Not by sqlite3_interrupt(): where a cursor has rows left to be read, that interrupts everything
-    which comes after it too, and so the ROLLBACK. https://www.sqlite.org/c3ref/interrupt.html
+    `sqlite3_interrupt()` would also interrupt the ROLLBACK that follows, as long as a cursor has
+    unread rows. https://www.sqlite.org/c3ref/interrupt.html
     """
-    abandoned = record.info["abandoned"] = Event()
+    interrupted = record.info["interrupted"] = Event()
     connection.run_async(
-        lambda driver: driver.set_progress_handler(abandoned.is_set, STEPS_BETWEEN_QUESTIONS)
+        lambda driver: driver.set_progress_handler(interrupted.is_set, STEPS_BETWEEN_CHECKS)
     )
 
 
-def _abandon(connection: Any, record: ConnectionPoolEntry, error: BaseException | None) -> None:
-    """End what a connection is doing before it is closed, as after a cancelled statement.
+def _interrupt_and_roll_back(connection: Any, record: ConnectionPoolEntry, *_: object) -> None:
+    """Stop the running statement, which may have been cancelled, and roll back before the close.
 
-    A cursor that somebody still holds, a traceback among them, keeps a closed connection alive in
-    SQLite, with its transaction and its lock. https://www.sqlite.org/c3ref/close.html
+    A cursor that a traceback refers to keeps a closed connection alive in SQLite, with its
+    transaction and its lock. https://www.sqlite.org/c3ref/close.html
     """
 
     async def roll_back() -> None:
         with suppress(Exception):
             await connection.driver_connection.rollback()
 
-    record.info["abandoned"].set()
-    with suppress(RuntimeError):  # no loop runs: it is the garbage collector that closes
+    record.info["interrupted"].set()
+    with suppress(RuntimeError):  # no event loop runs when the garbage collector closes it
         task = asyncio.get_running_loop().create_task(roll_back())
-        _abandoned.add(task)
-        task.add_done_callback(_abandoned.discard)
+        _rollbacks.add(task)
+        task.add_done_callback(_rollbacks.discard)

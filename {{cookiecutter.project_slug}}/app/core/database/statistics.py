@@ -1,4 +1,4 @@
-"""How many statements a request has run, and how long the databases took for them."""
+"""The number of statements of a request, and the time that the databases took for them."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from sqlalchemy.engine import ExecutionContext
 @dataclass(slots=True)
 class DatabaseStatistics:
     statements: int = 0
-    seconds: float = 0.0  # of them and of COMMIT; those that ran at the same time count each
+    seconds: float = 0.0  # statements and COMMIT; concurrent ones are added up
 
 
 work: ContextVar[DatabaseStatistics | None] = ContextVar("work", default=None)
 
 
 def measure(engine: Engine) -> None:
-    """Add what this engine's sessions do to the work of the request that they do it for."""
+    """Add the statements of this engine's sessions to the statistics of their request."""
 
     def begin(*_: object) -> None:
-        """Not before the first connection: with that one SQLAlchemy gets to know the server."""
-        # Events of the dialect: one of the engine would cost each statement ten times as much.
+        # Dialect events: an engine event would cost each statement ten times as much.
         for name in ("do_execute", "do_executemany"):
             event.listen(engine, name, partial(_run, getattr(engine.dialect, name)))
 
+    # SQLAlchemy inspects the server on its first connection. Those statements are not counted.
     event.listen(engine, "connect", begin, once=True)
 
 
@@ -36,11 +36,11 @@ def _run(
 ) -> bool | None:
     done = work.get()
     if done is None:
-        return None  # and SQLAlchemy runs it
+        return None  # SQLAlchemy runs the statement
     began = perf_counter()
     try:
         run(cursor, statement, parameters, context)
     finally:
-        done.statements += statement != "BEGIN"  # which is none of the service's own
+        done.statements += statement != "BEGIN"  # the service does not send it
         done.seconds += perf_counter() - began
     return True

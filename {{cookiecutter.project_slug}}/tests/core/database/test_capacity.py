@@ -1,4 +1,4 @@
-"""A server that has too few connections is told of before it has none left."""
+"""The warning at startup about servers with too few connections: app/core/database/capacity.py."""
 
 import os
 from pathlib import Path
@@ -19,15 +19,14 @@ pytestmark = pytest.mark.postgresql
 
 @pytest.fixture
 async def limit(databases: None) -> int:
-    settings = [int((await fetch(f"SHOW {name}"))[0][0]) for name in NAMES]
+    """The number of connections that the server accepts from ordinary users."""
+    names = ("max_connections", "superuser_reserved_connections")
+    settings = [int((await fetch(f"SHOW {name}"))[0][0]) for name in names]
     return settings[0] - settings[1]
 
 
-NAMES = ("max_connections", "superuser_reserved_connections")
-
-
-def of_the_others() -> int:
-    """Return what one worker may open to databases other than the primary one, on the same server."""
+def connections_to_other_databases() -> int:
+    """Return how many connections one worker may open to the server's other databases."""
     databases = get_settings().databases
     return sum(2 * databases[name].pool_size + 1 for name in {*databases} - {"primary"})
 
@@ -38,10 +37,10 @@ async def warnings(caplog: pytest.LogCaptureFixture, workers: int) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.name == "app.core.database.capacity"]
 
 
-async def test_pools_of_all_workers_and_databases_of_a_server_are_counted(
+async def test_warning_counts_the_pools_of_all_workers_and_databases(
     limit: int, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    others = of_the_others()
+    others = connections_to_other_databases()
     enough = (limit // 2 - 1 - others) // 2 - 2
     configure(environment, pool_size=enough, max_overflow=2)
     assert not await warnings(caplog, workers=2)
@@ -55,10 +54,10 @@ async def test_pools_of_all_workers_and_databases_of_a_server_are_counted(
     assert f", which has {limit} for all of its clients: " in warning
 
 
-async def test_what_goes_through_a_pooler_or_to_a_replica_elsewhere_is_not_counted(
+async def test_warning_ignores_pgbouncer_and_replicas_on_other_servers(
     limit: int, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    enough = limit - 1 - of_the_others()
+    enough = limit - 1 - connections_to_other_databases()
     configure(environment, pool_size=enough)
     assert await warnings(caplog, workers=1)
 
@@ -68,7 +67,7 @@ async def test_what_goes_through_a_pooler_or_to_a_replica_elsewhere_is_not_count
     assert not [w for w in await warnings(caplog, workers=1) if "primary" in w]
 
 
-async def test_server_that_cannot_be_reached_is_no_reason_not_to_start(
+async def test_unreachable_server_does_not_prevent_the_start(
     environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     set_databases(environment, {"primary": "postgresql://u:hidden@127.0.0.1:1/d"})
@@ -76,7 +75,9 @@ async def test_server_that_cannot_be_reached_is_no_reason_not_to_start(
     assert not await warnings(caplog, workers=1000)
 
 
-def test_serve_warns(migrated: None, environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_serve_logs_the_warning_without_the_password(
+    migrated: None, environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     url = make_url(os.environ[variable("primary")])
     variables = {**os.environ, "PYTHONPATH": str(ROOT), "DATABASES__PRIMARY__POOL_SIZE": "5000"}
 

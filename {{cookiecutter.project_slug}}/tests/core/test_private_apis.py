@@ -1,0 +1,523 @@
+"""Guards: every private API in docs/private-apis.md still exists in the installed libraries.
+
+Each check uses the library itself, through real objects. This file imports nothing private at its
+top, so that a missing name fails the test of that name.
+"""
+
+import ast
+import asyncio
+import logging.handlers
+import signal
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from functools import cache, partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import aiosqlite
+import asyncpg
+import fastapi.openapi.docs
+import pydantic_core
+import pytest
+import sqlalchemy
+import uvicorn
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import StreamingResponse
+from httpx2 import ASGITransport, AsyncClient
+from sqlalchemy import ForeignKey, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope, Send
+
+from app.core.database.pool import FairQueue
+from app.core.db import get_engine
+from tests.support import until
+
+ROOT = Path(__file__).parents[2]
+APP = ROOT / "app"
+PAGE = "docs/private-apis.md"
+
+DOCUMENTED = {"_fields"}  # Row._fields
+
+Check = Callable[..., Awaitable[bool]]
+
+
+class PrivateApi(NamedTuple):
+    name: str  # as on the page
+    used_as: str  # a part of the line in app/ that uses it
+    check: Check  # returns True while the API exists
+
+    @property
+    def files(self) -> list[str]:
+        """The files that use it."""
+        files = [path for path in APP.rglob("*.py") if self.used_as in path.read_text()]
+        return sorted(path.relative_to(ROOT).as_posix() for path in files)
+
+    def __str__(self) -> str:
+        return self.name
+
+    async def verify(self, *arguments: AsyncConnection) -> None:
+        cause: BaseException | None = None
+        try:
+            exists = await self.check(*arguments)
+        except (Exception, pytest.fail.Exception) as error:
+            exists, cause = False, error
+        if not exists:
+            files = ", ".join(self.files)
+            raise AssertionError(
+                f"{self} was removed or has changed: see {PAGE} and {files}"
+            ) from cause
+
+
+PLAIN: list[PrivateApi] = []
+ON_SQLITE: list[PrivateApi] = []  # these checks get a connection
+ON_POSTGRESQL: list[PrivateApi] = []
+
+
+def guard(apis: list[PrivateApi], name: str, *, used_as: str) -> Callable[[Check], Check]:
+    """Add a check to one of the tables."""
+
+    def add(check: Check) -> Check:
+        apis.append(PrivateApi(name, used_as, check))
+        return check
+
+    return add
+
+
+async def adapter_of(connection: AsyncConnection) -> Any:
+    """Return SQLAlchemy's adapter around the driver's connection."""
+    return (await connection.get_raw_connection()).dbapi_connection
+
+
+async def driver_of(connection: AsyncConnection) -> Any:
+    return (await connection.get_raw_connection()).driver_connection
+
+
+# SQLAlchemy
+
+
+@guard(ON_SQLITE, "sqlalchemy.util.await_", used_as="import await_")
+async def await_runs_a_coroutine(connection: AsyncConnection) -> bool:
+    def wait(_: object) -> str:
+        return str(import_module("sqlalchemy.util").await_(asyncio.sleep(0, "result")))
+
+    return await connection.run_sync(wait) == "result"
+
+
+@guard(PLAIN, "sqlalchemy.util.queue.AsyncAdaptedQueue, Empty", used_as="AsyncAdaptedQueue, Empty")
+async def queue_gives_back_and_raises_empty() -> bool:
+    module: Any = import_module("sqlalchemy.util.queue")
+    queue = module.AsyncAdaptedQueue(1)
+    queue.put_nowait("item")
+    assert queue.get_nowait() == "item"
+    with pytest.raises(module.Empty):
+        queue.get(block=False)
+    return bool(queue.empty())
+
+
+@guard(ON_SQLITE, "AsyncAdaptedQueuePool._queue_class, _pool", used_as="_queue_class = ")
+async def pool_has_the_queue_of_its_class(_: AsyncConnection) -> bool:
+    pool: Any = get_engine().pool
+    return isinstance(pool._pool, FairQueue)
+
+
+@guard(
+    ON_SQLITE, "QueuePool.size(), checkedin(), checkedout(), overflow()", used_as="pool.overflow()"
+)
+async def pool_counts_its_connections(_: AsyncConnection) -> bool:
+    pool: Any = get_engine().pool
+    counts = (pool.checkedout(), pool.checkedin(), pool.overflow())
+    return counts == (1, 0, 1 - pool.size())
+
+
+@guard(ON_POSTGRESQL, "AsyncAdapt_dbapi_connection._execute_mutex", used_as="._execute_mutex")
+async def mutex_is_locked_during_a_statement(connection: AsyncConnection) -> bool:
+    mutex: asyncio.Lock = (await adapter_of(connection))._execute_mutex
+    assert not mutex.locked()
+    statement = asyncio.create_task(connection.execute(text("SELECT pg_sleep(0.1)")))
+    await until(lambda: mutex.locked() or statement.done())
+    was_locked = mutex.locked()
+    await statement
+    return was_locked
+
+
+async def translated(connection: AsyncConnection, error: Exception) -> Any:
+    """Return the error that SQLAlchemy's adapter makes of one of asyncpg's."""
+    adapter = await adapter_of(connection)
+    base: Any = connection.dialect.loaded_dbapi.Error
+    with pytest.raises(base) as caught:
+        adapter._handle_exception(error)
+    return caught.value
+
+
+@guard(ON_POSTGRESQL, "AsyncAdapt_dbapi_connection._handle_exception", used_as="._handle_exception")
+async def adapter_translates_an_error(connection: AsyncConnection) -> bool:
+    error: Any = asyncpg.UniqueViolationError("message")
+    return bool((await translated(connection, error)).sqlstate == error.sqlstate)
+
+
+@guard(ON_POSTGRESQL, "DBAPIError.instance", used_as="DBAPIError.instance")
+async def instance_wraps_an_error(connection: AsyncConnection) -> bool:
+    error = await translated(connection, asyncpg.UniqueViolationError("message"))
+    base: Any = connection.dialect.loaded_dbapi.Error
+    made: Any = DBAPIError.instance(
+        "SELECT 1", None, error, base, hide_parameters=True, dialect=connection.dialect
+    )
+    return isinstance(made, DBAPIError) and made.orig is error
+
+
+@guard(
+    ON_POSTGRESQL,
+    "AsyncAdapt_asyncpg_dbapi.InvalidCachedStatementError",
+    used_as="InvalidCachedStatementError",
+)
+async def cached_statement_error_has_its_name(connection: AsyncConnection) -> bool:
+    error = await translated(connection, asyncpg.InvalidCachedStatementError("message"))
+    return type(error).__name__ == "InvalidCachedStatementError"
+
+
+@guard(ON_POSTGRESQL, "DBAPIError.orig.__cause__", used_as="error.__cause__")
+async def error_of_the_adapter_has_a_cause(connection: AsyncConnection) -> bool:
+    with pytest.raises(DBAPIError) as caught:
+        await connection.execute(text("SELECT 1 / 0"))
+    assert caught.value.orig
+    return isinstance(caught.value.orig.__cause__, asyncpg.PostgresError)
+
+
+@guard(
+    PLAIN,
+    "OperationalError(hide_parameters=, connection_invalidated=)",
+    used_as="connection_invalidated=True",
+)
+async def operational_error_takes_its_options() -> bool:
+    error = OperationalError(
+        "SELECT 1", None, OSError("lost"), hide_parameters=True, connection_invalidated=True
+    )
+    return error.connection_invalidated and error.hide_parameters
+
+
+METHODS = ("do_execute", "do_executemany", "do_execute_no_params")
+
+
+@guard(
+    ON_SQLITE,
+    "Dialect.do_execute, do_executemany, do_execute_no_params set on an instance",
+    used_as="setattr(engine.dialect",
+)
+async def dialect_is_asked_for_its_method_each_time(connection: AsyncConnection) -> bool:
+    dialect: Any = connection.dialect
+    called: set[str] = set()
+
+    def record(name: str, run: Callable[..., None], *arguments: object, **options: object) -> None:
+        called.add(name)
+        run(*arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in METHODS:
+            patch.setattr(dialect, name, partial(record, name, getattr(dialect, name)))
+        await connection.execute(text("CREATE TABLE numbers (n INTEGER)"))
+        await connection.execute(text("INSERT INTO numbers VALUES (:n)"), [{"n": 1}, {"n": 2}])
+        unformatted = await connection.execution_options(no_parameters=True)
+        await unformatted.exec_driver_sql("SELECT 1")
+    return called == {*METHODS}
+
+
+@guard(
+    ON_POSTGRESQL,
+    "Session.close() outside a greenlet, in AUTOCOMMIT",
+    used_as="class TrackedSession",
+)
+async def session_closes_outside_a_greenlet(_: AsyncConnection) -> bool:
+    engine = get_engine(read_only=True)
+    session = AsyncSession(engine)
+    await session.execute(text("SELECT 1"))
+    session.sync_session.close()
+    pool: Any = engine.pool
+    return bool(pool.checkedout() == 0)
+
+
+@guard(PLAIN, "RelationshipProperty.lazy", used_as="relationship.lazy")
+async def relationship_tells_its_loading() -> bool:
+    class Base(DeclarativeBase):
+        pass
+
+    class Node(Base):
+        __tablename__ = "nodes"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        parent_id: Mapped[int] = mapped_column(ForeignKey("nodes.id"))
+        parent: Mapped[Any] = relationship("Node", lazy="raise")
+
+    try:
+        return bool(sqlalchemy.inspect(Node).relationships["parent"].lazy == "raise")
+    finally:
+        Base.registry.dispose()
+
+
+# asyncpg
+
+
+@guard(ON_POSTGRESQL, "asyncpg.Connection._transport", used_as="._transport")
+async def connection_has_a_transport(connection: AsyncConnection) -> bool:
+    driver: Any = await driver_of(connection)
+    return bool(driver._transport.get_extra_info("socket").fileno() > 0)
+
+
+@guard(ON_POSTGRESQL, "asyncpg.Transaction calls Connection.execute", used_as='"COMMIT"')
+async def transaction_uses_execute(_: AsyncConnection) -> bool:
+    queries: list[str] = []
+
+    class Recorder(asyncpg.Connection):  # type: ignore[misc]
+        async def execute(self, query: str, *args: Any, **options: Any) -> str:
+            queries.append(query)
+            return str(await super().execute(query, *args, **options))
+
+    engine = create_async_engine(get_engine().url, connect_args={"connection_class": Recorder})
+    async with engine.begin() as connection:
+        await connection.execute(text("SELECT 1"))
+    await engine.dispose()
+    return [query.partition(" ")[0].strip(";") for query in queries[-2:]] == ["BEGIN", "COMMIT"]
+
+
+@guard(
+    ON_POSTGRESQL,
+    "asyncpg's exceptions, PostgresError.detail and sqlstate",
+    used_as="asyncpg.PostgresError",
+)
+async def errors_have_their_classes_and_fields(connection: AsyncConnection) -> bool:
+    driver: Any = await driver_of(connection)
+    assert issubclass(asyncpg.DataError, asyncpg.PostgresError)
+    assert issubclass(asyncpg.InterfaceError, Exception)
+    assert issubclass(asyncpg.TargetServerAttributeNotMatched, Exception)
+    with pytest.raises(asyncpg.PostgresError) as caught:
+        await driver.execute("DO $$ BEGIN RAISE 'message' USING DETAIL = 'a row'; END $$")
+    error: Any = caught.value
+    return (error.sqlstate, error.detail, error.args[0]) == ("P0001", "a row", "message")
+
+
+# aiosqlite
+
+
+@guard(PLAIN, "aiosqlite.Connection.stop called by close()", used_as="driver.stop")
+async def close_calls_stop_of_the_object() -> bool:
+    connection: Any = await aiosqlite.connect(":memory:")
+    connection.stop = stop = cache(connection.stop)
+    await connection.close()
+    return stop.cache_info().misses == 1
+
+
+# Starlette
+
+
+@guard(PLAIN, "StreamingResponse.stream_response", used_as="def stream_response")
+async def response_streams_by_its_method() -> bool:
+    called = []
+
+    class Stream(StreamingResponse):
+        async def stream_response(self, send: Send) -> None:
+            called.append(send)
+            await super().stream_response(send)
+
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(_: Message) -> None:
+        """Discard it."""
+
+    scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
+    await Stream(iter([b"chunk"]))(scope, receive, send)
+    return len(called) == 1
+
+
+@guard(PLAIN, 'scope["state"] behind request.state', used_as='scope.setdefault("state"')
+async def request_reads_the_state_of_its_scope() -> bool:
+    request = Request({"type": "http", "state": {"request_id": "an id"}})
+    return bool(request.state.request_id == "an id")
+
+
+# FastAPI
+
+
+async def scope_after(path: str) -> Scope:
+    """Return the scope of a request after FastAPI has routed it."""
+    scopes: list[Scope] = []
+
+    async def read() -> None:
+        """Return nothing."""
+
+    app = FastAPI()
+    router = APIRouter(prefix="/inner")
+    router.get("/{item}")(read)
+    app.include_router(router, prefix="/outer")
+    app.get("/direct/{item}")(read)
+
+    async def recorded(scope: Scope, receive: Receive, send: Send) -> None:
+        scopes.append(scope)
+        await app(scope, receive, send)
+
+    async with AsyncClient(transport=ASGITransport(recorded), base_url="http://test") as client:
+        assert (await client.get(path)).status_code == 200
+    return scopes[0]
+
+
+@guard(PLAIN, 'scope["fastapi"]["effective_route_context"].path', used_as="effective_route_context")
+async def scope_has_the_route_with_its_prefixes() -> bool:
+    scope = await scope_after("/outer/inner/1")
+    return bool(scope["fastapi"]["effective_route_context"].path == "/outer/inner/{item}")
+
+
+@guard(PLAIN, 'scope["route"].path', used_as='scope.get("route")')
+async def scope_has_the_route() -> bool:
+    return bool((await scope_after("/direct/1"))["route"].path == "/direct/{item}")
+
+
+@guard(PLAIN, "FastAPI.router.responses", used_as="app.router.responses")
+async def router_adds_its_responses() -> bool:
+    app = FastAPI()
+    app.router.responses = {"4XX": {"description": "an error"}}
+
+    @app.get("/")
+    async def read() -> None:
+        """Return nothing."""
+
+    return "4XX" in app.openapi()["paths"]["/"]["get"]["responses"]
+
+
+@guard(
+    PLAIN,
+    "fastapi.utils.is_body_allowed_for_status_code",
+    used_as="import is_body_allowed_for_status_code",
+)
+async def status_tells_whether_it_has_a_body() -> bool:
+    allowed: Any = import_module("fastapi.utils").is_body_allowed_for_status_code
+    return bool(allowed(404) and not allowed(304))
+
+
+@guard(
+    PLAIN,
+    "FastAPI.swagger_ui_parameters, swagger_ui_init_oauth",
+    used_as="app.swagger_ui_parameters",
+)
+async def app_keeps_the_parameters_of_its_page() -> bool:
+    parameters: dict[str, Any] = {"deepLinking": False}
+    oauth: dict[str, Any] = {"clientId": "client"}
+    app = FastAPI(swagger_ui_parameters=parameters, swagger_ui_init_oauth=oauth)
+    return (app.swagger_ui_parameters, app.swagger_ui_init_oauth) == (parameters, oauth)
+
+
+@guard(PLAIN, "get_swagger_ui_html() has one inline script", used_as='rpartition(b"<script>")')
+async def page_ends_with_its_only_inline_script() -> bool:
+    page = fastapi.openapi.docs.get_swagger_ui_html(openapi_url="/openapi.json", title="title")
+    body = bytes(page.body)
+    script = body.rpartition(b"<script>")[2].partition(b"</script>")[0]
+    return body.count(b"<script>") == 1 and b"SwaggerUIBundle(" in script
+
+
+# uvicorn
+
+
+async def serve_until_sigterm() -> list[int]:
+    """Stop a server with the SIGTERM handler that its lifespan finds. Return the signals it raises."""
+    received: list[int] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "lifespan"
+        await receive()
+        stop: Any = signal.getsignal(signal.SIGTERM)
+        asyncio.get_running_loop().call_soon(stop, signal.SIGTERM, None)
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        config = uvicorn.Config(app, port=0, log_config=None, log_level="info")
+        async with asyncio.timeout(10):
+            await uvicorn.Server(config).serve()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return received
+
+
+@guard(
+    PLAIN,
+    "uvicorn handles SIGTERM with signal.signal() before startup, and raises it again",
+    used_as="signal.getsignal(signal.SIGTERM)",
+)
+async def server_handles_sigterm_and_repeats_it() -> bool:
+    return await serve_until_sigterm() == [signal.SIGTERM]
+
+
+@guard(PLAIN, "LogRecord.color_message of uvicorn", used_as="color_message")
+async def log_has_a_message_in_colour() -> bool:
+    logger = logging.getLogger("uvicorn.error")
+    handler = logging.handlers.BufferingHandler(capacity=100)
+    logger.addHandler(handler)
+    try:
+        await serve_until_sigterm()
+    finally:
+        logger.removeHandler(handler)
+    return any(hasattr(record, "color_message") for record in handler.buffer)
+
+
+# Pydantic
+
+
+@guard(PLAIN, 'PydanticSerializationError contains "depth"', used_as='"depth" in str(error)')
+async def error_of_deep_json_says_depth() -> bool:
+    deep: list[Any] = []
+    for _ in range(1000):
+        deep = [deep]
+    with pytest.raises(pydantic_core.PydanticSerializationError, match="depth"):
+        pydantic_core.to_json(deep)
+    return True
+
+
+# The tests
+
+
+@pytest.fixture
+async def connection(databases: None) -> AsyncGenerator[AsyncConnection, None]:
+    """A connection of the engine for sessions."""
+    async with get_engine().connect() as connection:
+        yield connection
+
+
+@pytest.mark.parametrize("api", PLAIN, ids=str)
+async def test_private_api_exists(api: PrivateApi) -> None:
+    await api.verify()
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("api", ON_SQLITE, ids=str)
+async def test_private_api_exists_on_sqlite(api: PrivateApi, connection: AsyncConnection) -> None:
+    await api.verify(connection)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("api", ON_POSTGRESQL, ids=str)
+async def test_private_api_exists_on_postgresql(
+    api: PrivateApi, connection: AsyncConnection
+) -> None:
+    await api.verify(connection)
+
+
+def test_every_private_attribute_in_app_is_in_the_table() -> None:
+    used: dict[str, str] = {}
+    own: set[str] = set()
+    for path in APP.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Attribute(attr=name, ctx=ast.Load()):
+                    used[name] = path.name
+                case ast.Attribute(attr=name) | ast.Name(id=name, ctx=ast.Store()):
+                    own.add(name)
+                case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                    own.add(name)
+    private = {name for name in used if name.startswith("_") and not name.endswith("__")}
+    names = " ".join(api.name for api in (*PLAIN, *ON_SQLITE, *ON_POSTGRESQL))
+    listed = {name for name in private if name in names}
+
+    unlisted = {f"{used[name]}: {name}" for name in private - own - listed - DOCUMENTED}
+    assert not unlisted, f"private attributes of a library that are not in {PAGE}"
