@@ -14,7 +14,7 @@ from app.core.process.shutdown import graceful_shutdown
 from app.core.telemetry import lifecycle as telemetry
 from app.core.web.body_limit import BodyLimitMiddleware
 from app.core.web.disconnects import DisconnectMiddleware
-from app.core.web.problem_details import add_problem_handlers
+from app.core.web.error_handlers import add_problem_handlers
 from app.core.web.request_logging import RequestLoggingMiddleware
 from app.routers.docs import router as docs  # {%- if cookiecutter.__analytics +%}
 from app.routers.events import router as events  # {%- endif +%}

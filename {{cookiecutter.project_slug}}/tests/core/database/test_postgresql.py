@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app import NAME
 from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
-from app.core.web.problem_details import OVERLOADED, REJECTED, UNAVAILABLE, problem_of
+from app.core.web.problem_details import OVERLOADED, REJECTED, UNAVAILABLE, problem_for
 from app.dependencies import SessionDep
 from app.models import User
 from tests.harness.proxy import Proxy
@@ -159,7 +159,7 @@ async def test_error_in_the_middle_of_a_stream_is_that_of_the_database(
             rows = await session.stream(slow.execution_options(yield_per=10))
             await rows.all()
 
-    assert problem_of(caught.value) is OVERLOADED
+    assert problem_for(caught.value) is OVERLOADED
 
 
 async def test_value_in_the_error_of_a_stream_is_not_shown(databases: None) -> None:
@@ -171,7 +171,7 @@ async def test_value_in_the_error_of_a_stream_is_not_shown(databases: None) -> N
             rows = await session.stream(numbers, {"second": secret}, execution_options=options)
             await rows.all()
 
-    assert problem_of(caught.value) is REJECTED
+    assert problem_for(caught.value) is REJECTED
     assert secret not in "".join(traceback.format_exception(caught.value))
 
 
@@ -185,7 +185,7 @@ async def test_connection_that_dies_in_the_middle_of_a_stream_is_an_outage(datab
                 await kill(number)
                 number = 0
 
-    assert problem_of(caught.value) is UNAVAILABLE
+    assert problem_for(caught.value) is UNAVAILABLE
 
 
 @pytest.mark.pgbouncer
