@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.models.event import Event
 
-MAX_COUNT = 10_000  # per user
+MAX_COUNT = 10_000  # events that are counted per user
 CHUNK_SIZE = 1_000  # rows of an export
 
 EVENTS = cast("Table", Event.__table__)

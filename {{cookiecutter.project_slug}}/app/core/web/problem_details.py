@@ -1,4 +1,4 @@
-"""Problem details (RFC 9457): the content of an error response, and the problem of each error."""
+"""Problem details (RFC 9457): which status, title and detail each error gets in its response."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ RETRY_AFTER = {"Retry-After": "1"}  # seconds
 
 @dataclass(frozen=True)
 class Problem:
-    """The content of an error response: never SQL, a parameter, a URL or a traceback."""
+    """The content of an error response. It never contains SQL, a parameter, a URL or a traceback."""
 
     status: int
     title: str

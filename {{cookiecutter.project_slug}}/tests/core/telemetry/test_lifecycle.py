@@ -198,7 +198,7 @@ def test_service_name_can_be_overridden(
 
 
 class Collector(ThreadingHTTPServer):
-    """An OTLP collector that keeps what it receives."""
+    """An OTLP collector that stores every request."""
 
     def __init__(self) -> None:
         self.received: list[tuple[str, str | None, bytes]] = []

@@ -1,4 +1,4 @@
-"""Error responses: which problem document each error becomes, and what is logged."""
+"""Error responses: the problem document and the log record of each error."""
 
 import asyncio
 from collections.abc import AsyncGenerator
