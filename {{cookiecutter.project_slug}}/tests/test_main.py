@@ -28,7 +28,7 @@ def test_openapi_schema_names_the_project() -> None:
     )
 
 
-async def test_create_app_returns_a_new_application() -> None:
+def test_create_app_returns_a_new_application() -> None:
     assert create_app() is not create_app()
 
 
