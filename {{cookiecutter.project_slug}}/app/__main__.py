@@ -21,7 +21,7 @@ from app.core.db import ConfigurationError
 from app.core.process.logging import logging_config
 from app.core.telemetry import lifecycle as telemetry
 
-# pretty_exceptions_enable=False: Typer's tracebacks would show local variables, and with them secrets.
+# pretty_exceptions_enable=False: Typer's tracebacks show local variables, which may be secrets.
 cli = typer.Typer(help=DESCRIPTION, no_args_is_help=True, pretty_exceptions_enable=False)
 
 Database = Annotated[str | None, typer.Option(help="The database; all of them by default.")]

@@ -1,10 +1,10 @@
 """Dependencies of routes: aliases for the sessions, and the health service.
 
-`scope="function"` makes FastAPI commit before it sends the response. FastAPI shares a session within a
-request only if the scope is the same everywhere, so write it in these aliases only.
+`scope="function"` makes FastAPI commit before it sends the response. FastAPI shares a session within
+a request only if the scope is the same everywhere, so write it in these aliases only.
 
-Use a read-only session in a route that only reads: a statement costs one round trip, and the database
-refuses writes. It does not see uncommitted writes of the other session of the same request.
+Use a read-only session in a route that only reads: a statement costs one round trip, and the
+database refuses writes. It does not see uncommitted writes of the request's other session.
 """
 
 from typing import Annotated

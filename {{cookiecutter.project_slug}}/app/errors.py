@@ -23,7 +23,7 @@ class InvalidCursorError(ServiceError):
 
 
 class NotReadyError(ServiceError):
-    """The service must not receive requests now. `databases` has the state of each checked database."""
+    """The service is not ready. `databases` has the state of each checked database."""
 
     status = 503
     title = "Service unavailable"

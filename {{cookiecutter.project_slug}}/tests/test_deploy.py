@@ -122,7 +122,7 @@ def pods_at_once(overlay: str) -> int:
 def test_connections_of_all_pods_fit_into_max_connections(
     settings: Settings, overlay: str, database: str
 ) -> None:
-    """A process has two pools (one for read-only sessions) and a connection for the readiness probe."""
+    """A process has two pools (one is for read-only sessions) and a connection for probes."""
     of_database = settings.databases[database]
     of_process = 2 * (of_database.pool_size + of_database.max_overflow) + 1
     of_pod: int = arguments("base/deployment.yaml")["workers"] * of_process

@@ -1,8 +1,8 @@
 """Alembic revisions of every database, and functions that apply and list them. See `upgrade`.
 
 The revisions are part of the package because the readiness probe must know the newest one.
-`upgrade`, `upgrade_all`, `write_sql`, `pending` and `run` start an event loop: from a coroutine, call
-them with `asyncio.to_thread`.
+`upgrade`, `upgrade_all`, `write_sql`, `pending` and `run` start an event loop: from a coroutine,
+call them with `asyncio.to_thread`.
 """
 
 import asyncio
@@ -38,7 +38,7 @@ def databases() -> list[str]:
 
 
 def config(database: str) -> Config:
-    """Return Alembic's configuration for one database, as `alembic -n NAME` reads it from the ini file."""
+    """Return Alembic's configuration for one database, as `alembic -n NAME` reads it."""
     alembic = Config(ini_section=database)
     alembic.set_section_option(database, "script_location", _escaped(FOLDER))
     alembic.set_section_option(database, "version_locations", _escaped(FOLDER / database))
@@ -53,7 +53,7 @@ def upgrade(database: str, settings: DatabaseSettings | None = None) -> list[str
 
     Args:
         database: whose revisions to apply.
-        settings: the database to upgrade, if it is not the one of this name (a tenant's, for example).
+        settings: the database to upgrade, if not the one of this name; a tenant's, for example.
 
     Raises:
         CommandError: the database cannot be reached, or another process holds the lock for longer
@@ -109,7 +109,7 @@ def current_heads(connection: Connection) -> tuple[str, ...]:
 
 
 def is_behind(database: str, current: tuple[str, ...]) -> bool:
-    """Return whether a database with these revisions lacks one, or has those of another database."""
+    """Return whether a database with these revisions lacks one, or has another database's."""
     if database not in databases():
         return False
     return _owner_of(database, current) is not None or bool(_pending_after(database, current))
@@ -148,7 +148,7 @@ def run(
     """Call a function with a connection for DDL, and commit.
 
     Raises:
-        CommandError: a setting is wrong, or the connection fails. Alembic prints it as one sentence.
+        CommandError: a setting is wrong, or the connection fails. Alembic prints its message.
     """
     settings = settings or database_settings(database)
 

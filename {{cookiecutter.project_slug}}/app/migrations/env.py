@@ -1,7 +1,7 @@
 """Alembic's environment, shared by all databases.
 
-The section of alembic.ini (`alembic -n primary …`) is the name of the database. Its URL comes from the
-settings, not from the ini file, where a `%` in a password would be an error.
+The section of alembic.ini (`alembic -n primary …`) is the name of the database. Its URL comes from
+the settings, not from the ini file, where a `%` in a password would be an error.
 """
 
 from typing import Any, Literal
@@ -23,7 +23,7 @@ if database not in METADATA:
 
 
 def render_item(type_: str, item: Any, _: AutogenContext) -> str | Literal[False]:
-    """Render the service's own types as SQLAlchemy's: revisions must not depend on code that changes."""
+    """Render the service's own types as SQLAlchemy's: a revision must not import changing code."""
     if type_ == "type" and isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True)"
     return False

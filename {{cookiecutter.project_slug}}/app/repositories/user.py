@@ -12,7 +12,7 @@ from app.models.user import User
 
 USERS = cast("Table", User.__table__)
 
-# Built once. Core statements, because rows that are inserted or returned unchanged need no ORM entity.
+# Built once. Core statements: rows that are inserted or returned unchanged need no ORM entity.
 INSERT = insert(USERS).returning(USERS)
 ROWS = select(USERS)
 ROW = ROWS.where(USERS.c.id == bindparam("id"))

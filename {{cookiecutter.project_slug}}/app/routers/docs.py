@@ -10,7 +10,7 @@ from fastapi.staticfiles import StaticFiles
 
 router = APIRouter(prefix="/docs", include_in_schema=False)
 
-# Not mounted: behind a proxy that strips the app's `root_path`, a mounted StaticFiles finds no file.
+# Not mounted: behind a proxy that strips the app's `root_path`, a mount finds no file.
 swagger_ui = StaticFiles(packages=[("fastapi_swagger", "resources")])
 
 # To let "Try it out" or "Authorize" reach another host, add it to connect-src.

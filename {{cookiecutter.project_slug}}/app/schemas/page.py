@@ -47,7 +47,7 @@ class Page(BaseModel, Generic[Item]):
 
     @classmethod
     def from_rows(cls, rows: Sequence[Row[Any]], limit: int, cursor: type[Cursor]) -> Self:
-        """Return the first `limit` rows as a page. If there is a next page, `rows` has one row more."""
+        """Return the first `limit` rows as a page; one row more means that a next page exists."""
         if not rows:
             return cls(items=[])
         fields = rows[0]._fields  # reading the attributes of a row takes three times as long

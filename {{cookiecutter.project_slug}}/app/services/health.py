@@ -73,7 +73,7 @@ class HealthService:
         return await asyncio.shield(check)
 
     async def _check_in_time(self, name: str) -> str:
-        """Return the state, or `UNREACHABLE` after `CHECK_TIMEOUT`, even if cancelling takes longer."""
+        """Return the state; after `CHECK_TIMEOUT` `UNREACHABLE`, even if cancelling takes longer."""
         query = asyncio.create_task(_read_state(name))
         done, _ = await asyncio.wait({query}, timeout=CHECK_TIMEOUT)
         cause: object = f"no response within {CHECK_TIMEOUT:g} seconds"

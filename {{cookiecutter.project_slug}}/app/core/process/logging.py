@@ -4,8 +4,8 @@ import logging
 from contextvars import ContextVar
 from typing import Any
 
-# Loggers that are limited to WARNING. Below it they log nothing useful (Alembic lists its plugins), or
-# secrets (aiosqlite logs the parameters of each statement).
+# Loggers that are limited to WARNING. Below it they log nothing useful (Alembic lists its plugins),
+# or secrets (aiosqlite logs the parameters of each statement).
 QUIET = ("aiosqlite", "alembic", "app.core.database.pool")
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")

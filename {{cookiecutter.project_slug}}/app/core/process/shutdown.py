@@ -9,8 +9,8 @@ from multiprocessing import parent_process
 from time import monotonic
 from types import FrameType
 
-# systemd sends SIGTERM to the whole process group, and uvicorn's parent process then sends it to each
-# worker again. Within this time a worker takes the second signal for a copy of the first.
+# systemd sends SIGTERM to the whole process group, and uvicorn's parent process then sends it to
+# each worker again. Within this time a worker takes the second signal for a copy of the first.
 DUPLICATE_SIGNAL_SECONDS = 1.0
 
 
@@ -19,8 +19,8 @@ def graceful_shutdown(seconds: float, announce: Callable[[], None]) -> Iterator[
     """On SIGTERM call `announce`, and pass the signal on to the server after `seconds`.
 
     In that time the load balancer sees that readiness fails, while the server still accepts
-    requests. A second SIGTERM is passed on at once. Without a server that handles SIGTERM, or outside
-    of the main thread, this does nothing.
+    requests. A second SIGTERM is passed on at once. Without a server that handles SIGTERM, or
+    outside of the main thread, this does nothing.
     """
     stop_server = signal.getsignal(signal.SIGTERM)
     in_main_thread = threading.current_thread() is threading.main_thread()

@@ -6,6 +6,6 @@
     spans.py       a span for each statement
     metrics.py     the state of the connection pools
 
-FastAPI itself makes the spans and metrics of requests. If something else configures the SDK (such as
-`opentelemetry-instrument`), spans and metrics go there. Without telemetry nothing of it costs time.
+FastAPI itself makes the spans and metrics of requests. If something else configures the SDK (such
+as `opentelemetry-instrument`), spans and metrics go there. Telemetry that is off costs no time.
 """

@@ -1,4 +1,4 @@
-"""OTLP exporters for traces and metrics. Needs the extra `telemetry`, so it is imported on demand."""
+"""OTLP exporters for traces and metrics. Imported on demand: it needs the extra `telemetry`."""
 
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -32,7 +32,7 @@ def export_metrics() -> MeterProvider:
 
 
 def service_resource() -> Resource:
-    """Return name and version of the service; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win."""
+    """Return the service's name and version. The OTEL_ variables override them."""
     resource = Resource({SERVICE_VERSION: __version__}).merge(Resource.create())
     if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
         return resource.merge(Resource({SERVICE_NAME: NAME}))

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 FLUSH_TIMEOUT = 3.0  # seconds
 
-# FastAPI's automatic set-up only warns about a wrong variable, and waits 30 s for a collector that does
-# not respond. Its log records repeat exception messages, which the service logs itself.
+# FastAPI's automatic set-up only warns about a wrong variable, and waits 30 s for a collector that
+# does not respond. Its log records repeat exception messages, which the service logs itself.
 FASTAPI_CONFIG: "TelemetryConfig" = {"auto_configure": False, "logs": False}
 
 logger = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def _exporters() -> ModuleType:
         from app.core.telemetry import exporters  # noqa: PLC0415
     except ImportError as error:
         raise ConfigurationError(
-            f"OTEL_EXPORTER_OTLP_ENDPOINT switches telemetry on, but {error.name} is not installed: "
-            "install the extra `telemetry`, or set OTEL_SDK_DISABLED=true"
+            f"OTEL_EXPORTER_OTLP_ENDPOINT switches telemetry on, but {error.name} is not "
+            "installed: install the extra `telemetry`, or set OTEL_SDK_DISABLED=true"
         ) from None
     return exporters

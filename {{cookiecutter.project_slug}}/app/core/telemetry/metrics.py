@@ -19,7 +19,7 @@ def _count(pool: FairPool) -> Values:
     yield {"db.client.connection.state": "idle"}, pool.checkedin()
 
 
-# Names from https://opentelemetry.io/docs/specs/semconv/database/database-metrics/, except the last.
+# All but the last: https://opentelemetry.io/docs/specs/semconv/database/database-metrics/
 INSTRUMENTS: list[tuple[str, str, str, Callable[[FairPool], Values]]] = [
     (
         "db.client.connection.count",
@@ -56,7 +56,7 @@ INSTRUMENTS: list[tuple[str, str, str, Callable[[FairPool], Values]]] = [
 
 @cache
 def observe_pools(provider: MeterProvider | None = None) -> None:
-    """Register the instruments with the provider, once. Default: the global one, even if set later."""
+    """Register the instruments, once. The default is the global provider, even if set later."""
     meter = metrics.get_meter(__name__, __version__, provider)
     for name, unit, description, values in INSTRUMENTS:
         meter.create_observable_up_down_counter(

@@ -20,8 +20,8 @@ def has_tracer_provider() -> bool:
 def trace_statements(engine: Engine, database: str) -> None:
     """Record a span for each statement of the engine, as a child of the current (request's) span.
 
-    A span has the text of the statement. It never has parameters, nor the message of an error, which
-    may contain them. Without a tracer provider the engine is not changed.
+    A span has the text of the statement. It never has parameters, nor the message of an error,
+    which may contain them. Without a tracer provider the engine is not changed.
     https://opentelemetry.io/docs/specs/semconv/database/database-spans/
     """
     if not has_tracer_provider():
@@ -54,8 +54,8 @@ def trace_statements(engine: Engine, database: str) -> None:
 
         return run_traced
 
-    # The dialect's methods are wrapped because events cannot do this: SQLAlchemy calls only the first
-    # `do_execute` listener that handles the statement, and none after a cancelled statement.
+    # The dialect's methods are wrapped because events cannot do this: SQLAlchemy calls only the
+    # first `do_execute` listener that handles the statement, and none after a cancelled statement.
     for name in ("do_execute", "do_executemany", "do_execute_no_params"):
         setattr(engine.dialect, name, traced(getattr(engine.dialect, name)))
 

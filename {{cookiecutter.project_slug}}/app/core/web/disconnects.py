@@ -1,4 +1,4 @@
-"""Middleware that cancels a request, and rolls back its transaction, when the client disconnects."""
+"""Middleware that cancels a request and its transaction when the client disconnects."""
 
 import asyncio
 
@@ -15,8 +15,8 @@ class DisconnectMiddleware:
     """Cancel a request whose client disconnects before the response starts.
 
     ASGI servers let such a request continue: a slow statement keeps its connection and its locks
-    while the client already retries. A request whose response has started is not cancelled: a stream
-    notices the disconnect itself, and a background task must run to its end.
+    while the client already retries. A request whose response has started is not cancelled: a
+    stream notices the disconnect itself, and a background task must run to its end.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -117,5 +117,5 @@ class _WatchedClient:
 
 
 def _expects_continue(scope: Scope) -> bool:
-    """Return whether the client waits for `100 Continue`, which the first read makes the server send."""
+    """Return whether the client sends its body only after `100 Continue`, which a read triggers."""
     return any(name == b"expect" for name, _ in scope["headers"])

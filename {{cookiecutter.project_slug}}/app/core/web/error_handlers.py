@@ -46,7 +46,7 @@ PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Return every error of the app as a problem document, and describe these in its OpenAPI schema.
+    """Return every error of the app as a problem document, and add these to its OpenAPI schema.
 
     A handler that the app registers for a narrower class (such as `OperationalError`) takes
     precedence over these.
@@ -96,7 +96,7 @@ async def service_error(_: Request, error: Exception) -> JSONResponse:
 
 
 async def database_error(_: Request, error: Exception) -> JSONResponse:
-    """Log the cause, which the response does not contain. SQLAlchemy's message has no parameters."""
+    """Log the cause, which the response does not contain. The engine hides the parameters."""
     problem = problem_for(error)
     if problem is READ_ONLY:
         logger.error(

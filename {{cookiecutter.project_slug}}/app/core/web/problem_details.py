@@ -11,7 +11,7 @@ RETRY_AFTER = {"Retry-After": "1"}  # seconds
 
 @dataclass(frozen=True)
 class Problem:
-    """The content of an error response. It never contains SQL, a parameter, a URL or a traceback."""
+    """The content of an error response. It never has SQL, a parameter, a URL or a traceback."""
 
     status: int
     title: str

@@ -87,7 +87,7 @@ def _route(scope: Scope, status: int) -> str:
     """Return the path template of the route (`/users/{user_id}`): parameters may be personal data.
 
     It lacks the prefix of a `mount()`. Without a route, return the path as sent; but "-" for a
-    redirect, because the path may match a route, and hold its parameters, once its slash is removed.
+    redirect, because without its last slash the path may match a route and hold its parameters.
     """
     chosen = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
     path: str | None = getattr(chosen, "path", None)

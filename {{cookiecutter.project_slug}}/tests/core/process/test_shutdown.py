@@ -58,7 +58,7 @@ async def test_shutdown_waits_for_shutdown_delay(databases: None, tmp_path: Path
 async def test_workers_wait_for_shutdown_delay_if_the_whole_process_group_gets_sigterm(
     databases: None, tmp_path: Path
 ) -> None:
-    """systemd signals the whole group, so workers get a second SIGTERM from their parent process."""
+    """systemd signals the whole group: workers get a second SIGTERM from their parent process."""
     delay = 1.5
     settings = variables(SHUTDOWN_DELAY=str(delay))
     with serving("--workers", "2", variables=settings, folder=tmp_path) as served:
