@@ -542,7 +542,7 @@ SESSIONS = [
     Mutation(
         "background tasks end with their client",
         "core/web/disconnects.py",
-        "        self._is_answered = True\n",
+        "        self._response_started = True\n",
         "",
         "conformance/test_always_closed.py",
     ),

@@ -1,4 +1,4 @@
-"""The service. `main.py` is where it starts, `core/db.py` is its heart."""
+"""The service. It starts in `main.py`; its sessions and transactions are in `core/db.py`."""
 
 NAME = "{{ cookiecutter.project_slug }}"
 TITLE = "{{ cookiecutter.__project_name }}"  # fmt: skip

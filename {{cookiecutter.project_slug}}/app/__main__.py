@@ -21,26 +21,26 @@ from app.core.db import ConfigurationError
 from app.core.process.logging import logging_config
 from app.core.telemetry import lifecycle as telemetry
 
-# Typer's own tracebacks would show local variables, and among them secrets.
+# pretty_exceptions_enable=False: Typer's tracebacks show local variables, which may be secrets.
 cli = typer.Typer(help=DESCRIPTION, no_args_is_help=True, pretty_exceptions_enable=False)
 
-Database = Annotated[str | None, typer.Option(help="Only this one; otherwise all of them.")]
+Database = Annotated[str | None, typer.Option(help="The database; all of them by default.")]
 
 
 @cli.command()
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on.")] = 8000,
-    workers: Annotated[int, typer.Option(min=1, help="How many processes answer.")] = 1,
-    root_path: Annotated[str, typer.Option(help="The prefix that a proxy has cut off.")] = "",
-    reload: Annotated[bool, typer.Option(help="Start anew when a file changes.")] = False,
+    workers: Annotated[int, typer.Option(min=1, help="The number of worker processes.")] = 1,
+    root_path: Annotated[str, typer.Option(help="The path prefix that a proxy strips.")] = "",
+    reload: Annotated[bool, typer.Option(help="Restart when a file changes.")] = False,
 ) -> None:
-    """Answer requests until told to stop."""
+    """Serve HTTP requests until SIGTERM or SIGINT."""
     settings = get_settings()
     telemetry.check()
     if reload:
-        os.environ["SHUTDOWN_DELAY"] = "0"  # of the process that is started anew
-    # When it has stopped, uvicorn sends itself the signal that it was stopped with.
+        os.environ["SHUTDOWN_DELAY"] = "0"  # a restart need not wait
+    # After its shutdown uvicorn raises SIGTERM again: without a handler it would kill the process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     log_config = logging_config(settings.log_level, settings.logs_as)
     logging.config.dictConfig(log_config)
@@ -55,7 +55,7 @@ def serve(
         workers=workers,
         root_path=root_path,
         reload=reload,
-        access_log=False,  # RequestLoggingMiddleware writes one
+        access_log=False,  # RequestLoggingMiddleware logs requests
         log_config=log_config,
         timeout_graceful_shutdown=settings.shutdown_timeout,
     )
@@ -65,35 +65,35 @@ def serve(
 def migrate(
     database: Database = None,
     sql: Annotated[
-        bool, typer.Option("--sql", help="Write the SQL instead of running it.")
+        bool, typer.Option("--sql", help="Print the SQL instead of running it.")
     ] = False,
 ) -> None:
-    """Bring databases to their newest revision."""
+    """Upgrade databases to their newest revision."""
     with _migrations() as migrations:
         for name in _names(migrations, database):
             if sql:
-                typer.echo(f"-- {_where(migrations, name)}")
+                typer.echo(f"-- {_label(migrations, name)}")
                 migrations.write_sql(name)
             else:
                 count = _count(migrations.upgrade(name), "applied") or "nothing to do"
-                typer.echo(f"{_where(migrations, name)}: {count}")
+                typer.echo(f"{_label(migrations, name)}: {count}")
 
 
 @cli.command()
 def check(database: Database = None) -> None:
-    """Say which databases lack revisions; exit with 1 if one does."""
+    """List pending revisions; exit with 1 if there are any."""
     behind = False
     with _migrations() as migrations:
         for name in _names(migrations, database):
             revisions = migrations.pending(name)
             behind = behind or bool(revisions)
             count = _count(revisions, "pending") or "up to date"
-            typer.echo(f"{_where(migrations, name)}: {count}")
+            typer.echo(f"{_label(migrations, name)}: {count}")
     raise typer.Exit(code=1 if behind else 0)
 
 
 def main() -> None:
-    """Run the command line; what the user can put right is one sentence, not a traceback."""
+    """Run the command line. A wrong setting is reported in one sentence, without a traceback."""
     try:
         cli()
     except ConfigurationError as error:
@@ -102,7 +102,7 @@ def main() -> None:
 
 @contextmanager
 def _migrations() -> Iterator[ModuleType]:
-    """Import what `serve` does without: Alembic is a fifth of all that it would import."""
+    """Import Alembic on demand: it would be a fifth of all that `serve` imports."""
     from alembic.util import CommandError  # noqa: PLC0415
 
     from app import migrations  # noqa: PLC0415
@@ -112,7 +112,7 @@ def _migrations() -> Iterator[ModuleType]:
     except CommandError as error:
         sys.exit(f"error: {error}")
     except DBAPIError as error:
-        sys.exit(f"error: a statement of a migration has failed: {error.orig} [{error.statement}]")
+        sys.exit(f"error: a migration statement failed: {error.orig} [{error.statement}]")
 
 
 def _names(migrations: ModuleType, database: str | None) -> list[str]:
@@ -124,9 +124,9 @@ def _names(migrations: ModuleType, database: str | None) -> list[str]:
     return [database]
 
 
-def _where(migrations: ModuleType, database: str) -> str:
-    """Return the name of a database and its address, without its password."""
-    url = migrations.settings_of(database).migration_url()
+def _label(migrations: ModuleType, database: str) -> str:
+    """Return the name and the URL of a database, without the password."""
+    url = migrations.database_settings(database).migration_url()
     address = url.set(drivername=url.get_backend_name(), query={})
     return f"{database} ({address.render_as_string(hide_password=True)})"
 

@@ -1,10 +1,10 @@
-"""What a route may ask for: sessions, and what the service knows of its health.
+"""Dependencies of routes: aliases for the sessions, and the health service.
 
-`scope="function"` is what makes FastAPI commit before the answer leaves. It is part of the key by
-which FastAPI shares a session within a request, so it stands in aliases, and in aliases only.
+`scope="function"` makes FastAPI commit before it sends the response. FastAPI shares a session within
+a request only if the scope is the same everywhere, so write it in these aliases only.
 
-What only reads asks for a read-only session: it costs one round trip for a statement, and the database
-refuses a write. Beside a writing one in a request, it sees what is committed.
+Use a read-only session in a route that only reads: a statement costs one round trip, and the
+database refuses writes. It does not see uncommitted writes of the request's other session.
 """
 
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Domain errors: each has the status and the title of its response."""
+"""Domain errors: each has the HTTP status and the title of its response."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ class InvalidCursorError(ServiceError):
 
 
 class NotReadyError(ServiceError):
-    """The service should get no work now; `databases` has the state of each that was asked."""
+    """The service is not ready. `databases` has the state of each checked database."""
 
     status = 503
     title = "Service unavailable"

@@ -1,4 +1,4 @@
-"""The application: what starts, what is mounted, what stops."""
+"""The application: its middleware and routers, and what runs at its start and end."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -14,7 +14,7 @@ from app.core.process.shutdown import graceful_shutdown
 from app.core.telemetry import lifecycle as telemetry
 from app.core.web.body_limit import BodyLimitMiddleware
 from app.core.web.disconnects import DisconnectMiddleware
-from app.core.web.problem_details import add_problem_handlers
+from app.core.web.error_handlers import add_problem_handlers
 from app.core.web.request_logging import RequestLoggingMiddleware
 from app.routers.docs import router as docs  # {%- if cookiecutter.__analytics +%}
 from app.routers.events import router as events  # {%- endif +%}
@@ -23,13 +23,13 @@ from app.routers.reports import router as reports  # {%- endif +%}
 from app.routers.users import router as users
 from app.services.health import HealthService
 
-MAX_BODY_SIZE = 10 * 2**20  # bytes of a request
+MAX_BODY_SIZE = 10 * 2**20  # bytes of a request body
 SECONDS_TO_CLOSE = 5
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
-    settings = get_settings()  # what is wrong with one stops the start, not the first request
+    settings = get_settings()  # a wrong setting fails at startup, not in the first request
     check_database_names()
     telemetry.start()
     freeze_startup_objects()
@@ -37,27 +37,27 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         with graceful_shutdown(settings.shutdown_delay, app.state.health.stop):
             yield
     finally:
-        with suppress(TimeoutError):  # of servers that do not answer any more
+        with suppress(TimeoutError):  # a server may no longer respond
             async with asyncio.timeout(SECONDS_TO_CLOSE):
                 await dispose_engines()
         await telemetry.flush()
 
 
 def create_app() -> FastAPI:
-    """Return a new application; nothing is read or opened before it starts."""
+    """Return a new application. It reads no settings and opens no connection before it starts."""
     app = FastAPI(
         title=TITLE,
         description=DESCRIPTION,
         version=__version__,
         lifespan=lifespan,
-        docs_url=None,  # FastAPI's own pages load what they need from elsewhere
+        docs_url=None,  # routers/docs.py has a page that loads nothing from a CDN
         redoc_url=None,
-        telemetry=telemetry.FASTAPI,
+        telemetry=telemetry.FASTAPI_CONFIG,
     )
     app.state.health = HealthService()
     app.add_middleware(BodyLimitMiddleware, size=MAX_BODY_SIZE)
     app.add_middleware(DisconnectMiddleware)
-    app.add_middleware(RequestLoggingMiddleware)  # around the others: the last is the outermost
+    app.add_middleware(RequestLoggingMiddleware)  # the last one added is the outermost
     add_problem_handlers(app)
     app.include_router(health)
     app.include_router(users)

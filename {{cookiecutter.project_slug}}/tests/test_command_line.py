@@ -1,4 +1,4 @@
-"""python -m app, as people type it."""
+"""The command line: python -m app serve, migrate, check."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ VARIABLES = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
 
 @pytest.fixture
 def variables(backend: Backend) -> dict[str, str]:
-    """An environment with empty databases: on SQLite those that need no setting, below the folder."""
+    """An environment with empty databases; on SQLite the default ones, which need no setting."""
     if backend.kind == "sqlite":
         return VARIABLES
     return VARIABLES | {variable(name): backend.new() for name in DATABASES}
@@ -45,15 +45,15 @@ def run(
     )
 
 
-def said(database: str, what: str, variables: dict[str, str]) -> str:
-    """Return what is said of a database of which every revision is pending, or just applied."""
+def expected_line(database: str, what: str, variables: dict[str, str]) -> str:
+    """Return the line for a database whose revisions are all pending, or have all been applied."""
     url = make_url(variables.get(variable(database), f"sqlite:///var/{database}.db"))
     script = ScriptDirectory.from_config(migrations.config(database))
     history = [step.revision for step in reversed(list(script.walk_revisions()))]
     return f"{database} ({url.set(query={})}): {len(history)} {what}: {', '.join(history)}"
 
 
-def test_check_says_what_is_pending_until_migrate_has_run(
+def test_check_lists_pending_revisions_until_migrate_has_run(
     variables: dict[str, str], tmp_path: Path
 ) -> None:
     before = run("check", variables=variables, folder=tmp_path)
@@ -62,8 +62,12 @@ def test_check_says_what_is_pending_until_migrate_has_run(
     after = run("check", variables=variables, folder=tmp_path)
 
     assert (1, 0, 0, 0) == tuple(r.returncode for r in (before, migrated, again, after))
-    assert before.stdout == "".join(f"{said(name, 'pending', variables)}\n" for name in DATABASES)
-    assert migrated.stdout == "".join(f"{said(name, 'applied', variables)}\n" for name in DATABASES)
+    assert before.stdout == "".join(
+        f"{expected_line(name, 'pending', variables)}\n" for name in DATABASES
+    )
+    assert migrated.stdout == "".join(
+        f"{expected_line(name, 'applied', variables)}\n" for name in DATABASES
+    )
     assert again.stdout.count(": nothing to do\n") == len(DATABASES)
     assert after.stdout.count(": up to date\n") == len(DATABASES)
 
@@ -71,14 +75,12 @@ def test_check_says_what_is_pending_until_migrate_has_run(
 def test_one_database_can_be_migrated_alone(variables: dict[str, str], tmp_path: Path) -> None:
     migrated = run("migrate", "--database", "primary", variables=variables, folder=tmp_path)
 
-    assert migrated.stdout.strip() == said("primary", "applied", variables)
+    assert migrated.stdout.strip() == expected_line("primary", "applied", variables)
     after = run("check", variables=variables, folder=tmp_path)
     assert len(DATABASES) - 1 == after.stdout.count(" pending: ")
 
 
-def test_sql_that_is_written_makes_what_migrate_would_have_made(
-    variables: dict[str, str], tmp_path: Path
-) -> None:
+def test_printed_sql_does_what_migrate_would_do(variables: dict[str, str], tmp_path: Path) -> None:
     arguments = ["migrate", "--database", "primary", "--sql"]
     written = run(*arguments, variables=variables, folder=tmp_path)
 
@@ -90,7 +92,7 @@ def test_sql_that_is_written_makes_what_migrate_would_have_made(
 
 
 @pytest.mark.load
-def test_ten_processes_that_start_at_once_apply_each_revision_once(
+def test_concurrent_processes_apply_each_revision_once(
     variables: dict[str, str], tmp_path: Path
 ) -> None:
     command = [sys.executable, "-m", "app", "migrate"]
@@ -109,7 +111,7 @@ def test_ten_processes_that_start_at_once_apply_each_revision_once(
 
     assert [0] * 10 == [process.returncode for process in processes], lines
     assert [line for line in sorted(lines) if not line.endswith(": nothing to do")] == [
-        said(name, "applied", variables) for name in DATABASES
+        expected_line(name, "applied", variables) for name in DATABASES
     ]
 
 
@@ -125,7 +127,7 @@ MISTAKES = [
     (
         ["migrate", "--database", "primary"],
         {"DATABASES__PRIMARY__PGBOUNCER": "yes", "DATABASE_URL": "postgresql://u:hidden@h/d"},
-        "error: a lock is nothing that PgBouncer can hold: "
+        "error: migrations need a lock, which PgBouncer cannot hold: "
         "set DATABASES__PRIMARY__MIGRATION_DATABASE_URL\n",
     ),
     (["check"], {"DATABASE_URL": "mysql://u:hidden@h/d"}, "error: DATABASE_URL: the database"),
@@ -133,7 +135,7 @@ MISTAKES = [
 
 
 @pytest.mark.parametrize(("arguments", "wrong", "message"), MISTAKES)
-def test_mistake_is_answered_with_one_sentence(
+def test_mistake_is_reported_in_one_sentence(
     tmp_path: Path,
     arguments: list[str],
     wrong: dict[str, str],
@@ -147,9 +149,7 @@ def test_mistake_is_answered_with_one_sentence(
     assert "hidden" not in ended.stderr
 
 
-def test_serve_answers_and_keeps_what_it_stored_over_a_restart(
-    variables: dict[str, str], tmp_path: Path
-) -> None:
+def test_serve_keeps_stored_data_over_a_restart(variables: dict[str, str], tmp_path: Path) -> None:
     variables |= {"MIGRATE_ON_START": "true"}
 
     for expected in (1, 2):
@@ -163,7 +163,7 @@ def test_serve_answers_and_keeps_what_it_stored_over_a_restart(
             assert len(httpx2.get(users).json()["items"]) == expected
 
 
-def test_serve_that_cannot_migrate_does_not_begin(tmp_path: Path) -> None:
+def test_serve_does_not_start_if_it_cannot_migrate(tmp_path: Path) -> None:
     wrong = {"MIGRATE_ON_START": "true", "DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/d"}
     ended = run("serve", "--workers", "2", variables=VARIABLES | wrong, folder=tmp_path)
 
@@ -173,7 +173,7 @@ def test_serve_that_cannot_migrate_does_not_begin(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_serve_that_is_terminated_exits_with_zero(
+def test_serve_exits_with_zero_after_sigterm(
     variables: dict[str, str], tmp_path: Path, workers: str
 ) -> None:
     with serving("--workers", workers, variables=variables, folder=tmp_path) as served:

@@ -1,4 +1,4 @@
-"""The numbers in deploy/ fit together, and fit the settings. Who deletes deploy/ deletes this too."""
+"""The numbers in deploy/ match each other and the settings. Delete this file with deploy/."""
 
 from math import ceil
 from pathlib import Path
@@ -10,14 +10,14 @@ from typer.main import get_command
 
 from app.__main__ import cli
 from app.core.config import DATABASES, Settings, get_settings, variable
-from app.core.telemetry.lifecycle import TIME_TO_FLUSH
+from app.core.telemetry.lifecycle import FLUSH_TIMEOUT
 from app.main import SECONDS_TO_CLOSE, create_app
-from app.services.health import SECONDS_TO_ANSWER
+from app.services.health import CHECK_TIMEOUT
 
 DEPLOY = Path(__file__).parents[1] / "deploy"
 OVERLAYS = sorted(path.name for path in (DEPLOY / "overlays").iterdir())
 
-# Of PostgreSQL's max_connections and superuser_reserved_connections, where nobody has set them.
+# PostgreSQL's defaults of max_connections and superuser_reserved_connections.
 MAX_CONNECTIONS = 100 - 3
 
 
@@ -32,7 +32,7 @@ def pod(manifest: str) -> dict[str, Any]:
 
 
 def arguments(manifest: str) -> dict[str, Any]:
-    """Return what the container's command means to the command line, which may refuse it."""
+    """Parse the command of the container with the service's own command line."""
     [container] = pod(manifest)["containers"]
     python, option, package, name, *options = container["command"]
     assert ("python", "-m", "app") == (python, option, package)
@@ -49,7 +49,7 @@ def overlay(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def settings(overlay: str, environment: pytest.MonkeyPatch) -> Settings:
-    """What the service makes of the plain settings of an overlay, and of a URL for each database."""
+    """The settings of an overlay, with a URL for each database."""
     for folder in ("base", f"overlays/{overlay}"):
         for generator in read(f"{folder}/kustomization.yaml").get("configMapGenerator", []):
             for literal in generator["literals"]:
@@ -63,64 +63,66 @@ def test_service_starts_with_these_settings(settings: Settings) -> None:
     assert settings.environment == "production"
 
 
-def test_commands_are_ones_that_the_service_has() -> None:
+def test_commands_are_valid_for_the_command_line() -> None:
     [container] = pod("base/deployment.yaml")["containers"]
     served = arguments("base/deployment.yaml")
 
-    assert served["host"] == "0.0.0.0"  # noqa: S104, all that reach a pod are let in by its policy
+    assert served["host"] == "0.0.0.0"  # noqa: S104, a network policy protects the pod
     assert [served["port"]] == [port["containerPort"] for port in container["ports"]]
-    assert not any(arguments("base/migration.yaml").values())  # all databases, and for real
+    assert not any(
+        arguments("base/migration.yaml").values()
+    )  # all databases, and not only print the SQL
 
 
-def test_probes_ask_what_the_service_answers() -> None:
+def test_probes_use_routes_of_the_service() -> None:
     [container] = pod("base/deployment.yaml")["containers"]
     probes = {name: container[f"{name}Probe"] for name in ("startup", "liveness", "readiness")}
-    asked = {name: probe["httpGet"]["path"] for name, probe in probes.items()}
+    paths = {name: probe["httpGet"]["path"] for name, probe in probes.items()}
 
-    assert asked == {
+    assert paths == {
         "startup": "/health/live",
         "liveness": "/health/live",
         "readiness": "/health/ready",
     }
-    assert {*asked.values()} <= {*create_app().openapi()["paths"]}
-    assert probes["readiness"]["timeoutSeconds"] > SECONDS_TO_ANSWER
+    assert {*paths.values()} <= {*create_app().openapi()["paths"]}
+    assert probes["readiness"]["timeoutSeconds"] > CHECK_TIMEOUT
 
 
-def test_requests_have_the_time_to_end_before_the_pod_is_killed(settings: Settings) -> None:
+def test_grace_period_is_longer_than_the_shutdown(settings: Settings) -> None:
     deployment = pod("base/deployment.yaml")
     [container] = deployment["containers"]
-    until_told = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    pre_stop = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     drained = settings.shutdown_delay + settings.shutdown_timeout
-    ended = until_told + drained + SECONDS_TO_CLOSE + TIME_TO_FLUSH
+    ended = pre_stop + drained + SECONDS_TO_CLOSE + FLUSH_TIMEOUT
 
     assert deployment["terminationGracePeriodSeconds"] > ended
 
 
 @pytest.mark.parametrize("database", DATABASES)
-def test_migration_may_wait_for_another_one(settings: Settings, database: str) -> None:
+def test_migration_can_wait_for_another_one(settings: Settings, database: str) -> None:
     deadline = read("base/migration.yaml")["spec"]["activeDeadlineSeconds"]
 
     assert deadline > settings.databases[database].migration_lock_timeout
 
 
 def pods_at_once(overlay: str) -> int:
-    """Return how many there are in a roll-out: all of them, one more, and those that end.
+    """Return the number of pods during a rollout: the maximum, the surge, and the terminating ones.
 
-    One begins to end whenever a new one has been ready for `minReadySeconds`.
+    An old pod starts to terminate when a new one has been ready for `minReadySeconds`.
     """
     deployment = read("base/deployment.yaml")["spec"]
     surge: int = deployment["strategy"]["rollingUpdate"]["maxSurge"]
     to_end = deployment["template"]["spec"]["terminationGracePeriodSeconds"]
-    ending: int = surge * ceil(to_end / deployment["minReadySeconds"])
+    terminating: int = surge * ceil(to_end / deployment["minReadySeconds"])
     replicas: int = read(f"overlays/{overlay}/replicas.yaml")["spec"]["maxReplicas"]
-    return replicas + surge + ending
+    return replicas + surge + terminating
 
 
 @pytest.mark.parametrize("database", DATABASES)
-def test_connections_of_all_pods_fit_into_a_server(
+def test_connections_of_all_pods_fit_into_max_connections(
     settings: Settings, overlay: str, database: str
 ) -> None:
-    """Each process has two pools, one to read on, and a connection that readiness asks on."""
+    """A process has two pools (one is for read-only sessions) and a connection for probes."""
     of_database = settings.databases[database]
     of_process = 2 * (of_database.pool_size + of_database.max_overflow) + 1
     of_pod: int = arguments("base/deployment.yaml")["workers"] * of_process

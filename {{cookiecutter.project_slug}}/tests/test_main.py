@@ -1,4 +1,4 @@
-"""The application as it starts, is described and stops."""
+"""The application: startup, OpenAPI metadata, shutdown, routes and middleware."""
 
 from collections.abc import Iterator
 from importlib import import_module
@@ -18,7 +18,7 @@ from tests.inspection import connections, nobody_is_connected
 from tests.support import until
 
 
-def test_description_of_the_api_names_the_project() -> None:
+def test_openapi_schema_names_the_project() -> None:
     info = create_app().openapi()["info"]
 
     assert (TITLE, DESCRIPTION, __version__) == (
@@ -28,11 +28,11 @@ def test_description_of_the_api_names_the_project() -> None:
     )
 
 
-async def test_applications_are_independent_of_each_other() -> None:
+def test_create_app_returns_a_new_application() -> None:
     assert create_app() is not create_app()
 
 
-async def test_setting_that_is_missing_stops_the_start(environment: pytest.MonkeyPatch) -> None:
+async def test_missing_setting_fails_at_startup(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("ENVIRONMENT", "production")
     app = create_app()
 
@@ -41,7 +41,7 @@ async def test_setting_that_is_missing_stops_the_start(environment: pytest.Monke
             pass
 
 
-async def test_stop_closes_every_connection(app: FastAPI, databases: None) -> None:
+async def test_shutdown_closes_every_connection(app: FastAPI, databases: None) -> None:
     async with app.router.lifespan_context(app):
         async with get_engine().connect():
             pass
@@ -50,8 +50,8 @@ async def test_stop_closes_every_connection(app: FastAPI, databases: None) -> No
     await until(nobody_is_connected)
 
 
-def test_no_route_and_no_dependency_takes_a_thread() -> None:
-    """FastAPI runs in one what is no coroutine, and the constructor of a class."""
+def test_routes_and_dependencies_do_not_use_threads() -> None:
+    """FastAPI runs functions that are not async, and class constructors, in a thread."""
 
     def calls(dependant: Dependant) -> Iterator[Any]:
         yield dependant.call
@@ -69,7 +69,7 @@ def test_no_route_and_no_dependency_takes_a_thread() -> None:
 
 
 def test_no_middleware_is_a_base_http_middleware() -> None:
-    """Which costs a quarter of a request."""
+    """BaseHTTPMiddleware costs a quarter of a request."""
     classes = [middleware.cls for middleware in create_app().user_middleware]
 
     assert classes

@@ -1,1 +1,1 @@
-"""Infrastructure shared by all layers. Imports nothing else from `app`. Start reading in `db.py`."""
+"""Infrastructure for all layers. It imports nothing else from `app`. Start reading in `db.py`."""

@@ -1,7 +1,8 @@
-"""Revisions of every database, and what is done with them.
+"""Alembic revisions of every database, and functions that apply and list them. See `upgrade`.
 
-They are shipped in the package: a service must know the newest one to say whether it is ready.
-These functions run an event loop of their own; within one, call them in `asyncio.to_thread`.
+The revisions are part of the package because the readiness probe must know the newest one.
+`upgrade`, `upgrade_all`, `write_sql`, `pending` and `run` start an event loop: from a coroutine,
+call them with `asyncio.to_thread`.
 """
 
 import asyncio
@@ -37,7 +38,7 @@ def databases() -> list[str]:
 
 
 def config(database: str) -> Config:
-    """Return Alembic's configuration for one database: what `alembic -n NAME` reads of the ini."""
+    """Return Alembic's configuration for one database, as `alembic -n NAME` reads it."""
     alembic = Config(ini_section=database)
     alembic.set_section_option(database, "script_location", _escaped(FOLDER))
     alembic.set_section_option(database, "version_locations", _escaped(FOLDER / database))
@@ -46,35 +47,39 @@ def config(database: str) -> Config:
 
 
 def upgrade(database: str, settings: DatabaseSettings | None = None) -> list[str]:
-    """Bring a database to its newest revision; return the revisions that were applied, in order.
+    """Upgrade a database to its newest revision; return the applied revisions in order.
 
-    Of processes that do this at the same time one does it, and the others wait for it. With settings
-    it is the one that they lead to, which gets the revisions of this name.
+    If several processes call this at the same time, one applies the revisions and the others wait.
+
+    Args:
+        database: whose revisions to apply.
+        settings: the database to upgrade, if not the one of this name; a tenant's, for example.
 
     Raises:
-        CommandError: the database cannot be reached, or another process does not get ready.
+        CommandError: the database cannot be reached, or another process holds the lock for longer
+            than MIGRATION_LOCK_TIMEOUT.
     """
-    settings = settings or settings_of(database)
+    settings = settings or database_settings(database)
     if settings.pgbouncer and settings.migration_database_url is None:
         direct = variable(settings.name, "migration_database_url")
-        raise CommandError(f"a lock is nothing that PgBouncer can hold: set {direct}")
+        raise CommandError(f"migrations need a lock, which PgBouncer cannot hold: set {direct}")
 
     def apply(connection: Connection) -> list[str]:
-        if not _missing(database, connection):
+        if not _pending(database, connection):
             return []
         with lock(connection, database, settings.migration_lock_timeout):
-            missing = _missing(database, connection)
-            if missing:
+            revisions = _pending(database, connection)
+            if revisions:
                 alembic = config(database)
                 alembic.attributes["connection"] = connection
                 command.upgrade(alembic, "head")
-            return missing
+            return revisions
 
     return run(database, apply, settings)
 
 
 def upgrade_all() -> None:
-    """Bring every database to its newest revision, and log what was done."""
+    """Upgrade every database to its newest revision, and log the applied revisions."""
     for name in databases():
         revisions = upgrade(name)
         if revisions:
@@ -82,32 +87,32 @@ def upgrade_all() -> None:
 
 
 def write_sql(database: str) -> None:
-    """Write to standard output what `upgrade` would do."""
+    """Print the SQL that `upgrade` would run."""
     current = run(database, current_heads)
-    if _missing_after(database, current):
+    if _pending_after(database, current):
         command.upgrade(config(database), f"{current[0] if current else 'base'}:head", sql=True)
 
 
 def pending(database: str) -> list[str]:
-    """Return the revisions that a database lacks, the oldest first.
+    """Return the pending revisions of a database, the oldest first.
 
-    A database with a revision that is not shipped lacks none: a newer release has been here.
+    None are pending if the database has an unknown revision: a newer release has migrated it.
     """
-    return _missing_after(database, run(database, current_heads))
+    return _pending_after(database, run(database, current_heads))
 
 
 def current_heads(connection: Connection) -> tuple[str, ...]:
-    """Return the revisions that a database has, without those that they are based on."""
+    """Return the current revisions of a database, without their ancestors."""
     heads = MigrationContext.configure(connection).get_current_heads()
     connection.rollback()
     return heads
 
 
 def is_behind(database: str, current: tuple[str, ...]) -> bool:
-    """Say whether a database that has these revisions lacks one, as it does if they are another's."""
+    """Return whether a database with these revisions lacks one, or has another database's."""
     if database not in databases():
         return False
-    return _owner_of(database, current) is not None or bool(_missing_after(database, current))
+    return _owner_of(database, current) is not None or bool(_pending_after(database, current))
 
 
 def shipped(database: str) -> list[str]:
@@ -120,19 +125,19 @@ def _script(database: str) -> ScriptDirectory:
     return ScriptDirectory.from_config(config(database))
 
 
-def _missing(database: str, connection: Connection) -> list[str]:
-    return _missing_after(database, current_heads(connection))
+def _pending(database: str, connection: Connection) -> list[str]:
+    return _pending_after(database, current_heads(connection))
 
 
-def _missing_after(database: str, current: tuple[str, ...]) -> list[str]:
+def _pending_after(database: str, current: tuple[str, ...]) -> list[str]:
     if other := _owner_of(database, current):
         raise CommandError(
             f"the database {database!r} has the tables of {other!r}: each needs a URL of its own"
         )
     if not {*current} <= {*shipped(database)}:
         return []
-    lacking = _script(database).iterate_revisions("heads", current or "base", implicit_base=True)
-    return [revision.revision for revision in reversed([*lacking])]
+    steps = _script(database).iterate_revisions("heads", current or "base", implicit_base=True)
+    return [step.revision for step in reversed([*steps])]
 
 
 def run(
@@ -140,16 +145,15 @@ def run(
     function: Callable[[Connection], Result],
     settings: DatabaseSettings | None = None,
 ) -> Result:
-    """Call a function with a connection that is made for DDL, and commit.
+    """Call a function with a connection for DDL, and commit.
 
     Raises:
-        CommandError: the settings or the server do not let us connect. Alembic shows it as a
-            sentence.
+        CommandError: a setting is wrong, or the connection fails. Alembic prints its message.
     """
-    known = settings or settings_of(database)
+    settings = settings or database_settings(database)
 
     async def connected() -> Result:
-        engine = make_migration_engine(known)
+        engine = make_migration_engine(settings)
         try:
             async with engine.connect() as connection:
                 result = await connection.run_sync(function)
@@ -161,13 +165,13 @@ def run(
     try:
         return asyncio.run(connected())
     except OperationalError as error:
-        if error.statement is not None:  # it is not about the connection
+        if error.statement is not None:  # a statement failed, not the connection
             raise
         raise CommandError(f"the database {database!r} cannot be used: {error.orig}") from error
 
 
-def settings_of(database: str) -> DatabaseSettings:
-    """Return the settings of a database; what is wrong with them is a `CommandError`."""
+def database_settings(database: str) -> DatabaseSettings:
+    """Return the settings of a database; raise `CommandError` if they are wrong."""
     try:
         return get_database(database)
     except (ConfigurationError, DatabaseNotFoundError) as error:
@@ -175,11 +179,11 @@ def settings_of(database: str) -> DatabaseSettings:
 
 
 def _owner_of(database: str, current: tuple[str, ...]) -> str | None:
-    """Return the name of another database to which these revisions belong, None if there is none."""
+    """Return the name of the other database that these revisions belong to, or None."""
     others = (name for name in databases() if name != database)
     return next((name for name in others if {*current} & {*shipped(name)}), None)
 
 
 def _escaped(path: Path) -> str:
-    """Return a path as an ini file spells it."""
+    """Escape a path for an ini file."""
     return str(path).replace("%", "%%")

@@ -1,7 +1,7 @@
-"""How Alembic reaches a database: one file for all of them.
+"""Alembic's environment, shared by all databases.
 
-The section of alembic.ini (`alembic -n primary …`) is the database's name; its URL comes from the
-settings and never passes through the ini file, where a `%` in a password would be an error.
+The section of alembic.ini (`alembic -n primary …`) is the name of the database. Its URL comes from
+the settings, not from the ini file, where a `%` in a password would be an error.
 """
 
 from typing import Any, Literal
@@ -12,7 +12,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 
 from app.core.config import DEFAULT_DATABASE
-from app.migrations import run, settings_of
+from app.migrations import database_settings, run
 from app.models import METADATA
 from app.models.base import UtcDateTime
 
@@ -23,7 +23,7 @@ if database not in METADATA:
 
 
 def render_item(type_: str, item: Any, _: AutogenContext) -> str | Literal[False]:
-    """Keep revisions free of the service's own types, which may change after them."""
+    """Render the service's own types as SQLAlchemy's: a revision must not import changing code."""
     if type_ == "type" and isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True)"
     return False
@@ -32,12 +32,12 @@ def render_item(type_: str, item: Any, _: AutogenContext) -> str | Literal[False
 def migrate(connection: Connection | None = None) -> None:
     context.configure(
         connection=connection,
-        url=settings_of(database).migration_url(),
+        url=database_settings(database).migration_url(),
         target_metadata=METADATA[database],
         compare_server_default=True,
         compare_type=True,
         literal_binds=connection is None,
-        render_as_batch=True,  # SQLite changes a table by copying it
+        render_as_batch=True,  # SQLite must copy a table to change it
         render_item=render_item,
         transaction_per_migration=True,
     )
@@ -47,7 +47,7 @@ def migrate(connection: Connection | None = None) -> None:
 
 if context.is_offline_mode():
     migrate()
-elif "connection" in context.config.attributes:  # of `upgrade`, which holds the lock
+elif "connection" in context.config.attributes:  # set by `upgrade`, which holds the lock
     migrate(context.config.attributes["connection"])
 else:
     run(database, migrate)

@@ -1,4 +1,4 @@
-"""One process at a time changes a database."""
+"""A lock that lets one process at a time migrate a database."""
 
 import sqlite3
 import time
@@ -10,18 +10,18 @@ from sqlalchemy import Connection, func, select
 
 from app.core.database import sqlite
 
-KEY = 0x6D69677261746521  # "migrate!"; PostgreSQL keeps the locks of its databases apart
+KEY = 0x6D69677261746521  # "migrate!"; PostgreSQL scopes advisory locks to a database
 SECONDS_BETWEEN_TRIES = 0.1
 
 
 @contextmanager
 def lock(connection: Connection, database: str, seconds: float) -> Iterator[None]:
-    """Keep other processes from the same, for as long as the block and the connection last.
+    """Hold the lock until the block ends; wait for it for `seconds` at most.
 
-    A process that dies holds nothing any more.
+    The lock ends with the connection, so a process that crashes releases it.
 
     Raises:
-        CommandError: another one has held the lock for all of this time.
+        CommandError: another process still holds the lock after `seconds`.
     """
     url = connection.engine.url
     if connection.dialect.name == "postgresql":
@@ -36,8 +36,10 @@ def lock(connection: Connection, database: str, seconds: float) -> Iterator[None
 
 
 def _wait_on_postgresql(connection: Connection, database: str, seconds: float) -> None:
-    """Ask again and again: a statement that waits has a snapshot, and that is what
-    CREATE INDEX CONCURRENTLY in the other process would wait for.
+    """Poll instead of waiting in a statement.
+
+    A waiting statement has a snapshot. CREATE INDEX CONCURRENTLY in the process that holds the lock
+    would wait for that snapshot: a deadlock.
     """
     deadline = time.monotonic() + seconds
     while not connection.scalar(select(func.pg_try_advisory_lock(KEY))):
@@ -49,7 +51,7 @@ def _wait_on_postgresql(connection: Connection, database: str, seconds: float) -
 
 
 def _wait_on_sqlite(file: sqlite3.Connection, database: str, seconds: float) -> None:
-    """Lock a file beside the database's own, in which a revision has its transactions."""
+    """Lock a second file next to the database file, which the revisions need to lock themselves."""
     try:
         file.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
         file.execute("BEGIN EXCLUSIVE")

@@ -1,4 +1,4 @@
-"""Tables, one file each. What is not imported here is unknown to the migrations."""
+"""Tables, one module each. Import a new one here, or Alembic does not see it. See `base.py`."""
 
 from app.models.base import METADATA as METADATA  # {%- if cookiecutter.__analytics +%}
 from app.models.event import Event as Event  # {%- endif +%}

@@ -1,4 +1,4 @@
-"""What all tables share: one base for each database, names for constraints, times in UTC."""
+"""Shared by all tables: a declarative base per database, constraint names, times in UTC."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import DateTime, Dialect, MetaData, TypeDecorator, event
 from sqlalchemy.orm import DeclarativeBase, Mapper
 
-# A constraint without a name cannot be dropped by a migration.
+# A migration cannot drop a constraint that has no name.
 # https://alembic.sqlalchemy.org/en/latest/naming.html
 NAMING_CONVENTION = {
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -40,7 +40,7 @@ METADATA = {
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A point in time, aware and in UTC on every database; a naive one is refused."""
+    """A timezone-aware datetime in UTC on every database. A naive datetime raises ValueError."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -55,7 +55,7 @@ class UtcDateTime(TypeDecorator[datetime]):
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None or value.tzinfo is UTC:
             return value
-        # SQLite forgets the zone of what it stores, and what was stored is UTC.
+        # SQLite stores no time zone; the stored value is UTC.
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
@@ -65,7 +65,7 @@ def utc_now() -> datetime:
 
 @event.listens_for(Mapper, "mapper_configured")
 def _refuse_implicit_loading(mapper: Mapper[Any], _: type) -> None:
-    """Refuse a relationship that loads itself when it is touched: in asyncio it cannot."""
+    """Refuse relationships with implicit lazy loading, which does not work in asyncio."""
     for relationship in mapper.relationships:
         if relationship.lazy == "select":
             raise TypeError(

@@ -1,4 +1,4 @@
-"""Events, in the analytics database. A user is known by id only: no foreign key spans two."""
+"""Events, in the analytics database. `user_id` has no foreign key: none can span two databases."""
 
 from datetime import datetime
 from typing import Any
@@ -9,7 +9,7 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import AnalyticsBase, UtcDateTime, utc_now
 
-# SQLite counts up an INTEGER, which has 64 bits there, and no other type.
+# SQLite auto-increments only INTEGER, which has 64 bits there.
 BigIntegerKey = BigInteger().with_variant(Integer, "sqlite")
 
 

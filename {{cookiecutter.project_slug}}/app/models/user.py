@@ -11,7 +11,7 @@ from app.models.base import PrimaryBase, UtcDateTime, utc_now
 
 class User(PrimaryBase):
     __tablename__ = "users"
-    __table_args__ = (Index(None, "created_at", "id"),)  # the order of pages
+    __table_args__ = (Index(None, "created_at", "id"),)  # the sort order of pages
 
     id: Mapped[UUID] = mapped_column(Uuid, primary_key=True, default=uuid4)
     name: Mapped[str] = mapped_column(String(200))
@@ -19,4 +19,4 @@ class User(PrimaryBase):
     version: Mapped[int] = mapped_column(default=1)
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
 
-    __mapper_args__ = {"version_id_col": version}  # checked and counted up by a flush
+    __mapper_args__ = {"version_id_col": version}  # a flush checks and increments it

@@ -1,1 +1,1 @@
-"""SQL, in sight. A repository takes a session and flushes; it never commits."""
+"""SQL statements, one class per table. A repository never commits. Start reading in `user.py`."""

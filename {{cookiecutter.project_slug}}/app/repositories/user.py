@@ -1,4 +1,4 @@
-"""SQL for users."""
+"""SQL statements for users."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,7 +12,7 @@ from app.models.user import User
 
 USERS = cast("Table", User.__table__)
 
-# Built once, and in Core: a row that is written or shown as it is needs no entity.
+# Built once. Core statements: rows that are inserted or returned unchanged need no ORM entity.
 INSERT = insert(USERS).returning(USERS)
 ROWS = select(USERS)
 ROW = ROWS.where(USERS.c.id == bindparam("id"))
@@ -31,7 +31,7 @@ class UserRepository:
         self.session = session
 
     async def add(self, values: dict[str, Any]) -> Row[Any]:
-        """Return the user as it is stored."""
+        """Insert a user; return the stored row."""
         row: Row[Any] = (await self.session.execute(INSERT, values)).one()
         return row
 
@@ -39,14 +39,14 @@ class UserRepository:
         return (await self.session.execute(ROW, {"id": user_id})).one_or_none()
 
     async def page(self, limit: int, after: tuple[datetime, UUID] | None) -> Sequence[Row[Any]]:
-        """Return the users in the order of their creation, from behind the key `after`."""
+        """Return users in the order of their creation, starting after the key `after`."""
         if after is None:
             return (await self.session.execute(PAGE, {"limit": limit})).all()
         key = {"after_time": after[0], "after_id": after[1]}
         return (await self.session.execute(NEXT_PAGE, {"limit": limit, **key})).all()
 
     async def update(self, user_id: UUID, version: int, values: dict[str, Any]) -> User | None:
-        """Return the changed user, or None where there is none of this id and version."""
+        """Return the updated user, or None if no user has this id and version."""
         statement = (
             update(User)
             .where(User.id == user_id, User.version == version)
@@ -56,6 +56,6 @@ class UserRepository:
         return (await self.session.scalars(statement)).one_or_none()
 
     async def delete(self, user_id: UUID) -> bool:
-        """Return whether there was such a user."""
+        """Return whether the user existed."""
         statement = delete(User).where(User.id == user_id).returning(User.id)
         return (await self.session.scalars(statement)).one_or_none() is not None

@@ -1,1 +1,1 @@
-"""Routes: a table of contents, one line each."""
+"""HTTP routes. Each calls one method of a service. Start reading in `users.py`."""

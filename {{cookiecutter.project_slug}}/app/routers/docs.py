@@ -1,4 +1,4 @@
-"""The page at /docs. What it loads comes from the service, so that it needs no internet."""
+"""The API docs at /docs. The service itself serves its scripts and styles: no CDN is needed."""
 
 from base64 import b64encode
 from hashlib import sha256
@@ -10,10 +10,10 @@ from fastapi.staticfiles import StaticFiles
 
 router = APIRouter(prefix="/docs", include_in_schema=False)
 
-# Not mounted: behind a proxy that cuts off the app's `root_path`, Starlette finds no file of a mount.
+# Not mounted: behind a proxy that strips the app's `root_path`, a mount finds no file.
 swagger_ui = StaticFiles(packages=[("fastapi_swagger", "resources")])
 
-# A host that "Try it out" or "Authorize" is to reach besides this one belongs into connect-src.
+# To let "Try it out" or "Authorize" reach another host, add it to connect-src.
 POLICY = (
     "default-src 'none'; base-uri 'none'; connect-src 'self'; form-action 'none'; "
     "frame-ancestors 'none'; img-src 'self' data:; script-src 'self' 'sha256-{}'; "

@@ -1,4 +1,4 @@
-"""Routes of events."""
+"""Routes for events."""
 
 from typing import Annotated
 

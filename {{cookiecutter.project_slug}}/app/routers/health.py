@@ -1,4 +1,4 @@
-"""Routes of health: what a load balancer, Kubernetes or a person asks before they send work."""
+"""Routes for liveness and readiness probes."""
 
 from fastapi import APIRouter
 
@@ -10,17 +10,17 @@ router = APIRouter(prefix="/health", tags=["health"])
 
 @router.get("/live")
 async def live() -> Health:
-    """The process answers. It touches nothing else: to start it anew would help no database."""
+    """The process responds. No database is checked: restarting the process would not help it."""
     return Health()
 
 
 @router.get("/ready")
 async def ready(health: HealthDep) -> Health:
     """Every database can be used, and the service is not about to stop."""
-    return Health(databases=await health.of_all())
+    return Health(databases=await health.check_all())
 
 
 @router.get("/{database}")
 async def database(database: str, health: HealthDep) -> Health:
     """This database can be used."""
-    return Health(databases=await health.of(database))
+    return Health(databases=await health.check(database))

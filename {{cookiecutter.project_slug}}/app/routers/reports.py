@@ -1,4 +1,4 @@
-"""Routes of reports, which read both databases."""
+"""Routes for reports, which read both databases."""
 
 from fastapi import APIRouter
 

@@ -1,4 +1,4 @@
-"""Routes of users."""
+"""Routes for users."""
 
 from uuid import UUID
 

@@ -1,1 +1,1 @@
-"""What crosses the wire: checked on the way in, chosen on the way out."""
+"""Pydantic models of requests and responses. Start reading in `user.py`."""

@@ -1,4 +1,4 @@
-"""Events on the wire."""
+"""Request and response models of events."""
 
 from datetime import datetime
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Kinds of fields that several schemas share."""
+"""Field types that several schemas share."""
 
 from datetime import UTC, datetime
 from typing import Annotated
@@ -14,19 +14,19 @@ def _to_utc(value: datetime) -> datetime:
         raise ValueError("this point in time is outside the years 1 to 9999 in UTC") from None
 
 
-def _can_be_shown(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _is_serializable(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     try:
-        to_json([[[[value]]]])  # an answer nests it once more, or a few times
+        to_json([[[[value]]]])  # a response nests the value up to four levels deeper
     except PydanticSerializationError as error:
         if "depth" in str(error):
             raise ValueError("it is nested too deeply: 200 levels are accepted") from None
-        raise ValueError("half of a surrogate pair is no character") from None
+        raise ValueError("an unpaired surrogate is not a character") from None
     return value
 
 
-JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_can_be_shown)]
+JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_is_serializable)]
 
-# PostgreSQL cannot store the character NUL in a text.
+# PostgreSQL cannot store NUL characters in text.
 Name = Annotated[
     str,
     StringConstraints(strip_whitespace=True, min_length=1, max_length=200, pattern=r"^[^\x00]*$"),

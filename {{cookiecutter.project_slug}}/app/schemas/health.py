@@ -1,4 +1,4 @@
-"""What is said of the service's health."""
+"""Response model of the health routes."""
 
 from typing import Literal
 

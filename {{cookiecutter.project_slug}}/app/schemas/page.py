@@ -1,4 +1,4 @@
-"""A page of a listing, and the cursor that leads to the next one."""
+"""Keyset pagination: a page of a listing, and the cursor of the next page."""
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from app.errors import InvalidCursorError
 
 Item = TypeVar("Item")
 
-Limit = Annotated[int, Query(ge=1, le=1000, description="how many items at most")]
-After = Annotated[str | None, Query(max_length=500, description="`next` of the page before")]
+Limit = Annotated[int, Query(ge=1, le=1000, description="maximum number of items")]
+After = Annotated[str | None, Query(max_length=500, description="`next` of the previous page")]
 
 
 class Cursor(BaseModel):
-    """The key of a page's last item, in a form that nobody is tempted to build by hand."""
+    """The key of the last item of a page. Clients receive it as an opaque string."""
 
     model_config = ConfigDict(from_attributes=True)
 
@@ -26,7 +26,7 @@ class Cursor(BaseModel):
 
     @classmethod
     def decode(cls, text: str | None) -> Self | None:
-        """Return the cursor in `text`, None for None.
+        """Return the cursor that `text` encodes; None for None.
 
         Raises:
             InvalidCursorError: the text is not a `next` of this listing.
@@ -46,11 +46,11 @@ class Page(BaseModel, Generic[Item]):
     next: str | None = None
 
     @classmethod
-    def of(cls, rows: Sequence[Row[Any]], limit: int, cursor: type[Cursor]) -> Self:
-        """Return the first `limit` rows as a page; one row more says that another page follows."""
+    def from_rows(cls, rows: Sequence[Row[Any]], limit: int, cursor: type[Cursor]) -> Self:
+        """Return the first `limit` rows as a page; one row more means that a next page exists."""
         if not rows:
             return cls(items=[])
-        fields = rows[0]._fields  # a row's attributes cost three times as much as its values
+        fields = rows[0]._fields  # reading the attributes of a row takes three times as long
         items = [dict(zip(fields, row, strict=True)) for row in rows[:limit]]
         next_ = cursor.model_validate(items[-1]).encode() if len(rows) > limit else None
         return cls.model_validate({"items": items, "next": next_})

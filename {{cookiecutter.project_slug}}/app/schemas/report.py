@@ -1,4 +1,4 @@
-"""The report on the wire: what a user did, from both databases."""
+"""Response model of the report: a user, and how many events they have."""
 
 from app.schemas.user import UserRead
 

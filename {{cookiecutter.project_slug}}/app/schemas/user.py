@@ -1,4 +1,4 @@
-"""Users on the wire."""
+"""Request and response models of users."""
 
 from datetime import datetime
 from typing import Annotated
@@ -18,7 +18,7 @@ class UserCreate(BaseModel):
 
 
 class UserUpdate(BaseModel):
-    """What is given and not null is changed, if `version` is still the one that was read."""
+    """Fields that are given and not null are changed, if `version` is the current version."""
 
     model_config = ConfigDict(extra="forbid")
 

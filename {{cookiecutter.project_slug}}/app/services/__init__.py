@@ -1,1 +1,1 @@
-"""What the service promises: rules, in terms of the domain; it raises what errors.py knows."""
+"""Business rules, one class per resource. They raise the domain errors of `app.errors`."""

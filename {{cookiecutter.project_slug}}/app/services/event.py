@@ -1,4 +1,4 @@
-"""What can be done with events."""
+"""Operations on events."""
 
 from collections.abc import AsyncGenerator
 
@@ -22,13 +22,13 @@ class EventService:
     async def page(self, limit: int, after: str | None) -> Page[EventRead]:
         cursor = EventCursor.decode(after)
         events = await self.events.page(limit + 1, cursor.id if cursor else None)
-        return Page[EventRead].of(events, limit, EventCursor)
+        return Page[EventRead].from_rows(events, limit, EventCursor)
 
 
 async def export_events() -> AsyncGenerator[bytes, None]:
-    """Yield all events as lines of JSON, a thousand at a time.
+    """Yield all events as NDJSON, 1,000 at a time.
 
-    The session is its own: that of the request has ended when an answer is streamed.
+    It opens its own session, because a request's session ends before the response is streamed.
     """
     async with session_scope("analytics", read_only=True) as session:
         async for rows in EventRepository(session).all():

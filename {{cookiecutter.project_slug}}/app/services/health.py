@@ -1,4 +1,4 @@
-"""Whether the service can do its work: each database answers, and has the newest revision."""
+"""Health of the service: each database responds, and has the newest revision."""
 
 import asyncio
 import logging
@@ -10,8 +10,8 @@ from app.core.database.registry import find_probe
 from app.core.db import DatabaseNotFoundError
 from app.errors import NotFoundError, NotReadyError
 
-SECONDS_TO_ANSWER = 2.0
-SECONDS_OF_USE = 1.0  # of an answer, however many ask
+CHECK_TIMEOUT = 2.0  # seconds
+CACHE_SECONDS = 1.0  # for which concurrent and later probes share one check
 
 OK = "ok"
 PENDING = "migrations pending"
@@ -21,18 +21,19 @@ logger = logging.getLogger(__name__)
 
 
 class HealthService:
-    """What the databases have last said of themselves. There is one of it for an application."""
+    """Checks the databases, at most once a second each. An application has one instance."""
 
     def __init__(self) -> None:
         self.is_stopping = False
         self._checks: dict[str, tuple[float, asyncio.Task[str]]] = {}
-        self._states: dict[str, str] = {}
-        self._late = set[asyncio.Task[str]]()
+        self._logged: dict[str, str] = {}
+        self._cancelled = set[asyncio.Task[str]]()
 
     def stop(self) -> None:
+        """Make `check_all` fail from now on."""
         self.is_stopping = True
 
-    async def of_all(self) -> dict[str, str]:
+    async def check_all(self) -> dict[str, str]:
         """Return the state of every database.
 
         Raises:
@@ -40,62 +41,63 @@ class HealthService:
         """
         if self.is_stopping:
             raise NotReadyError("The service is about to stop.")
-        return await self._of(*get_settings().databases)
+        return await self._check(*get_settings().databases)
 
-    async def of(self, database: str) -> dict[str, str]:
+    async def check(self, database: str) -> dict[str, str]:
         """Return the state of one database.
 
         Raises:
-            NotFoundError: there is no such database.
+            NotFoundError: no database has this name.
             NotReadyError: it cannot be used.
         """
         try:
             get_database(database)
         except DatabaseNotFoundError as error:
             raise NotFoundError(str(error)) from error
-        return await self._of(database)
+        return await self._check(database)
 
-    async def _of(self, *names: str) -> dict[str, str]:
-        states = await asyncio.gather(*map(self._state, names))
+    async def _check(self, *names: str) -> dict[str, str]:
+        states = await asyncio.gather(*map(self._cached_state, names))
         databases = dict(zip(names, states, strict=True))
         bad = [f"{name}: {state}" for name, state in databases.items() if state != OK]
         if bad:
             raise NotReadyError("; ".join(bad), databases=databases)
         return databases
 
-    async def _state(self, name: str) -> str:
-        """Return what the database says, which all share who ask within the same second."""
+    async def _cached_state(self, name: str) -> str:
         began, check = self._checks.get(name, (0.0, None))
-        if check is None or (check.done() and monotonic() - began > SECONDS_OF_USE):
-            check = asyncio.create_task(self._ask(name))
+        if check is None or (check.done() and monotonic() - began > CACHE_SECONDS):
+            check = asyncio.create_task(self._check_in_time(name))
             self._checks[name] = (monotonic(), check)
-        return await asyncio.shield(check)  # who asked first may leave first
+        # A probe that disconnects must not cancel the check that other probes wait for.
+        return await asyncio.shield(check)
 
-    async def _ask(self, name: str) -> str:
-        """Ask, and wait for the answer as long as a probe does, whatever becomes of the question."""
-        question = asyncio.create_task(_state_of(name))
-        done, _ = await asyncio.wait({question}, timeout=SECONDS_TO_ANSWER)
-        cause: object = f"no answer in {SECONDS_TO_ANSWER:g} seconds"
+    async def _check_in_time(self, name: str) -> str:
+        """Return the state; after `CHECK_TIMEOUT` `UNREACHABLE`, even if cancelling takes longer."""
+        query = asyncio.create_task(_read_state(name))
+        done, _ = await asyncio.wait({query}, timeout=CHECK_TIMEOUT)
+        cause: object = f"no response within {CHECK_TIMEOUT:g} seconds"
         state = UNREACHABLE
         if done:
-            cause = question.exception()
-            state = UNREACHABLE if cause else question.result()
+            cause = query.exception()
+            state = UNREACHABLE if cause else query.result()
         else:
-            question.cancel()
-            self._late.add(question)
-            question.add_done_callback(self._forget)
+            query.cancel()
+            self._cancelled.add(query)
+            query.add_done_callback(self._forget)
         self._log(name, state, cause)
         return state
 
-    def _forget(self, question: asyncio.Task[str]) -> None:
-        self._late.discard(question)
-        if not question.cancelled():
-            question.exception()  # nobody else will look at it
+    def _forget(self, query: asyncio.Task[str]) -> None:
+        self._cancelled.discard(query)
+        if not query.cancelled():
+            query.exception()  # marks it as retrieved: asyncio would log it otherwise
 
     def _log(self, name: str, state: str, cause: object) -> None:
-        if state == self._states.get(name, OK):
+        """Log a state when it changes."""
+        if state == self._logged.get(name, OK):
             return
-        self._states[name] = state
+        self._logged[name] = state
         if state == OK:
             logger.info("The database %r can be used again.", name)
         else:
@@ -103,8 +105,8 @@ class HealthService:
             logger.warning("The database %r cannot be used: %s (%s)", name, state, cause)
 
 
-async def _state_of(name: str) -> str:
-    # Alembic is a fifth of all that the service would import, and needed here only.
+async def _read_state(name: str) -> str:
+    # Alembic is a fifth of all that the service would import, and only this needs it.
     migrations = await asyncio.to_thread(import_module, "app.migrations")
     async with find_probe(get_database(name)).connect() as connection:
         current = await connection.run_sync(migrations.current_heads)

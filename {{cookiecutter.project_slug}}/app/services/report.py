@@ -1,4 +1,4 @@
-"""What both databases know of a user. They are read one after the other: no snapshot spans them."""
+"""The report on users. It reads one database after the other: no snapshot spans both."""
 
 from sqlalchemy.ext.asyncio import AsyncSession
 

@@ -1,4 +1,4 @@
-"""What can be done with users."""
+"""Operations on users."""
 
 from uuid import UUID
 
@@ -26,7 +26,7 @@ class UserService:
     async def page(self, limit: int, after: str | None) -> Page[UserRead]:
         cursor = UserCursor.decode(after)
         key = (cursor.created_at, cursor.id) if cursor else None
-        return Page[UserRead].of(await self.users.page(limit + 1, key), limit, UserCursor)
+        return Page[UserRead].from_rows(await self.users.page(limit + 1, key), limit, UserCursor)
 
     async def update(self, user_id: UUID, change: UserUpdate) -> UserRead:
         values = change.model_dump(exclude={"version"}, exclude_none=True)

@@ -1,3 +1,5 @@
+"""Settings: defaults, precedence, validation, and secrets that are never shown."""
+
 import re
 from pathlib import Path
 from typing import Any
@@ -28,11 +30,11 @@ def test_local_environment_needs_no_setting(environment: pytest.MonkeyPatch) -> 
     }
 
 
-def test_test_environment_keeps_off_the_files_of_the_local_one() -> None:
+def test_test_environment_has_its_own_sqlite_files() -> None:
     assert get_database().url().database == "var/test-primary.db"
 
 
-def test_default_database_has_a_name_and_a_short_variable(environment: pytest.MonkeyPatch) -> None:
+def test_default_database_has_short_variables(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("DATABASE_URL", "postgres://short/d")
     environment.setenv("DEV_DATABASE_URL", "postgres://dev/d")
 
@@ -41,20 +43,20 @@ def test_default_database_has_a_name_and_a_short_variable(environment: pytest.Mo
     assert get_database().url(dev=True).host == "dev"
 
 
-def test_name_of_a_database_has_no_case(environment: pytest.MonkeyPatch) -> None:
+def test_name_of_a_database_is_case_insensitive(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("DATABASES", '{"PRIMARY": {"database_url": "sqlite:///p.db"}}')
 
     assert get_database().url().database == "p.db"
 
 
-def test_both_spellings_may_say_the_same(environment: pytest.MonkeyPatch) -> None:
+def test_both_spellings_may_have_the_same_value(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("DATABASE_URL", "postgres://same/d")
     environment.setenv("DATABASES__PRIMARY__DATABASE_URL", "postgres://same/d")
 
     assert get_database().url().host == "same"
 
 
-def test_dotenv_file_that_is_no_text_is_refused_without_its_bytes(
+def test_dotenv_file_that_is_not_utf8_is_refused_without_showing_it(
     environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     dotenv = tmp_path / ".env"
@@ -73,7 +75,7 @@ def test_any_name_can_be_a_database(environment: pytest.MonkeyPatch) -> None:
     assert get_database("logging").url() == make_url("sqlite+aiosqlite:///l.db")
 
 
-def test_unknown_name_is_refused_with_the_known_ones() -> None:
+def test_unknown_name_is_refused_and_the_known_ones_are_listed() -> None:
     known = ", ".join(sorted(DATABASES))
 
     with pytest.raises(DatabaseNotFoundError, match=f"no database 'nope'; there are: {known}"):
@@ -113,12 +115,12 @@ def test_replica_and_direct_url_are_used(environment: pytest.MonkeyPatch) -> Non
     assert get_database().migration_url().host == "direct"
 
 
-def test_dev_url_that_is_not_set_is_an_error() -> None:
+def test_missing_dev_url_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="DATABASES__PRIMARY__DEV_DATABASE_URL is not set"):
         get_database().url(dev=True)
 
 
-def test_settings_are_read_once_and_anew_when_asked(environment: pytest.MonkeyPatch) -> None:
+def test_settings_are_read_once_until_the_cache_is_cleared(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("DATABASE_URL", "sqlite:///first.db")
     first = get_settings()
     environment.setenv("DATABASE_URL", "sqlite:///second.db")
@@ -131,7 +133,7 @@ def test_settings_are_read_once_and_anew_when_asked(environment: pytest.MonkeyPa
     assert get_database().url().database == "second.db"
 
 
-def test_dotenv_file_is_read_and_the_environment_goes_before_it(
+def test_environment_overrides_the_dotenv_file(
     environment: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     dotenv = tmp_path / ".env"
@@ -230,7 +232,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("variables", "message"), REFUSED)
-def test_wrong_value_is_refused_in_one_sentence_that_names_the_variable(
+def test_invalid_value_is_refused_in_one_sentence_that_names_the_variable(
     environment: pytest.MonkeyPatch, variables: dict[str, str], message: str
 ) -> None:
     for name, value in variables.items():
@@ -260,9 +262,7 @@ def test_secrets_are_in_no_repr(environment: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["live", "READY"])
-def test_name_that_is_a_page_of_health_is_refused(
-    environment: pytest.MonkeyPatch, name: str
-) -> None:
+def test_name_of_a_health_route_is_refused(environment: pytest.MonkeyPatch, name: str) -> None:
     environment.setenv(f"DATABASES__{name}__DATABASE_URL", "sqlite:///x.db")
 
     with pytest.raises(ConfigurationError, match=f"'{name.lower()}' is a page of /health"):
@@ -270,8 +270,8 @@ def test_name_that_is_a_page_of_health_is_refused(
 
 
 @pytest.fixture
-def everywhere(environment: pytest.MonkeyPatch) -> DatabaseSettings:
-    """Settings with every URL, and one that is not the default."""
+def all_urls(environment: pytest.MonkeyPatch) -> DatabaseSettings:
+    """Settings with every URL, and two values that are not the defaults."""
     for field in ("database", "dev_database", "read_database", "migration_database"):
         environment.setenv(f"DATABASES__PRIMARY__{field}_URL".upper(), f"postgres://{field}/d")
     environment.setenv("DATABASES__PRIMARY__POOL_SIZE", "7")
@@ -279,27 +279,27 @@ def everywhere(environment: pytest.MonkeyPatch) -> DatabaseSettings:
     return get_database()
 
 
-def test_other_database_has_the_same_settings_and_none_of_the_urls(
-    everywhere: DatabaseSettings,
+def test_for_url_keeps_the_settings_and_drops_the_urls(
+    all_urls: DatabaseSettings,
 ) -> None:
-    other = everywhere.for_url("postgres://other/d", name="other", pool_size=2)
+    other = all_urls.for_url("postgres://other/d", name="other", pool_size=2)
 
     assert other.urls() == {other.migration_url()} == {make_url("postgresql+asyncpg://other/d")}
     assert ("other", 2, 3) == (other.name, other.pool_size, other.lock_timeout)
-    assert ("primary", 7) == (everywhere.name, everywhere.pool_size)
-    assert everywhere.url().host == "database"
+    assert ("primary", 7) == (all_urls.name, all_urls.pool_size)
+    assert all_urls.url().host == "database"
     with pytest.raises(ConfigurationError, match="DATABASES__OTHER__DEV_DATABASE_URL is not set"):
         other.url(dev=True)
 
 
-def test_other_database_may_have_urls_of_its_own(everywhere: DatabaseSettings) -> None:
-    other = everywhere.for_url("postgres://other/d", read_database_url="postgres://replica/d")
+def test_for_url_accepts_other_urls(all_urls: DatabaseSettings) -> None:
+    other = all_urls.for_url("postgres://other/d", read_database_url="postgres://replica/d")
 
     assert other.url(read_only=True).host == "replica"
     assert other.name == "primary"
 
 
-def test_other_database_of_one_that_is_given_in_parts(environment: pytest.MonkeyPatch) -> None:
+def test_for_url_works_if_the_url_is_given_in_parts(environment: pytest.MonkeyPatch) -> None:
     for field, value in {"HOST": "h", "USERNAME": "u", "PASSWORD": SECRET, "DBNAME": "d"}.items():
         environment.setenv(f"DATABASES__PRIMARY__{field}", value)
 
@@ -320,7 +320,7 @@ def test_other_database_of_one_that_is_given_in_parts(environment: pytest.Monkey
         ("postgres://h/d", {"read_database_url": "u:hidden@h"}, "READ_DATABASE_URL: not a"),
     ],
 )
-def test_other_database_is_refused_in_one_sentence(
+def test_for_url_refuses_invalid_values_in_one_sentence(
     url: str, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message) as error:
@@ -331,19 +331,19 @@ def test_other_database_is_refused_in_one_sentence(
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_copy_with_another_url_leads_there(everywhere: DatabaseSettings, deep: bool) -> None:
-    assert everywhere.url().host == "database"
-    copy = everywhere.model_copy(update={"database_url": SecretStr("postgres://x/d")}, deep=deep)
+def test_copy_with_another_url_uses_it(all_urls: DatabaseSettings, deep: bool) -> None:
+    assert all_urls.url().host == "database"
+    copy = all_urls.model_copy(update={"database_url": SecretStr("postgres://x/d")}, deep=deep)
 
-    assert ("x", "database") == (copy.url().host, everywhere.url().host)
+    assert ("x", "database") == (copy.url().host, all_urls.url().host)
 
 
-def test_settings_cannot_be_changed_in_flight() -> None:
+def test_settings_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         get_database().pool_size = 1  # type: ignore[misc]
 
 
-def test_example_of_the_environment_holds_every_setting_with_its_default(
+def test_env_example_has_every_setting_with_its_default(
     environment: pytest.MonkeyPatch,
 ) -> None:
     environment.delenv("ENVIRONMENT")

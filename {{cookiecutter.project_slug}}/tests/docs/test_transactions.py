@@ -19,7 +19,7 @@ from sqlalchemy.orm import DeclarativeBase
 
 from app.core.config import variable
 from app.core.db import dispose_engines, get_engine, session_scope
-from app.core.web.problem_details import problem_of
+from app.core.web.problem_details import problem_for
 from app.dependencies import SessionDep
 from app.models import User, base
 from app.schemas.user import UserCreate
@@ -238,7 +238,7 @@ async def test_lock_users_allows_inserts_that_refer_to_the_user(
             async with session_scope() as other:
                 await other.scalar(select(User).with_for_update(nowait=True))
 
-    assert problem_of(caught.value).status == 503
+    assert problem_for(caught.value).status == 503
     async with session_scope() as session:
         await session.execute(select(User).with_for_update())
         with pytest.raises(DBAPIError, match="lock timeout"):

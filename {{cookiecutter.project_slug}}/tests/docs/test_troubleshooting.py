@@ -44,7 +44,7 @@ from sqlalchemy.orm.exc import DetachedInstanceError, StaleDataError
 from app import migrations
 from app.core.config import get_database, variable
 from app.core.db import TransactionFailedError, dispose_engines, get_engine, session_scope
-from app.core.web.problem_details import problem_of
+from app.core.web.problem_details import problem_for
 from app.dependencies import SessionDep
 from app.models import User, base
 from tests.docs.conftest import Load
@@ -457,7 +457,7 @@ async def test_write_of_an_outdated_version_returns_409(
         async with session_scope() as session:
             session.add(read)
             read.name = "Eve"
-    assert problem_of(error.value).status == 409
+    assert problem_for(error.value).status == 409
 
     async with session_scope() as session:
         newest = await session.get_one(User, user_id)
@@ -483,7 +483,7 @@ async def test_session_held_during_a_call_exhausts_the_pool(
 
     with pytest.raises(PoolTimeoutError, match=message) as error:
         await snippet.wrong(user.id, call)
-    assert problem_of(error.value).status == 503
+    assert problem_for(error.value).status == 503
     async with (
         plain_engine(pool_size=1, max_overflow=0, pool_timeout=0.1) as engine,
         engine.connect(),
@@ -506,7 +506,7 @@ async def test_change_during_a_call_is_not_overwritten(load: Load) -> None:
     with pytest.raises(StaleDataError) as error:
         await load("a call between two sessions").right(user.id, call_that_writes)
 
-    assert problem_of(error.value).status == 409
+    assert problem_for(error.value).status == 409
     assert await fetch("SELECT name FROM users") == [("Eve",)]
 
 
@@ -552,7 +552,7 @@ async def test_smaller_pool_avoids_too_many_clients(
                 await session.execute(text("SELECT 1"))
             with pytest.raises(OperationalError, match=reserved) as error:
                 await use(1)
-            assert problem_of(error.value).status == 503
+            assert problem_for(error.value).status == 503
             as_superuser = plain_engine(superuser.set(drivername="postgresql+asyncpg"))
             engine = await stack.enter_async_context(as_superuser)
             for _ in range(3):
@@ -670,12 +670,12 @@ async def test_timeouts_end_statements_and_can_be_raised_locally(
     with pytest.raises(DBAPIError, match=too_slow) as error:
         async with session_scope() as session:
             await session.execute(text("SELECT pg_sleep(60)"))
-    assert problem_of(error.value).status == 503
+    assert problem_for(error.value).status == 503
     with pytest.raises(DBAPIError, match=too_late) as error:
         async with session_scope() as one, session_scope() as other:
             for session in (one, other):
                 await session.execute(select(User).with_for_update())
-    assert problem_of(error.value).status == 503
+    assert problem_for(error.value).status == 503
 
     async with session_scope() as session:
         await session.execute(text("SET LOCAL statement_timeout = '10s'"))
@@ -704,7 +704,7 @@ async def test_second_writer_of_a_file_gets_503(
             await session.scalars(select(User))
             await stored_user()
             session.add(new_user())
-    assert problem_of(error.value).status == 503
+    assert problem_for(error.value).status == 503
 
     async with session_scope() as session:
         session.add(new_user())
@@ -742,7 +742,7 @@ async def test_statement_prepared_before_a_migration_works_on_retry(
 
     with pytest.raises(NotSupportedError, match=message) as error:
         await read()
-    assert problem_of(error.value).status == 503
+    assert problem_for(error.value).status == 503
     assert await read() == "1"
 
 

@@ -1,4 +1,4 @@
-"""A password of which each character means something in a URL, in an ini file or in a format string."""
+"""Migrations with a password whose characters are special in URLs, ini files and format strings."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ PASSWORD = "p%40:/?#&ü'\"\\ $x"
 def hostile(
     request: pytest.FixtureRequest, postgresql: Server, environment: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """The primary database as a user with this password; the URL is given whole, or in parts."""
+    """The primary database, as a user with this password. Configured by URL, or in parts."""
     with postgresql.database_of_new_user(PASSWORD) as text:
         if request.param == "url":
             set_databases(environment, {"primary": text})
@@ -57,18 +57,20 @@ def run(*command: str, folder: Path) -> str:
         env=environment,
         text=True,
     )
-    said = ended.stdout + ended.stderr
-    assert ended.returncode == 0, said
-    return said
+    output = ended.stdout + ended.stderr
+    assert ended.returncode == 0, output
+    return output
 
 
 @pytest.mark.postgresql
-def test_hostile_password_works_and_is_not_shown(hostile: None, tmp_path: Path) -> None:
+def test_special_characters_in_a_password_work_and_are_not_shown(
+    hostile: None, tmp_path: Path
+) -> None:
     alembic = ("alembic", "-c", f"{ROOT}/alembic.ini", "-n", "primary")
-    said = run("app", "migrate", "--database", "primary", folder=tmp_path)
-    said += run(*alembic, "check", folder=tmp_path)
-    said += run(*alembic, "upgrade", "head", "--sql", folder=tmp_path)
-    said += run("app", "check", "--database", "primary", folder=tmp_path)
+    output = run("app", "migrate", "--database", "primary", folder=tmp_path)
+    output += run(*alembic, "check", folder=tmp_path)
+    output += run(*alembic, "upgrade", "head", "--sql", folder=tmp_path)
+    output += run("app", "check", "--database", "primary", folder=tmp_path)
 
     async def write() -> int:
         async with session_scope() as session:
@@ -78,4 +80,4 @@ def test_hostile_password_works_and_is_not_shown(hostile: None, tmp_path: Path) 
 
     assert asyncio.run(write()) == 1
     assert migrations.pending("primary") == []
-    assert "p%" not in said
+    assert "p%" not in output

@@ -1,4 +1,4 @@
-"""Up, no drift, down and up again; one head each."""
+"""Migrations: upgrade, downgrade, drift from the models, locks, and transactions of revisions."""
 
 import os
 import shutil
@@ -41,7 +41,7 @@ def tables(database: str) -> set[str]:
     return set(migrations.run(database, lambda connection: inspect(connection).get_table_names()))
 
 
-def test_every_database_has_settings_tables_revisions_and_a_section() -> None:
+def test_every_database_has_settings_tables_revisions_and_an_ini_section() -> None:
     ini = ConfigParser(interpolation=None)
     ini.read(ROOT / "alembic.ini")
 
@@ -51,7 +51,7 @@ def test_every_database_has_settings_tables_revisions_and_a_section() -> None:
 
 
 @pytest.mark.sqlite
-def test_change_of_a_table_by_copying_leaves_alone_what_refers_to_it(empty: None) -> None:
+def test_batch_operation_on_sqlite_keeps_the_rows_that_refer_to_the_table(empty: None) -> None:
     def change(connection: Connection) -> tuple[Any, ...]:
         for statement in (
             "CREATE TABLE parents (id INTEGER PRIMARY KEY, name TEXT)",
@@ -69,7 +69,7 @@ def test_change_of_a_table_by_copying_leaves_alone_what_refers_to_it(empty: None
 
 
 def history_with(tmp_path: Path, *operations: str) -> Config:
-    """Return the configuration of the primary database with one more revision, of these lines."""
+    """Return the configuration of the primary database, with one more revision of these lines."""
     history = shutil.copytree(migrations.FOLDER / "primary", tmp_path / "primary")
     alembic = migrations.config("primary")
     [head] = ScriptDirectory.from_config(alembic).get_heads()
@@ -80,7 +80,9 @@ def history_with(tmp_path: Path, *operations: str) -> Config:
     return alembic
 
 
-def test_failing_revision_is_undone_and_those_before_it_stay(empty: None, tmp_path: Path) -> None:
+def test_failing_revision_is_rolled_back_and_earlier_ones_are_kept(
+    empty: None, tmp_path: Path
+) -> None:
     alembic = history_with(
         tmp_path, "op.execute('CREATE TABLE half (id INTEGER)')", "op.execute('nonsense')"
     )
@@ -92,7 +94,9 @@ def test_failing_revision_is_undone_and_those_before_it_stay(empty: None, tmp_pa
     assert "half" not in tables("primary")
 
 
-def test_revision_may_step_out_of_the_transaction(empty: None, tmp_path: Path) -> None:
+def test_revision_can_run_statements_outside_of_the_transaction(
+    empty: None, tmp_path: Path
+) -> None:
     alembic = history_with(
         tmp_path,
         "with op.get_context().autocommit_block(): op.execute('VACUUM')",
@@ -104,34 +108,34 @@ def test_revision_may_step_out_of_the_transaction(empty: None, tmp_path: Path) -
     assert "later" in tables("primary")
 
 
-def test_who_finds_somebody_at_work_waits_for_as_long_as_the_setting_says(
+def test_second_process_waits_for_migration_lock_timeout(
     empty: None, environment: pytest.MonkeyPatch
 ) -> None:
     configure(environment, migration_lock_timeout=0.2)
 
-    def try_meanwhile(connection: Connection) -> None:
+    def upgrade_meanwhile(connection: Connection) -> None:
         with lock(connection, "primary", 0), ThreadPoolExecutor(1) as other:
             error = other.submit(migrations.upgrade, "primary").exception()
             assert isinstance(error, CommandError)
             assert str(error).startswith("another process has been changing the database 'primary'")
 
-    migrations.run("primary", try_meanwhile)
+    migrations.run("primary", upgrade_meanwhile)
 
     assert tables("primary") == set()
     assert migrations.upgrade("primary")
 
 
-def test_nothing_to_do_needs_no_lock(empty: None) -> None:
+def test_migrated_database_needs_no_lock(empty: None) -> None:
     migrations.upgrade("primary")
 
-    def try_meanwhile(connection: Connection) -> None:
+    def upgrade_meanwhile(connection: Connection) -> None:
         with lock(connection, "primary", 0), ThreadPoolExecutor(1) as other:
             assert other.submit(migrations.upgrade, "primary").result() == []
 
-    migrations.run("primary", try_meanwhile)
+    migrations.run("primary", upgrade_meanwhile)
 
 
-def test_database_of_a_newer_release_lacks_nothing(empty: None) -> None:
+def test_database_migrated_by_a_newer_release_has_no_pending_revisions(empty: None) -> None:
     migrations.upgrade("primary")
     newer = "UPDATE alembic_version SET version_num = 'newer'"
     migrations.run("primary", lambda connection: connection.exec_driver_sql(newer))
@@ -140,22 +144,22 @@ def test_database_of_a_newer_release_lacks_nothing(empty: None) -> None:
     assert migrations.upgrade("primary") == []
 
 
-def test_database_without_a_name_gets_the_revisions_of_one(empty: None, backend: Backend) -> None:
+def test_unnamed_database_gets_the_revisions_of_a_named_one(empty: None, backend: Backend) -> None:
     settings = config.get_database().for_url(backend.new(), name="tenant")
 
     assert migrations.upgrade("primary", settings) == migrations.shipped("primary")
     assert migrations.upgrade("primary", settings) == []
-    assert tables("primary") == set()  # that one is where it was
+    assert tables("primary") == set()  # the named one is unchanged
 
 
-def test_database_without_a_name_that_is_behind_pgbouncer_needs_a_direct_url() -> None:
+def test_unnamed_database_behind_pgbouncer_needs_a_direct_url() -> None:
     settings = config.get_database().for_url("postgresql://h/d", name="tenant", pgbouncer=True)
 
     with pytest.raises(CommandError, match="set DATABASES__TENANT__MIGRATION_DATABASE_URL"):
         migrations.upgrade("primary", settings)
 
 
-def test_database_that_has_the_tables_of_another_one_is_refused(
+def test_database_with_the_tables_of_another_one_is_refused(
     empty: None, environment: pytest.MonkeyPatch
 ) -> None:
     first, *others = DATABASES
@@ -170,7 +174,7 @@ def test_database_that_has_the_tables_of_another_one_is_refused(
         assert migrations.is_behind(other, tuple(migrations.shipped(first)))
 
 
-def test_server_that_cannot_be_reached_is_a_sentence_of_alembic(
+def test_unreachable_server_is_a_command_error(
     environment: pytest.MonkeyPatch,
 ) -> None:
     environment.setenv("DATABASE_URL", "postgresql://u:hidden@127.0.0.1:1/d")
@@ -179,7 +183,7 @@ def test_server_that_cannot_be_reached_is_a_sentence_of_alembic(
         migrations.upgrade("primary")
 
 
-def test_setting_that_is_wrong_is_a_sentence_of_alembic(environment: pytest.MonkeyPatch) -> None:
+def test_wrong_setting_is_a_command_error(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("DATABASE_URL", "mysql://u:hidden@h/d")
 
     with pytest.raises(CommandError, match="DATABASE_URL: the database 'mysql' is not supported"):
@@ -187,7 +191,9 @@ def test_setting_that_is_wrong_is_a_sentence_of_alembic(environment: pytest.Monk
 
 
 @pytest.mark.parametrize("database", DATABASES)
-def test_up_makes_what_the_models_say_and_down_leaves_nothing(empty: None, database: str) -> None:
+def test_upgrade_matches_the_models_and_downgrade_drops_every_table(
+    empty: None, database: str
+) -> None:
     alembic = migrations.config(database)
 
     for _ in range(2):
@@ -216,7 +222,7 @@ def test_revisions_are_pending_until_they_are_applied(empty: None, database: str
 
 
 @pytest.mark.parametrize("database", DATABASES)
-def test_alembic_names_the_database_by_its_section(
+def test_alembic_command_selects_the_database_by_its_ini_section(
     empty: None, database: str, tmp_path: Path
 ) -> None:
     alembic = [sys.executable, "-m", "alembic", "-c", f"{ROOT}/alembic.ini", "-n", database]

@@ -1,3 +1,5 @@
+"""Shared by all models: constraint names, UTC datetimes, and no implicit lazy loading."""
+
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -17,7 +19,9 @@ def test_every_constraint_has_a_name(metadata: MetaData) -> None:
 
 
 @pytest.mark.parametrize("zone", [UTC, timezone(timedelta(hours=5, minutes=30))])
-async def test_time_comes_back_as_the_same_instant_in_utc(databases: None, zone: timezone) -> None:
+async def test_datetime_is_returned_as_the_same_instant_in_utc(
+    databases: None, zone: timezone
+) -> None:
     time = datetime(2026, 2, 28, 23, 59, 59, 999_999, zone)
     async with session_scope() as session:
         session.add(User(name="Ada", email="ada@example.com", created_at=time))
@@ -31,7 +35,7 @@ async def test_time_comes_back_as_the_same_instant_in_utc(databases: None, zone:
 
 
 @pytest.mark.postgresql
-async def test_time_is_stored_as_an_instant_whatever_the_zone_of_the_connection(
+async def test_datetime_is_stored_independently_of_the_time_zone_of_the_connection(
     databases: None,
 ) -> None:
     time = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -46,13 +50,13 @@ async def test_time_is_stored_as_an_instant_whatever_the_zone_of_the_connection(
         assert column.one() == ("timestamp with time zone", "2026-06-01 17:30:00+05:30")
 
 
-async def test_time_without_a_zone_is_refused(databases: None) -> None:
+async def test_naive_datetime_is_refused(databases: None) -> None:
     with pytest.raises(StatementError, match="has no time zone"):
         async with session_scope() as session:
             naive = datetime(2026, 1, 1)  # noqa: DTZ001
             session.add(User(name="Ada", email="ada@example.com", created_at=naive))
 
 
-def test_relationship_that_loads_itself_is_refused() -> None:
+def test_relationship_with_implicit_lazy_loading_is_refused() -> None:
     with pytest.raises(TypeError, match=r'Child.parent .* relationship\(lazy="raise"\)'):
         relate_without_lazy()

@@ -1,3 +1,5 @@
+"""The version column of `User`."""
+
 import pytest
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -5,7 +7,7 @@ from app.core.db import session_scope
 from app.models import User
 
 
-async def test_flush_refuses_a_version_that_is_no_longer_the_stored_one(databases: None) -> None:
+async def test_flush_of_an_outdated_version_raises_stale_data_error(databases: None) -> None:
     async with session_scope() as session:
         ada = User(name="Ada", email="ada@example.com")
         session.add(ada)

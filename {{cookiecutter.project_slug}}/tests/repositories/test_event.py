@@ -1,3 +1,5 @@
+"""EventRepository: batches, pages, counts and the export."""
+
 from typing import Any
 from uuid import uuid4
 
@@ -27,10 +29,10 @@ async def test_events_are_counted_by_user(databases: None) -> None:
         assert await events.count_by_user([]) == {}
 
 
-async def test_nobody_is_counted_beyond_a_limit(
+async def test_count_of_a_user_stops_at_the_limit(
     databases: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event, "MOST_COUNTED", 3)
+    monkeypatch.setattr(event, "MAX_COUNT", 3)
     ada = uuid4()
     async with session_scope("analytics") as session:
         events = EventRepository(session)
@@ -48,8 +50,8 @@ async def test_events_keep_the_order_of_their_batch(databases: None) -> None:
         assert names == [event.name for event in await events.page(2_000, None)]
 
 
-async def test_batch_costs_one_insert_whatever_its_values(databases: None) -> None:
-    """Arrays of PostgreSQL and parameters have their own ways with quotes, braces and NULL."""
+async def test_batch_stores_quotes_braces_and_null_unchanged(databases: None) -> None:
+    """Array literals of PostgreSQL give these characters a meaning."""
     odd = ["NULL", "{}", '"', "\\", "a,b", "'", "é🙂", "$1"]
     batch = [
         new_event(properties={"key": name, name: [None, 1.5]}) | {"name": name} for name in odd
@@ -66,13 +68,13 @@ async def test_batch_costs_one_insert_whatever_its_values(databases: None) -> No
 
 
 @pytest.mark.postgresql
-async def test_value_that_is_too_long_is_refused_and_not_cut(databases: None) -> None:
+async def test_too_long_value_is_refused_and_not_truncated(databases: None) -> None:
     with pytest.raises(DBAPIError, match="too long"):
         async with session_scope("analytics") as session:
             await EventRepository(session).add_all([new_event() | {"name": "x" * 201}])
 
 
-async def test_json_may_be_a_list_of_whatever_shape(databases: None) -> None:
+async def test_properties_can_be_any_json_value(databases: None) -> None:
     values = [[1, 2], [[3], [4]], {"five": [6]}, None, "seven"]
     async with session_scope("analytics") as session:
         events = EventRepository(session)
@@ -88,7 +90,7 @@ async def test_ids_have_64_bits(databases: None) -> None:
         assert [2**62] == [event.id for event in await EventRepository(session).page(9, None)]
 
 
-async def test_every_event_is_exported_from_a_cursor_on_the_server(databases: None) -> None:
+async def test_export_yields_every_event_in_chunks(databases: None) -> None:
     async with session_scope("analytics") as session:
         await EventRepository(session).add_all([new_event() for _ in range(2_500)])
 

@@ -1,4 +1,4 @@
-"""What a page of events and the report cost does not grow with the table."""
+"""Query plans: the cost of a page of events, and of the report, does not grow with the table."""
 
 from uuid import UUID
 
@@ -19,14 +19,14 @@ BUSY, QUIET = UUID(int=1), UUID(int=2)
 async def events(databases: None) -> None:
     """Many events of one user, and a few of another."""
     async with session_scope("analytics") as session:
-        of = [BUSY] * ROWS + [QUIET] * 10
+        user_ids = [BUSY] * ROWS + [QUIET] * 10
         await session.execute(
-            insert(Event), [{"name": "x", "user_id": u, "properties": {}} for u in of]
+            insert(Event), [{"name": "x", "user_id": u, "properties": {}} for u in user_ids]
         )
 
 
 @pytest.mark.postgresql
-async def test_page_of_events_reads_no_more_than_its_rows(events: None) -> None:
+async def test_page_of_events_reads_only_its_rows(events: None) -> None:
     async with session_scope("analytics") as session:
         nodes = await plan(session, NEXT_PAGE, limit=LIMIT, after=ROWS - 2 * LIMIT)
 
@@ -35,10 +35,10 @@ async def test_page_of_events_reads_no_more_than_its_rows(events: None) -> None:
 
 
 @pytest.mark.postgresql
-async def test_report_counts_no_further_than_its_limit(
+async def test_report_reads_no_more_events_than_its_limit(
     events: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("app.repositories.event.MOST_COUNTED", 100)
+    monkeypatch.setattr("app.repositories.event.MAX_COUNT", 100)
     async with session_scope("analytics") as session:
         nodes = await plan(session, _counts([BUSY, QUIET]))
 
@@ -48,7 +48,7 @@ async def test_report_counts_no_further_than_its_limit(
 
 
 @pytest.mark.sqlite
-async def test_report_counts_along_its_index(events: None) -> None:
+async def test_report_uses_the_covering_index(events: None) -> None:
     async with session_scope("analytics") as session:
         found = await steps(session, _counts([BUSY, QUIET]))
 

@@ -1,4 +1,4 @@
-"""What a page of users costs does not grow with the table."""
+"""Query plans: the cost of a page of users does not grow with the table."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -21,7 +21,7 @@ PAGES: dict[str, tuple[Any, dict[str, Any]]] = {"first": (PAGE, {}), "far": (NEX
 
 @pytest.fixture
 async def users(databases: None) -> None:
-    """Many users, created a second apart, whose ids are in no order."""
+    """Many users, created one second apart, with random ids."""
     users = [
         {"name": "x", "email": f"{n}@example.com", "created_at": BEGIN + timedelta(seconds=n)}
         for n in range(ROWS)
@@ -32,7 +32,7 @@ async def users(databases: None) -> None:
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("page", PAGES)
-async def test_page_of_users_reads_no_more_than_its_rows(users: None, page: str) -> None:
+async def test_page_of_users_reads_only_its_rows(users: None, page: str) -> None:
     statement, key = PAGES[page]
     async with session_scope() as session:
         nodes = await plan(session, statement, limit=LIMIT, **key)
@@ -45,7 +45,7 @@ async def test_page_of_users_reads_no_more_than_its_rows(users: None, page: str)
 
 @pytest.mark.sqlite
 @pytest.mark.parametrize("page", PAGES)
-async def test_page_of_users_follows_its_index(users: None, page: str) -> None:
+async def test_page_of_users_uses_its_index(users: None, page: str) -> None:
     statement, key = PAGES[page]
     async with session_scope() as session:
         [step] = await steps(session, statement, limit=LIMIT, **key)

@@ -1,3 +1,5 @@
+"""UserRepository: it never commits; pages and versions."""
+
 from uuid import uuid4
 
 from app.core.db import session_scope
@@ -13,7 +15,7 @@ async def test_add_stores_and_does_not_commit(databases: None) -> None:
         assert await UserRepository(session).get(ada.id) is None
 
 
-async def test_page_goes_on_behind_its_key_even_among_equal_times(databases: None) -> None:
+async def test_next_page_starts_after_its_key_even_with_equal_times(databases: None) -> None:
     async with session_scope() as session:
         users = UserRepository(session)
         first = await users.add({"name": "0", "email": "0@example.com"})
@@ -29,7 +31,7 @@ async def test_page_goes_on_behind_its_key_even_among_equal_times(databases: Non
     assert {user.name for user in (*one, *two)} == set("01234")
 
 
-async def test_update_needs_the_version_that_is_stored(databases: None) -> None:
+async def test_update_needs_the_stored_version(databases: None) -> None:
     async with session_scope() as session:
         users = UserRepository(session)
         ada = await users.add({"name": "Ada", "email": "ada@example.com"})
@@ -41,7 +43,7 @@ async def test_update_needs_the_version_that_is_stored(databases: None) -> None:
         assert await users.update(ada.id, 1, {"name": "Lady"}) is None
 
 
-async def test_delete_says_whether_there_was_one(databases: None) -> None:
+async def test_delete_returns_whether_the_user_existed(databases: None) -> None:
     async with session_scope() as session:
         users = UserRepository(session)
         ada = await users.add({"name": "Ada", "email": "ada@example.com"})

@@ -1,3 +1,5 @@
+"""/docs: the page, the files that it loads, and its Content-Security-Policy."""
+
 import re
 from collections.abc import AsyncGenerator
 from html.parser import HTMLParser
@@ -17,7 +19,7 @@ LOADED = {
 
 
 class Links(HTMLParser):
-    """What a page loads, beside what its scripts do."""
+    """The URLs that the HTML of a page refers to."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -44,32 +46,34 @@ async def loaded(client: AsyncClient, page: str) -> set[str]:
     return Links(text).found | set(re.findall(r"url: '(.+)'", text))
 
 
-async def test_page_loads_nothing_that_the_service_does_not_have(client: AsyncClient) -> None:
+async def test_page_loads_only_files_of_the_service(client: AsyncClient) -> None:
     assert LOADED == await loaded(client, "/docs")
     for path in LOADED:
         assert (await client.get(path)).status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("of_server", "of_app", "cut_off"),
+    ("server_prefix", "app_prefix", "stripped"),
     [
-        pytest.param("/api", "", "", id="the server knows the prefix"),
-        pytest.param("", "/api", "", id="the app knows the prefix"),
-        pytest.param("", "/api", "/api", id="the app knows the prefix, the proxy cuts it off"),
+        pytest.param("/api", "", "", id="root_path of the server"),
+        pytest.param("", "/api", "", id="root_path of the app"),
+        pytest.param("", "/api", "/api", id="root_path of the app, stripped by the proxy"),
     ],
 )
-async def test_page_behind_a_prefix(of_server: str, of_app: str, cut_off: str) -> None:
+async def test_page_works_behind_a_prefix(
+    server_prefix: str, app_prefix: str, stripped: str
+) -> None:
     app = create_app()
-    app.root_path = of_app
-    async with connect(app, of_server) as client:
-        paths = await loaded(client, "/api/docs".removeprefix(cut_off))
+    app.root_path = app_prefix
+    async with connect(app, server_prefix) as client:
+        paths = await loaded(client, "/api/docs".removeprefix(stripped))
 
         assert {f"/api{path}" for path in LOADED} == paths
         for path in paths:
-            assert (await client.get(path.removeprefix(cut_off))).status_code == 200
+            assert (await client.get(path.removeprefix(stripped))).status_code == 200
 
 
-async def test_page_may_talk_to_the_service_only(client: AsyncClient) -> None:
+async def test_content_security_policy_allows_the_service_only(client: AsyncClient) -> None:
     policy = (await client.get("/docs")).headers["content-security-policy"]
     sources = {name: values for name, *values in map(str.split, policy.split(";"))}
 
@@ -79,7 +83,7 @@ async def test_page_may_talk_to_the_service_only(client: AsyncClient) -> None:
     assert not re.search(r"\*|[a-z]+://|\.", policy)
 
 
-async def test_file_that_has_not_changed_is_not_sent_again(client: AsyncClient) -> None:
+async def test_unchanged_file_is_304(client: AsyncClient) -> None:
     script = await client.get("/docs/swagger-ui-bundle.js")
     known = {"if-none-match": script.headers["etag"]}
 
@@ -87,13 +91,13 @@ async def test_file_that_has_not_changed_is_not_sent_again(client: AsyncClient) 
 
 
 @pytest.mark.parametrize("path", ["/redoc", "/docs/nothing", "/docs/..%2fmain.py"])
-async def test_nothing_else_is_there(client: AsyncClient, path: str) -> None:
-    answer = await client.get(path)
+async def test_other_paths_are_404(client: AsyncClient, path: str) -> None:
+    response = await client.get(path)
 
-    assert answer.status_code == 404
-    assert answer.headers["content-type"] == "application/problem+json"
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
 
 
-async def test_page_to_which_a_sign_in_leads_back(client: AsyncClient) -> None:
+async def test_oauth2_redirect_page_exists(client: AsyncClient) -> None:
     assert "/docs/oauth2-redirect'" in (await client.get("/docs")).text
     assert (await client.get("/docs/oauth2-redirect")).status_code == 200

@@ -1,3 +1,5 @@
+"""/analytics/events: batches, pages and the export."""
+
 import json
 import tracemalloc
 from datetime import datetime
@@ -21,10 +23,10 @@ async def test_batch_is_stored_and_read_in_order(client: AsyncClient) -> None:
         {"name": "closed", "occurred_at": "2026-01-01T12:00:00+02:00"},
     ]
 
-    answer = await client.post(EVENTS, json=batch)
+    response = await client.post(EVENTS, json=batch)
     opened, closed = (await client.get(EVENTS)).json()["items"]
 
-    assert (201, {"created": 2}) == (answer.status_code, answer.json())
+    assert (201, {"created": 2}) == (response.status_code, response.json())
     assert (user_id, batch[0]["properties"]) == (opened["user_id"], opened["properties"])
     assert datetime.fromisoformat(opened["occurred_at"]).utcoffset() is not None
     assert (None, {}, "2026-01-01T10:00:00Z") == (
@@ -49,51 +51,51 @@ async def test_pages_show_every_event_once(client: AsyncClient) -> None:
     assert seen == list("01234")
 
 
-async def test_ten_thousand_events_fit_into_a_batch_and_no_more(client: AsyncClient) -> None:
+async def test_batch_has_at_most_ten_thousand_events(client: AsyncClient) -> None:
     batch = [{"name": "seen"}] * 10_000
 
     assert (await client.post(EVENTS, json=batch)).json() == {"created": 10_000}
     assert (await client.post(EVENTS, json=[*batch, batch[0]])).status_code == 422
 
 
-async def test_export_has_every_event_as_a_line(client: AsyncClient) -> None:
+async def test_export_has_one_line_per_event(client: AsyncClient) -> None:
     await client.post(
         EVENTS, json=[{"name": f"é{n}", "properties": {"n": n}} for n in range(2_500)]
     )
 
-    answer = await client.get(f"{EVENTS}/export")
-    lines = [json.loads(line) for line in answer.text.splitlines()]
+    response = await client.get(f"{EVENTS}/export")
+    lines = [json.loads(line) for line in response.text.splitlines()]
 
-    assert "application/x-ndjson" == answer.headers["content-type"]
+    assert "application/x-ndjson" == response.headers["content-type"]
     assert 2_500 == len(lines)
     assert (await client.get(EVENTS, params={"limit": 1000})).json()["items"] == lines[:1000]
 
 
-async def test_event_is_accepted_only_if_it_can_be_shown(client: AsyncClient) -> None:
+async def test_event_is_accepted_only_if_a_response_can_contain_it(client: AsyncClient) -> None:
     def nested(depth: int) -> dict[str, Any]:
         value: dict[str, Any] = {}
         for _ in range(depth):
             value = {"in": value}
         return value
 
-    taken = [
+    accepted = [
         (await client.post(EVENTS, json=[{"name": "x", "properties": nested(depth)}])).is_success
         for depth in range(200, 260)
     ]
 
-    assert taken[0]
-    assert not taken[-1]
+    assert accepted[0]
+    assert not accepted[-1]
     assert (await client.get(EVENTS)).is_success
-    assert sum(taken) == len((await client.get(f"{EVENTS}/export")).text.splitlines())
+    assert sum(accepted) == len((await client.get(f"{EVENTS}/export")).text.splitlines())
 
 
-async def test_export_of_nothing_is_empty(client: AsyncClient) -> None:
-    answer = await client.get(f"{EVENTS}/export")
+async def test_export_without_events_is_empty(client: AsyncClient) -> None:
+    response = await client.get(f"{EVENTS}/export")
 
-    assert (200, b"") == (answer.status_code, answer.content)
+    assert (200, b"") == (response.status_code, response.content)
 
 
-async def test_export_is_compressed_if_asked_for(server: AsyncClient) -> None:
+async def test_export_is_compressed_if_the_client_accepts_gzip(server: AsyncClient) -> None:
     await server.post(EVENTS, json=[{"name": "seen"}] * 100)
 
     plain = await server.get(f"{EVENTS}/export", headers={"Accept-Encoding": "identity"})
@@ -103,17 +105,19 @@ async def test_export_is_compressed_if_asked_for(server: AsyncClient) -> None:
     assert plain.content == compressed.content
 
 
-async def test_export_from_a_database_that_cannot_be_reached_is_503(
+async def test_export_is_503_if_the_database_is_unreachable(
     client: AsyncClient, environment: pytest.MonkeyPatch
 ) -> None:
     set_databases(environment, {"analytics": "postgresql://u:hidden@127.0.0.1:1/d"})
 
-    answer = await client.get(f"{EVENTS}/export")
+    response = await client.get(f"{EVENTS}/export")
 
-    assert (503, "1") == (problem(answer)["status"], answer.headers["retry-after"])
+    assert (503, "1") == (problem(response)["status"], response.headers["retry-after"])
 
 
-async def test_export_ends_with_its_client(server: AsyncClient) -> None:
+async def test_export_returns_its_connection_when_the_client_disconnects(
+    server: AsyncClient,
+) -> None:
     for _ in range(3):
         await server.post(EVENTS, json=[{"name": "seen", "properties": {"x": "y" * 500}}] * 10_000)
 
@@ -123,8 +127,10 @@ async def test_export_ends_with_its_client(server: AsyncClient) -> None:
     await until(lambda: not checked_out())
 
 
-async def test_memory_of_an_export_does_not_grow_with_its_rows(client: AsyncClient) -> None:
-    async def most() -> int:
+async def test_memory_of_an_export_does_not_grow_with_the_number_of_rows(
+    client: AsyncClient,
+) -> None:
+    async def peak() -> int:
         tracemalloc.reset_peak()
         async for _ in export_events():
             pass
@@ -133,11 +139,11 @@ async def test_memory_of_an_export_does_not_grow_with_its_rows(client: AsyncClie
     tracemalloc.start()
     try:
         await client.post(EVENTS, json=[{"name": "seen"}] * 2_000)
-        await most()  # what is made once
-        few = await most()
+        await peak()  # caches are filled once
+        few = await peak()
         for _ in range(2):
             await client.post(EVENTS, json=[{"name": "seen"}] * 10_000)
-        many = await most()
+        many = await peak()
     finally:
         tracemalloc.stop()
 
@@ -150,18 +156,18 @@ async def test_memory_of_an_export_does_not_grow_with_its_rows(client: AsyncClie
         {},
         {"name": "x", "user_id": "ada"},
         {"name": "x", "properties": []},
-        {"name": "x", "occurred_at": "2026-01-01T12:00:00"},  # no zone
+        {"name": "x", "occurred_at": "2026-01-01T12:00:00"},  # no time zone
         {"name": "x", "occurred_at": "0001-01-01T00:00:00+14:00"},  # before the year 1 in UTC
     ],
 )
-async def test_event_that_makes_no_sense_stops_its_batch(client: AsyncClient, event: Any) -> None:
-    answer = await client.post(EVENTS, json=[{"name": "good"}, event])
+async def test_invalid_event_rejects_its_whole_batch(client: AsyncClient, event: Any) -> None:
+    response = await client.post(EVENTS, json=[{"name": "good"}, event])
 
-    assert answer.status_code == 422
+    assert response.status_code == 422
     assert (await client.get(EVENTS)).json() == {"items": [], "next": None}
 
 
-async def test_number_that_json_does_not_know_is_refused(client: AsyncClient) -> None:
+async def test_nan_is_refused(client: AsyncClient) -> None:
     content = b'[{"name": "x", "properties": {"n": NaN}}]'
     headers = {"content-type": "application/json"}
 
@@ -169,7 +175,7 @@ async def test_number_that_json_does_not_know_is_refused(client: AsyncClient) ->
 
 
 @pytest.mark.parametrize("half", [r'{"\ud800": 1}', r'{"n": ["\udfff"]}'])
-async def test_half_of_a_surrogate_pair_is_refused(client: AsyncClient, half: str) -> None:
+async def test_unpaired_surrogate_is_refused(client: AsyncClient, half: str) -> None:
     content = '[{"name": "x", "properties": ' + half + "}]"
     headers = {"content-type": "application/json"}
 

@@ -1,4 +1,4 @@
-"""Who asks whether the service can do its work gets an answer in time, and takes no connection for it."""
+"""Health probes: they report each database, within a timeout, and use no pooled connection."""
 
 import asyncio
 import os
@@ -19,51 +19,54 @@ NOWHERE = "postgresql://u:hidden@127.0.0.1:1/d"
 
 
 @pytest.fixture
-def ask_always(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.services.health.SECONDS_OF_USE", 0)
+def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.services.health.CACHE_SECONDS", 0)
 
 
-async def test_live_touches_nothing(
+async def test_liveness_opens_no_connection(
     app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch
 ) -> None:
     set_databases(environment, {"primary": NOWHERE})
 
-    answer = await client.get("/health/live")
+    response = await client.get("/health/live")
 
-    assert (200, {"status": "ok", "databases": {}}) == (answer.status_code, answer.json())
+    assert (200, {"status": "ok", "databases": {}}) == (response.status_code, response.json())
     assert not registry._databases
 
 
-async def test_ready_asks_every_database(client: AsyncClient) -> None:
-    answer = await client.get("/health/ready")
+async def test_readiness_checks_every_database(client: AsyncClient) -> None:
+    response = await client.get("/health/ready")
 
-    assert (200, dict.fromkeys(DATABASES, "ok")) == (answer.status_code, answer.json()["databases"])
+    assert (200, dict.fromkeys(DATABASES, "ok")) == (
+        response.status_code,
+        response.json()["databases"],
+    )
 
 
-async def test_database_without_its_tables_is_not_ready_until_it_has_them(
-    client: AsyncClient, new_database: str, environment: pytest.MonkeyPatch, ask_always: None
+async def test_database_is_not_ready_until_it_is_migrated(
+    client: AsyncClient, new_database: str, environment: pytest.MonkeyPatch, no_cache: None
 ) -> None:
     set_databases(environment, {"primary": new_database})
 
-    answer = await client.get("/health/ready")
+    response = await client.get("/health/ready")
 
-    assert problem(answer)["detail"] == "primary: migrations pending"
-    assert problem(answer)["databases"]["primary"] == "migrations pending"
-    assert (503, "1") == (answer.status_code, answer.headers["retry-after"])
+    assert problem(response)["detail"] == "primary: migrations pending"
+    assert problem(response)["databases"]["primary"] == "migrations pending"
+    assert (503, "1") == (response.status_code, response.headers["retry-after"])
 
     await asyncio.to_thread(migrate, "primary", new_database)
     set_databases(environment, {"primary": new_database})
     assert (await client.get("/health/ready")).status_code == 200
 
 
-async def test_database_of_a_newer_release_is_ready(client: AsyncClient) -> None:
+async def test_database_migrated_by_a_newer_release_is_ready(client: AsyncClient) -> None:
     async with session_scope() as session:
         await session.execute(text("UPDATE alembic_version SET version_num = 'newer'"))
 
     assert (await client.get("/health/ready")).status_code == 200
 
 
-async def test_second_name_of_a_database_is_ready_too(
+async def test_second_name_of_a_database_is_ready(
     client: AsyncClient, environment: pytest.MonkeyPatch
 ) -> None:
     set_databases(environment, {"another_name": os.environ[variable("primary")]})
@@ -71,22 +74,22 @@ async def test_second_name_of_a_database_is_ready_too(
     assert (await client.get("/health/ready")).json()["databases"]["another_name"] == "ok"
 
 
-async def test_database_that_cannot_be_reached_is_named_without_its_url(
+async def test_unreachable_database_is_named_without_its_url(
     client: AsyncClient, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     set_databases(environment, {"primary": NOWHERE})
 
-    answers = [await client.get(f"/health/{name}") for name in ("ready", "primary")]
+    responses = [await client.get(f"/health/{name}") for name in ("ready", "primary")]
 
-    for answer in answers:
-        assert problem(answer)["detail"] == "primary: unreachable"
-        assert "127.0.0.1" not in answer.text
+    for response in responses:
+        assert problem(response)["detail"] == "primary: unreachable"
+        assert "127.0.0.1" not in response.text
     [record] = [r for r in caplog.records if r.name == "app.services.health"]
     assert record.getMessage().startswith("The database 'primary' cannot be used: unreachable (")
     assert "hidden" not in caplog.text
 
 
-async def test_health_of_one_database(client: AsyncClient) -> None:
+async def test_one_database_can_be_checked(client: AsyncClient) -> None:
     assert (await client.get("/health/primary")).json()["databases"] == {"primary": "ok"}
 
     unknown = await client.get("/health/nope")
@@ -94,8 +97,8 @@ async def test_health_of_one_database(client: AsyncClient) -> None:
     assert problem(unknown)["detail"].startswith("there is no database 'nope'; there are: ")
 
 
-async def test_answer_waits_behind_no_request(
-    client: AsyncClient, single_connection: None, ask_always: None
+async def test_readiness_does_not_wait_for_a_pooled_connection(
+    client: AsyncClient, single_connection: None, no_cache: None
 ) -> None:
     async with session_scope() as session, session_scope(read_only=True) as reader:
         await session.execute(text("SELECT 1"))
@@ -106,35 +109,34 @@ async def test_answer_waits_behind_no_request(
 
 
 @pytest.mark.sqlite
-@pytest.mark.postgresql  # and not through PgBouncer, which keeps connections of its own
-async def test_crowd_that_asks_is_one_connection(
+@pytest.mark.postgresql  # not through PgBouncer, which keeps its own connections open
+async def test_concurrent_probes_share_one_connection(
     client: AsyncClient, environment: pytest.MonkeyPatch
 ) -> None:
-    answers = await asyncio.gather(*(client.get("/health/ready") for _ in range(50)))
+    responses = await asyncio.gather(*(client.get("/health/ready") for _ in range(50)))
 
-    assert {200} == {answer.status_code for answer in answers}
+    assert {200} == {response.status_code for response in responses}
     assert await connections() == (
         1 if os.environ[variable("primary")][0] == "p" else len(DATABASES)
     )
 
 
-async def test_answer_is_used_for_a_second(client: AsyncClient) -> None:
+async def test_result_is_cached_for_a_second(client: AsyncClient) -> None:
     before = await client.get("/health/ready")
     async with session_scope() as session:
         await session.execute(text("DELETE FROM alembic_version"))
 
-    async def is_ready_no_more() -> bool:
+    async def is_no_longer_ready() -> bool:
         return (await client.get("/health/ready")).status_code == 503
 
     assert (await client.get("/health/ready")).json() == before.json()
-    await until(is_ready_no_more)
+    await until(is_no_longer_ready)
 
 
 @pytest.mark.postgresql
-async def test_database_that_does_not_answer_is_given_up_in_time(
-    app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch, ask_always: None
+async def test_unresponsive_database_is_unreachable_after_the_timeout(
+    app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch, no_cache: None
 ) -> None:
-    environment.setattr("app.services.health.SECONDS_TO_ANSWER", 0.2)
     configure(environment, tcp_keepalive=0)
     health = app.state.health
     async with Proxy(os.environ[variable("primary")]) as proxy:
@@ -142,19 +144,20 @@ async def test_database_that_does_not_answer_is_given_up_in_time(
         assert (await client.get("/health/primary")).status_code == 200
         proxy.cut()
         proxy.hold()
+        environment.setattr("app.services.health.CHECK_TIMEOUT", 0.2)
 
-        async with asyncio.timeout(1):
-            answer = await client.get("/health/ready")
+        async with asyncio.timeout(3):
+            response = await client.get("/health/primary")
 
-        assert problem(answer)["detail"] == "primary: unreachable"
-        await until(lambda: not health._late)
+        assert problem(response)["detail"] == "primary: unreachable"
+        await until(lambda: not health._cancelled)
 
 
-async def test_who_asks_first_and_leaves_takes_no_answer_away(
+async def test_cancelled_probe_does_not_cancel_the_shared_check(
     app: FastAPI, client: AsyncClient
 ) -> None:
     health = app.state.health
-    first, second = (asyncio.create_task(health.of("primary")) for _ in range(2))
+    first, second = (asyncio.create_task(health.check("primary")) for _ in range(2))
     await until(lambda: bool(health._checks))
     first.cancel()
 

@@ -1,4 +1,4 @@
-"""What a request costs the database."""
+"""How many statements and network round trips each route needs."""
 
 import os
 from collections.abc import AsyncGenerator, Iterator
@@ -18,7 +18,7 @@ from tests.support import new_email, set_databases
 class Request(NamedTuple):
     method: str
     path: str
-    statements: int  # beside BEGIN and COMMIT
+    statements: int  # without BEGIN and COMMIT
     round_trips: int
     body: Any = None
 
@@ -41,7 +41,7 @@ NAMES = [f"{request.method} {request.path}" for request in REQUESTS]
 
 @contextmanager
 def counted() -> Iterator[list[str]]:
-    """Yield a list that fills with the statements of all engines."""
+    """Yield a list that collects the statements of all engines."""
     statements: list[str] = []
 
     def note(_: Any, cursor: Any, statement: str, *others: object) -> None:
@@ -56,14 +56,14 @@ def counted() -> Iterator[list[str]]:
 
 
 async def send(client: AsyncClient, request: Request) -> None:
-    """Send a request about users that are made for it."""
+    """Create users, then send a request about them."""
     path, body = await prepare(client, request)
-    answer = await client.request(request.method, path, json=body)
-    assert answer.is_success, answer.text
+    response = await client.request(request.method, path, json=body)
+    assert response.is_success, response.text
 
 
 async def prepare(client: AsyncClient, request: Request) -> tuple[str, Any]:
-    """Make users; return the path and the body of a request about them."""
+    """Create users; return path and body of a request about them."""
     new = [{"name": "Ada", "email": new_email()} for _ in range(2)]
     users = [(await client.post("/users", json=user)).json() for user in new]
     after = (await client.get("/users?limit=1")).json()["next"]
@@ -74,13 +74,13 @@ async def prepare(client: AsyncClient, request: Request) -> tuple[str, Any]:
 
 
 @pytest.mark.parametrize("request_", REQUESTS, ids=NAMES)
-async def test_statements_of_a_request(client: AsyncClient, request_: Request) -> None:
+async def test_number_of_statements(client: AsyncClient, request_: Request) -> None:
     path, body = await prepare(client, request_)
 
     with counted() as statements:
-        answer = await client.request(request_.method, path, json=body)
+        response = await client.request(request_.method, path, json=body)
 
-    assert answer.is_success
+    assert response.is_success
     assert request_.statements == len(statements), statements
 
 
@@ -88,7 +88,7 @@ async def test_statements_of_a_request(client: AsyncClient, request_: Request) -
 async def proxies(
     databases: None, environment: pytest.MonkeyPatch
 ) -> AsyncGenerator[list[Proxy], None]:
-    """Networks between the service and its databases."""
+    """Proxies between the service and its databases, which count round trips."""
     async with AsyncExitStack() as stack:
         proxies = {
             name: await stack.enter_async_context(Proxy(os.environ[variable(name)]))
@@ -101,14 +101,14 @@ async def proxies(
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("request_", REQUESTS, ids=NAMES)
-async def test_round_trips_of_a_request(
+async def test_number_of_round_trips(
     proxies: list[Proxy], client: AsyncClient, request_: Request
 ) -> None:
-    await send(client, request_)  # which connects, and prepares its statements
+    await send(client, request_)  # opens the connections and prepares the statements
     path, body = await prepare(client, request_)
     before = sum(proxy.round_trips for proxy in proxies)
 
-    answer = await client.request(request_.method, path, json=body)
+    response = await client.request(request_.method, path, json=body)
 
-    assert answer.is_success
+    assert response.is_success
     assert request_.round_trips == sum(proxy.round_trips for proxy in proxies) - before

@@ -1,3 +1,5 @@
+"""/users: create, read, list, update, delete; conflicts and validation."""
+
 import asyncio
 from typing import Any
 from uuid import UUID, uuid4
@@ -9,9 +11,9 @@ ADA = {"name": "Ada", "email": "ada@example.com"}
 
 
 async def create(client: AsyncClient, **values: Any) -> Any:
-    answer = await client.post("/users", json=ADA | values)
-    assert answer.status_code == 201, answer.text
-    return answer.json()
+    response = await client.post("/users", json=ADA | values)
+    assert response.status_code == 201, response.text
+    return response.json()
 
 
 async def test_user_is_created_and_read(client: AsyncClient) -> None:
@@ -29,7 +31,7 @@ async def test_unknown_user_is_not_found(client: AsyncClient) -> None:
     assert (await client.patch(f"/users/{uuid4()}", json={"version": 1})).status_code == 404
 
 
-async def test_email_that_is_taken_is_a_conflict(client: AsyncClient) -> None:
+async def test_duplicate_email_is_409(client: AsyncClient) -> None:
     await create(client)
 
     assert (await client.post("/users", json=ADA)).status_code == 409
@@ -39,30 +41,30 @@ async def test_email_that_is_taken_is_a_conflict(client: AsyncClient) -> None:
     assert (await client.patch(f"/users/{bob['id']}", json=change)).status_code == 409
 
 
-async def test_update_changes_what_is_given(client: AsyncClient) -> None:
+async def test_update_changes_the_given_fields(client: AsyncClient) -> None:
     ada = await create(client)
 
-    answer = await client.patch(f"/users/{ada['id']}", json={"version": 1, "name": "Countess"})
+    response = await client.patch(f"/users/{ada['id']}", json={"version": 1, "name": "Countess"})
 
-    assert answer.json() == ada | {"name": "Countess", "version": 2}
-    assert answer.json() == (await client.get(f"/users/{ada['id']}")).json()
+    assert response.json() == ada | {"name": "Countess", "version": 2}
+    assert response.json() == (await client.get(f"/users/{ada['id']}")).json()
 
 
-async def test_one_of_many_updates_of_a_version_wins(client: AsyncClient) -> None:
+async def test_one_of_many_concurrent_updates_of_a_version_wins(client: AsyncClient) -> None:
     ada = await create(client)
 
-    answers = await asyncio.gather(
+    responses = await asyncio.gather(
         *(
             client.patch(f"/users/{ada['id']}", json={"version": 1, "name": str(n)})
             for n in range(10)
         )
     )
 
-    assert [200] + [409] * 9 == sorted(answer.status_code for answer in answers)
+    assert [200] + [409] * 9 == sorted(response.status_code for response in responses)
     assert (await client.get(f"/users/{ada['id']}")).json()["version"] == 2
 
 
-async def test_deleted_user_is_gone(client: AsyncClient) -> None:
+async def test_deleted_user_is_not_found(client: AsyncClient) -> None:
     ada = await create(client)
 
     assert (await client.delete(f"/users/{ada['id']}")).status_code == 204
@@ -87,7 +89,7 @@ async def test_pages_show_every_user_once_in_the_order_of_creation(client: Async
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=1001", "limit=x", "after=x", "after=%00", "after=" + "x" * 501]
 )
-async def test_query_that_makes_no_sense_is_refused(client: AsyncClient, query: str) -> None:
+async def test_invalid_query_is_422(client: AsyncClient, query: str) -> None:
     assert (await client.get(f"/users?{query}")).status_code == 422
 
 
@@ -104,24 +106,24 @@ async def test_query_that_makes_no_sense_is_refused(client: AsyncClient, query: 
         [],
     ],
 )
-async def test_body_that_makes_no_sense_is_refused(client: AsyncClient, body: Any) -> None:
+async def test_invalid_body_is_422(client: AsyncClient, body: Any) -> None:
     assert (await client.post("/users", json=body)).status_code == 422
 
 
 @pytest.mark.parametrize("change", [{}, {"version": 0}, {"version": 2**31}, {"version": 1, "x": 1}])
-async def test_change_that_makes_no_sense_is_refused(client: AsyncClient, change: Any) -> None:
+async def test_invalid_update_is_422(client: AsyncClient, change: Any) -> None:
     ada = await create(client)
 
     assert (await client.patch(f"/users/{ada['id']}", json=change)).status_code == 422
 
 
 @pytest.mark.parametrize("content", [b"{", b'{"name": "\\ud800", "email": "a@example.com"}'])
-async def test_body_that_is_no_text_is_refused(client: AsyncClient, content: bytes) -> None:
+async def test_malformed_json_is_422(client: AsyncClient, content: bytes) -> None:
     headers = {"content-type": "application/json"}
 
     assert (await client.post("/users", content=content, headers=headers)).status_code == 422
 
 
 @pytest.mark.parametrize("name", ["Ада", "🦄", "مرحبا", "'; DROP TABLE users; --", "a\nb"])
-async def test_name_comes_back_as_it_was_given(client: AsyncClient, name: str) -> None:
+async def test_name_is_returned_unchanged(client: AsyncClient, name: str) -> None:
     assert (await create(client, name=name))["name"] == name

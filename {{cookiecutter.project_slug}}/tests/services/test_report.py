@@ -1,3 +1,5 @@
+"""ReportService: it joins the users of one database with the events of another."""
+
 from app.core.db import session_scope
 from app.schemas.event import EventCreate
 from app.schemas.user import UserCreate

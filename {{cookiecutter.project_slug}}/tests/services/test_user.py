@@ -1,3 +1,5 @@
+"""UserService: version conflicts, missing users, and cursors."""
+
 import pytest
 
 from app.core.db import session_scope
@@ -8,7 +10,7 @@ from app.services.user import UserService
 ADA = UserCreate(name="Ada", email="ada@example.com")
 
 
-async def test_update_says_which_version_is_the_current_one(databases: None) -> None:
+async def test_update_conflict_names_the_current_version(databases: None) -> None:
     async with session_scope() as session:
         users = UserService(session)
         ada = await users.create(ADA)
@@ -18,7 +20,7 @@ async def test_update_says_which_version_is_the_current_one(databases: None) -> 
             await users.update(ada.id, UserUpdate(version=1, name="Lady"))
 
 
-async def test_update_of_a_user_that_is_gone_is_no_conflict(databases: None) -> None:
+async def test_update_of_a_deleted_user_is_not_found(databases: None) -> None:
     async with session_scope() as session:
         users = UserService(session)
         ada = await users.create(ADA)
@@ -28,7 +30,7 @@ async def test_update_of_a_user_that_is_gone_is_no_conflict(databases: None) -> 
             await users.update(ada.id, UserUpdate(version=1))
 
 
-async def test_last_page_has_no_next_even_when_it_is_full(databases: None) -> None:
+async def test_full_last_page_has_no_next(databases: None) -> None:
     async with session_scope() as session:
         users = UserService(session)
         await users.create(ADA)
@@ -39,7 +41,7 @@ async def test_last_page_has_no_next_even_when_it_is_full(databases: None) -> No
 
 
 @pytest.mark.parametrize("after", ["", "x", "é", "bnVsbA", "eyJpZCI6IDF9", "=" * 9, "\x00"])
-async def test_cursor_that_is_none_of_ours_is_refused(databases: None, after: str) -> None:
+async def test_invalid_cursor_is_refused(databases: None, after: str) -> None:
     async with session_scope() as session:
         with pytest.raises(InvalidCursorError, match="`after` must be the `next`"):
             await UserService(session).page(1, after)

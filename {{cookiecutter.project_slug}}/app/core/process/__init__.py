@@ -1,1 +1,1 @@
-"""Logging, graceful shutdown and garbage collection of the process."""
+"""The process: logging, graceful shutdown, garbage collection. Start reading in `shutdown.py`."""

@@ -1,18 +1,18 @@
-"""Logging: its configuration, and the request id on every line."""
+"""Logging configuration, and the request id of each log record."""
 
 import logging
 from contextvars import ContextVar
 from typing import Any
 
-# What they have to say besides is no news, such as which plugins there are, or must not be said: aiosqlite
-# shows what each statement was given.
+# Loggers that are limited to WARNING. Below it they log nothing useful (Alembic lists its plugins),
+# or secrets (aiosqlite logs the parameters of each statement).
 QUIET = ("aiosqlite", "alembic", "app.core.database.pool")
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 
 
 class RequestIdFilter(logging.Filter):
-    """Give every record the id of the request that it is about, and take uvicorn's colours from it."""
+    """Set `request_id` on every record, and remove uvicorn's `color_message`."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         record.request_id = request_id.get()
@@ -21,7 +21,7 @@ class RequestIdFilter(logging.Filter):
 
 
 def logging_config(level: str, log_format: str) -> dict[str, Any]:
-    """Return what `logging.config.dictConfig` and uvicorn take, whose loggers end here too."""
+    """Return the configuration for `logging.config.dictConfig`, and for uvicorn's `log_config`."""
     return {
         "version": 1,
         "disable_existing_loggers": False,

@@ -1,4 +1,4 @@
-"""How the service stops: who sends it work hears of that before it takes none any more."""
+"""Graceful shutdown: readiness fails before the server stops accepting requests."""
 
 import asyncio
 import signal
@@ -9,37 +9,38 @@ from multiprocessing import parent_process
 from time import monotonic
 from types import FrameType
 
-# A worker hears from who stops the whole group of processes, as systemd does, and from its parent.
-SECONDS_TO_HEAR_IT_TWICE = 1.0
+# systemd sends SIGTERM to the whole process group, and uvicorn's parent process then sends it to
+# each worker again. Within this time a worker takes the second signal for a copy of the first.
+DUPLICATE_SIGNAL_SECONDS = 1.0
 
 
 @contextmanager
 def graceful_shutdown(seconds: float, announce: Callable[[], None]) -> Iterator[None]:
-    """Call `announce` on SIGTERM, and let the server know of it after so many seconds.
+    """On SIGTERM call `announce`, and pass the signal on to the server after `seconds`.
 
-    Who sends it again does not want to wait. Without a server that listens to the signal, or outside
-    of the main thread, nothing changes.
+    In that time the load balancer sees that readiness fails, while the server still accepts
+    requests. A second SIGTERM is passed on at once. Without a server that handles SIGTERM, or
+    outside of the main thread, this does nothing.
     """
-    serve_no_more = signal.getsignal(signal.SIGTERM)
+    stop_server = signal.getsignal(signal.SIGTERM)
     in_main_thread = threading.current_thread() is threading.main_thread()
-    if not callable(serve_no_more) or not in_main_thread:
+    if not callable(stop_server) or not in_main_thread:
         yield
         return
     loop = asyncio.get_running_loop()
+    received: list[float] = []
 
-    heard: list[float] = []
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        heard.append(monotonic())
-        if len(heard) == 1:
+    def handle_signal(number: int, frame: FrameType | None) -> None:
+        received.append(monotonic())
+        if len(received) == 1:
             announce()
-            loop.call_soon_threadsafe(loop.call_later, seconds, serve_no_more, number, frame)
-        elif parent_process() is None or heard[-1] - heard[0] > SECONDS_TO_HEAR_IT_TWICE:
-            serve_no_more(number, frame)
+            loop.call_soon_threadsafe(loop.call_later, seconds, stop_server, number, frame)
+        elif parent_process() is None or received[-1] - received[0] > DUPLICATE_SIGNAL_SECONDS:
+            stop_server(number, frame)
 
-    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGTERM, handle_signal)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGTERM) is stop:
-            signal.signal(signal.SIGTERM, serve_no_more)
+        if signal.getsignal(signal.SIGTERM) is handle_signal:
+            signal.signal(signal.SIGTERM, stop_server)

@@ -1,11 +1,11 @@
-"""OpenTelemetry, for whoever asks for it by its own variables, and free of cost for others.
+"""OpenTelemetry, switched on by its own environment variables. Start reading in `lifecycle.py`.
 
-    settings.py    what asks for it
-    lifecycle.py    starts it with the service, and lets the end of the service wait for it, a while
-    exporters.py   who sends it: the only file that imports the SDK, which is an extra
+    settings.py    the OTEL_ variables that switch it on
+    lifecycle.py   start with the service; flush at its end
+    exporters.py   OTLP over HTTP; the only module that imports the SDK, which is an extra
     spans.py       a span for each statement
-    metrics.py      what a pool is asked for
+    metrics.py     the state of the connection pools
 
-The spans and the metrics of requests are FastAPI's own. Where the SDK is set up by somebody else, by
-`opentelemetry-instrument` say, it gets all of this too.
+FastAPI itself makes the spans and metrics of requests. If something else configures the SDK (such
+as `opentelemetry-instrument`), spans and metrics go there. Telemetry that is off costs no time.
 """

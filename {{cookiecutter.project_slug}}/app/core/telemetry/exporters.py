@@ -1,4 +1,4 @@
-"""Who sends telemetry: OTLP over HTTP. Imported where it is asked for only: it needs the extra."""
+"""OTLP exporters for traces and metrics. Imported on demand: it needs the extra `telemetry`."""
 
 from opentelemetry import metrics, trace
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
@@ -11,27 +11,28 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from app import NAME, __version__
 
-# None of them waits for the collector when the process exits: `lifecycle.flush` does, for a while.
+# shutdown_on_exit=False: when the process exits, the SDK would wait for the collector much longer
+# than `lifecycle.flush` does.
 
 
 def export_traces() -> TracerProvider:
-    """Send spans, from now on and in the whole process."""
-    provider = TracerProvider(resource=name_of_service(), shutdown_on_exit=False)
+    """Set the global tracer provider: spans of the whole process are sent from now on."""
+    provider = TracerProvider(resource=service_resource(), shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     return provider
 
 
 def export_metrics() -> MeterProvider:
-    """Send metrics, from now on and in the whole process."""
+    """Set the global meter provider: metrics of the whole process are sent from now on."""
     reader = PeriodicExportingMetricReader(OTLPMetricExporter())
-    provider = MeterProvider([reader], resource=name_of_service(), shutdown_on_exit=False)
+    provider = MeterProvider([reader], resource=service_resource(), shutdown_on_exit=False)
     metrics.set_meter_provider(provider)
     return provider
 
 
-def name_of_service() -> Resource:
-    """Return what we are called; OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES go before it."""
+def service_resource() -> Resource:
+    """Return the service's name and version. The OTEL_ variables override them."""
     resource = Resource({SERVICE_VERSION: __version__}).merge(Resource.create())
     if str(resource.attributes[SERVICE_NAME]).startswith("unknown_service"):
         return resource.merge(Resource({SERVICE_NAME: NAME}))

@@ -1,4 +1,4 @@
-"""Telemetry starts with the service, and the end of the service waits for it, a while."""
+"""Start telemetry with the service, and flush it when the service stops."""
 
 import asyncio
 import logging
@@ -11,32 +11,32 @@ from app.core.config import read_settings
 from app.core.database.errors import ConfigurationError
 from app.core.telemetry.metrics import observe_pools
 from app.core.telemetry.settings import TelemetrySettings
-from app.core.telemetry.spans import spans_are_wanted
+from app.core.telemetry.spans import has_tracer_provider
 
 if TYPE_CHECKING:
     from fastapi.telemetry import TelemetryConfig
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.trace import TracerProvider
 
-TIME_TO_FLUSH = 3.0  # seconds
+FLUSH_TIMEOUT = 3.0  # seconds
 
-# FastAPI's own set-up of exporters says what is wrong in a warning only, and waits half a minute for
-# a collector that is away. Its log records hold the messages of exceptions; the service has a log.
-FASTAPI: "TelemetryConfig" = {"auto_configure": False, "logs": False}
+# FastAPI's automatic set-up only warns about a wrong variable, and waits 30 s for a collector that
+# does not respond. Its log records repeat exception messages, which the service logs itself.
+FASTAPI_CONFIG: "TelemetryConfig" = {"auto_configure": False, "logs": False}
 
 logger = logging.getLogger(__name__)
 
-# OpenTelemetry lets a process set them once.
+# A process can set its global providers only once.
 _providers: list["TracerProvider | MeterProvider"] = []
 
 
 def check() -> TelemetrySettings:
-    """Return what is asked for; nothing is, where the SDK is set up already.
+    """Return the settings, with nothing to export if a tracer provider is set already.
 
     Raises:
         ConfigurationError: a variable is wrong, or the extra is not installed.
     """
-    if spans_are_wanted():
+    if has_tracer_provider():
         return TelemetrySettings.model_construct()
     settings = read_settings(TelemetrySettings)
     if settings.traces or settings.metrics:
@@ -45,10 +45,10 @@ def check() -> TelemetrySettings:
 
 
 def start() -> None:
-    """Send what is asked for. The engines that are made from now on tell of their statements.
+    """Start the exporters that the settings ask for. Engines created later trace their statements.
 
     Raises:
-        ConfigurationError: as `check` does.
+        ConfigurationError: see `check`.
     """
     observe_pools()
     if _providers:
@@ -61,18 +61,18 @@ def start() -> None:
 
 
 async def flush() -> None:
-    """Wait until what there is has been sent, but no longer than `TIME_TO_FLUSH`."""
+    """Send the remaining telemetry; wait for it at most `FLUSH_TIMEOUT` seconds."""
     threads = [
-        Thread(target=_flush, args=[provider], daemon=True)  # an exit does not wait for a daemon
+        Thread(target=_flush, args=[provider], daemon=True)  # the process can exit meanwhile
         for provider in _providers
     ]
     for thread in threads:
         thread.start()
-    end = monotonic() + TIME_TO_FLUSH
+    end = monotonic() + FLUSH_TIMEOUT
     for thread in threads:
         await asyncio.to_thread(thread.join, max(end - monotonic(), 0))
     if any(thread.is_alive() for thread in threads):
-        logger.warning("Telemetry of the last seconds is lost: the collector does not take it.")
+        logger.warning("Telemetry of the last seconds is lost: the collector does not respond.")
 
 
 def _flush(provider: "TracerProvider | MeterProvider") -> None:
@@ -87,7 +87,7 @@ def _exporters() -> ModuleType:
         from app.core.telemetry import exporters  # noqa: PLC0415
     except ImportError as error:
         raise ConfigurationError(
-            f"OTEL_EXPORTER_OTLP_ENDPOINT asks for telemetry, and {error.name} is not installed: "
-            "install the extra `telemetry`, or set OTEL_SDK_DISABLED=true"
+            f"OTEL_EXPORTER_OTLP_ENDPOINT switches telemetry on, but {error.name} is not "
+            "installed: install the extra `telemetry`, or set OTEL_SDK_DISABLED=true"
         ) from None
     return exporters

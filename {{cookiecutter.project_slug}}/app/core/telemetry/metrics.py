@@ -1,4 +1,4 @@
-"""What OpenTelemetry is told of the pools, whenever it asks."""
+"""Metrics of the connection pools, read when OpenTelemetry collects them."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,12 +19,12 @@ def _count(pool: FairPool) -> Values:
     yield {"db.client.connection.state": "idle"}, pool.checkedin()
 
 
-# https://opentelemetry.io/docs/specs/semconv/database/database-metrics/ knows all but the last.
+# All but the last: https://opentelemetry.io/docs/specs/semconv/database/database-metrics/
 INSTRUMENTS: list[tuple[str, str, str, Callable[[FairPool], Values]]] = [
     (
         "db.client.connection.count",
         "{connection}",
-        "Connections that are used by a session, and that are idle.",
+        "Connections that a session uses, and idle ones.",
         _count,
     ),
     (
@@ -36,7 +36,7 @@ INSTRUMENTS: list[tuple[str, str, str, Callable[[FairPool], Values]]] = [
     (
         "db.client.connection.idle.max",
         "{connection}",
-        "Connections that are kept open: POOL_SIZE.",
+        "Connections that stay open when idle: POOL_SIZE.",
         lambda pool: iter([({}, pool.size())]),
     ),
     (
@@ -48,7 +48,7 @@ INSTRUMENTS: list[tuple[str, str, str, Callable[[FairPool], Values]]] = [
     (
         "sqlalchemy.pool.overflow",
         "{connection}",
-        "Connections that are open beyond POOL_SIZE.",
+        "Open connections beyond POOL_SIZE.",
         lambda pool: iter([({}, max(pool.overflow(), 0))]),
     ),
 ]
@@ -56,7 +56,7 @@ INSTRUMENTS: list[tuple[str, str, str, Callable[[FairPool], Values]]] = [
 
 @cache
 def observe_pools(provider: MeterProvider | None = None) -> None:
-    """Tell the provider of the pools, once; without one the global provider, whenever it is set."""
+    """Register the instruments, once. The default is the global provider, even if set later."""
     meter = metrics.get_meter(__name__, __version__, provider)
     for name, unit, description, values in INSTRUMENTS:
         meter.create_observable_up_down_counter(
@@ -67,7 +67,7 @@ def observe_pools(provider: MeterProvider | None = None) -> None:
 def _observe(
     values: Callable[[FairPool], Values],
 ) -> Callable[[CallbackOptions], list[Observation]]:
-    """Return what an exporter calls, in a thread of its own."""
+    """Return the callback of an instrument. The exporter calls it in its own thread."""
 
     def observe(_: CallbackOptions) -> list[Observation]:
         sums = Counter[tuple[tuple[str, str], ...]]()
@@ -75,7 +75,7 @@ def _observe(
             name = f"{database} read-only" if read_only else database
             for attributes, value in values(pool):
                 of_pool = {"db.client.connection.pool.name": name, "db.namespace": database}
-                # A database has several pools of the same kind where it has several event loops.
+                # A database has one pool of each kind per event loop: add them up.
                 sums[tuple((of_pool | attributes).items())] += value
         return [Observation(value, dict(attributes)) for attributes, value in sums.items()]
 

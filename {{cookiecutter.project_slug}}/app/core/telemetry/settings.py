@@ -1,4 +1,4 @@
-"""What asks for telemetry."""
+"""The OTEL_ variables that switch telemetry on, and their validation."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -7,29 +7,29 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AfterValidator, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-# As the SDK reads them. https://opentelemetry.io/docs/specs/otel/protocol/exporter/
+# The syntax that the SDK accepts: https://opentelemetry.io/docs/specs/otel/protocol/exporter/
 _is_header = re.compile(r"\s*[!#-'*+\-.0-9A-Z^-z|~]+\s*=[ !#-+\--:<-\[\]-~]*").fullmatch
 
 
 def _is_endpoint(url: SecretStr) -> SecretStr:
-    """Refuse a secret in a URL: what cannot be sent is logged with its path and query."""
+    """Refuse secrets in the URL: the SDK logs path and query of a URL that it cannot reach."""
     try:
         parts = urlsplit(url.get_secret_value())
-    except ValueError:  # whose message may show what it could not read
+    except ValueError:  # the message may contain a password
         parts = urlsplit("")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise ValueError("it has to be an http:// or https:// URL")
+        raise ValueError("it must be an http:// or https:// URL")
     if parts.username is not None or parts.query:
-        raise ValueError("what is secret belongs into OTEL_EXPORTER_OTLP_HEADERS")
+        raise ValueError("it must not contain a secret: use OTEL_EXPORTER_OTLP_HEADERS")
     return url
 
 
 def _are_headers(text: SecretStr) -> SecretStr:
-    """Refuse what the SDK would leave out, and show in the log."""
+    """Refuse headers that the SDK would ignore, and write to the log."""
     for header in filter(str.strip, text.get_secret_value().split(",")):
         decoded = unquote(header)
         if not (_is_header(header) and decoded.isascii() and decoded.isprintable()):
-            raise ValueError("it has to be name=value,name=value, each value URL-encoded")
+            raise ValueError("it must be name=value,name=value, each value URL-encoded")
     return text
 
 
@@ -40,9 +40,9 @@ Headers = Annotated[SecretStr, AfterValidator(_are_headers)]
 
 
 class TelemetrySettings(BaseSettings):
-    """OpenTelemetry's own variables: what switches it on, and what would fail later, or tell a secret.
+    """The OpenTelemetry variables that switch it on, fail late when wrong, or could leak a secret.
 
-    The SDK reads them and many others in the environment, and not in `.env`: so these are no part of
+    The SDK reads these and many others from the environment, not from `.env`, so they are not in
     `Settings`. https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/
     """
 
@@ -65,18 +65,18 @@ class TelemetrySettings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _disregard_what_is_disabled(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _ignore_all_if_disabled(cls, values: dict[str, Any]) -> dict[str, Any]:
         disabled = str(values.get("otel_sdk_disabled")).strip().lower() == "true"
         return {"otel_sdk_disabled": True} if disabled else values
 
     @property
     def traces(self) -> bool:
-        """Whether there is somewhere to send spans to."""
+        """Whether spans are exported."""
         endpoint = self.otel_exporter_otlp_traces_endpoint or self.otel_exporter_otlp_endpoint
         return self.otel_traces_exporter == "otlp" and endpoint is not None
 
     @property
     def metrics(self) -> bool:
-        """Whether there is somewhere to send metrics to."""
+        """Whether metrics are exported."""
         endpoint = self.otel_exporter_otlp_metrics_endpoint or self.otel_exporter_otlp_endpoint
         return self.otel_metrics_exporter == "otlp" and endpoint is not None

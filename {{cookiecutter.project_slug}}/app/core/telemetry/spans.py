@@ -1,4 +1,4 @@
-"""A span for each statement, where OpenTelemetry has somebody to send it to."""
+"""A span for each SQL statement, if a tracer provider is set."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,22 +9,22 @@ from sqlalchemy import Engine
 
 from app import __version__
 
-LONGEST_TEXT = 2000  # characters: a statement for a thousand rows may have hundred times as many
+MAX_STATEMENT_LENGTH = 2000  # characters; an INSERT of 1,000 rows can be 100 times as long
 
 
-def spans_are_wanted() -> bool:
-    """Say whether anybody, we or somebody else, has set a provider of spans."""
+def has_tracer_provider() -> bool:
+    """Return whether this service, or another tool, has set a tracer provider."""
     return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def trace_statements(engine: Engine, database: str) -> None:
-    """Let each statement of the engine be a span within the one that is current, a request's say.
+    """Record a span for each statement of the engine, as a child of the current (request's) span.
 
-    It has the statement's text and never its parameters, nor the message of an error, which may hold
-    them. Where no provider of spans is set, the engine is left as it is.
+    A span has the text of the statement. It never has parameters, nor the message of an error,
+    which may contain them. Without a tracer provider the engine is not changed.
     https://opentelemetry.io/docs/specs/semconv/database/database-spans/
     """
-    if not spans_are_wanted():
+    if not has_tracer_provider():
         return
     tracer = trace.get_tracer(__name__, __version__)
     system = engine.dialect.name
@@ -36,7 +36,7 @@ def trace_statements(engine: Engine, database: str) -> None:
                 "db.system.name": system,
                 "db.namespace": database,
                 "db.operation.name": operation,
-                "db.query.text": statement[:LONGEST_TEXT],
+                "db.query.text": statement[:MAX_STATEMENT_LENGTH],
             }
             with tracer.start_as_current_span(
                 f"{operation} {database}",
@@ -48,19 +48,19 @@ def trace_statements(engine: Engine, database: str) -> None:
                 try:
                     run(cursor, statement, *others)
                 except BaseException as error:
-                    span.set_attributes(_of_error(error))
+                    span.set_attributes(_error_attributes(error))
                     span.set_status(StatusCode.ERROR)
                     raise
 
         return run_traced
 
-    # Around the execution, and no listener: of those that execute SQLAlchemy calls the first only, and
-    # after a statement that is cancelled nobody is called.
+    # The dialect's methods are wrapped because events cannot do this: SQLAlchemy calls only the
+    # first `do_execute` listener that handles the statement, and none after a cancelled statement.
     for name in ("do_execute", "do_executemany", "do_execute_no_params"):
         setattr(engine.dialect, name, traced(getattr(engine.dialect, name)))
 
 
-def _of_error(error: BaseException) -> dict[str, str]:
+def _error_attributes(error: BaseException) -> dict[str, str]:
     code = getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None)
     if code:
         return {"error.type": code, "db.response.status_code": code}

@@ -1,1 +1,1 @@
-"""ASGI middleware, error responses and streaming. Start reading in `problem_details.py`."""
+"""ASGI middleware, error responses and streaming. Start reading in `error_handlers.py`."""

@@ -1,13 +1,17 @@
-"""A request whose body is too large is answered with 413, however it tells its length."""
+"""Middleware that responds with 413 to a request whose body is too large."""
 
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.web.problem_details import TOO_LARGE, answer
+from app.core.web.error_handlers import problem_response
+from app.core.web.problem_details import TOO_LARGE
 
 
 class BodyLimitMiddleware:
-    """FastAPI's own `max_body_size` would answer in plain text, past every handler and middleware."""
+    """Limit the body to `size` bytes, whether it has a Content-Length or is sent in chunks.
+
+    FastAPI's own `max_body_size` would respond in plain text and bypass handlers and middleware.
+    """
 
     def __init__(self, app: ASGIApp, size: int) -> None:
         self.app = app
@@ -17,8 +21,8 @@ class BodyLimitMiddleware:
         if scope["type"] != "http" or scope["method"] in {"GET", "HEAD"}:
             await self.app(scope, receive, send)
             return
-        if _declared(scope) > self.size:
-            await answer(TOO_LARGE)(scope, receive, send)
+        if _content_length(scope) > self.size:
+            await problem_response(TOO_LARGE)(scope, receive, send)
             return
         received = 0
 
@@ -33,7 +37,7 @@ class BodyLimitMiddleware:
         await self.app(scope, receive_limited, send)
 
 
-def _declared(scope: Scope) -> int:
+def _content_length(scope: Scope) -> int:
     for name, value in scope["headers"]:
         if name == b"content-length" and value.isdigit():
             return int(value)

@@ -1,4 +1,4 @@
-"""A client that leaves before it is answered cancels its request, and with it the transaction."""
+"""Middleware that cancels a request and its transaction when the client disconnects."""
 
 import asyncio
 
@@ -6,17 +6,17 @@ from anyio.to_thread import current_default_thread_limiter
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-CLIENT_CLOSED_REQUEST = 499  # nginx's; nobody is there to see it, but for other middleware
-SECONDS_BEFORE_WATCHING = 0.1  # most requests have ended by then, and cost no task
-SECONDS_BETWEEN_LOOKS = 0.05
+CLIENT_CLOSED_REQUEST = 499  # nginx's status: only other middleware sees it
+SECONDS_BEFORE_WATCHING = 0.1  # most requests end earlier, and need no extra task
+SECONDS_BETWEEN_CHECKS = 0.05
 
 
 class DisconnectMiddleware:
-    """Cancel what is done for a client that has closed its connection before an answer began.
+    """Cancel a request whose client disconnects before the response starts.
 
-    Servers go on without this: a slow statement for somebody who has given up keeps its connection
-    and its locks while the same client asks again. An answer that has begun is left alone: a stream
-    notices by itself, and a background task is to end.
+    ASGI servers let such a request continue: a slow statement keeps its connection and its locks
+    while the client already retries. A request whose response has started is not cancelled: a
+    stream notices the disconnect itself, and a background task must run to its end.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -26,8 +26,8 @@ class DisconnectMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        client = _Client(receive, send)
-        if not _waits_to_be_asked(scope):
+        client = _WatchedClient(receive, send)
+        if not _expects_continue(scope):
             client.watch_soon()
         try:
             await self.app(scope, client.receive, client.send)
@@ -39,8 +39,8 @@ class DisconnectMiddleware:
             client.stop_watching()
 
 
-class _Client:
-    """Both directions of a request. What comes from the client is read ahead, to see it leave."""
+class _WatchedClient:
+    """The `receive` and `send` of a request. It reads one message ahead to detect a disconnect."""
 
     def __init__(self, receive: Receive, send: Send) -> None:
         request = asyncio.current_task()
@@ -49,18 +49,18 @@ class _Client:
         self.has_cancelled = False
         self._receive = receive
         self._send = send
-        self._ahead = asyncio.Queue[Message | Exception](maxsize=1)  # the rest waits in the network
-        self._is_answered = False
-        self._readers = 0
+        self._read_ahead = asyncio.Queue[Message | Exception](maxsize=1)  # bounds the memory
+        self._response_started = False
+        self._active_reads = 0
         self._timer: asyncio.TimerHandle | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     def watch_soon(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(SECONDS_BEFORE_WATCHING, self._begin_to_watch)
+        self._timer = loop.call_later(SECONDS_BEFORE_WATCHING, self._start_watching)
 
-    def _begin_to_watch(self) -> None:
-        if self._readers:  # two must not read from the server at once
+    def _start_watching(self) -> None:
+        if self._active_reads:  # the server allows one reader at a time
             self.watch_soon()
         else:
             self._watcher = asyncio.create_task(self._watch())
@@ -73,24 +73,24 @@ class _Client:
     async def receive(self) -> Message:
         if self._watcher is None:
             return await self._read()
-        message = await self._ahead.get()
+        message = await self._read_ahead.get()
         if isinstance(message, Exception):
             raise message
-        if message["type"] == "http.disconnect":  # which is all that can be said from now on
-            self._ahead.put_nowait(message)
+        if message["type"] == "http.disconnect":  # every later call returns it again
+            self._read_ahead.put_nowait(message)
         return message
 
     async def _read(self) -> Message:
-        self._readers += 1
+        self._active_reads += 1
         try:
             return await self._receive()
         finally:
-            self._readers -= 1
+            self._active_reads -= 1
             if self._timer is None:
                 self.watch_soon()
 
     async def send(self, message: Message) -> None:
-        self._is_answered = True
+        self._response_started = True
         await self._send(message)
 
     async def _watch(self) -> None:
@@ -98,24 +98,24 @@ class _Client:
         while message["type"] == "http.request":
             try:
                 message = await self._receive()
-            except Exception as error:  # of a middleware around this one, and meant for the app
-                await self._ahead.put(error)
+            except Exception as error:  # raised by a middleware around this one, for the app
+                await self._read_ahead.put(error)
                 return
             if message["type"] == "http.disconnect":
                 await self._cancel_request()
-            await self._ahead.put(message)
+            await self._read_ahead.put(message)
 
     async def _cancel_request(self) -> None:
-        """Cancel the request, but not while a thread works for it: the thread would go on."""
+        """Cancel the request, but not while it waits for a thread: the thread would continue."""
         threads = current_default_thread_limiter()
-        while not self._is_answered:
+        while not self._response_started:
             if self.request not in threads.statistics().borrowers:
                 self.has_cancelled = True
                 self.request.cancel()
                 return
-            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
+            await asyncio.sleep(SECONDS_BETWEEN_CHECKS)
 
 
-def _waits_to_be_asked(scope: Scope) -> bool:
-    """Say whether the client sends the body when the app wants to read it, and not before."""
+def _expects_continue(scope: Scope) -> bool:
+    """Return whether the client sends its body only after `100 Continue`, which a read triggers."""
     return any(name == b"expect" for name, _ in scope["headers"])

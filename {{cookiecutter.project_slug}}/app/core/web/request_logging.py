@@ -1,4 +1,4 @@
-"""One log line for each request, with an id that the response has too."""
+"""Middleware that logs one line per request, and gives the request and its response an id."""
 
 import logging
 import re
@@ -14,18 +14,18 @@ from app.core.process.logging import request_id
 
 REQUEST_ID = "X-Request-ID"
 REQUEST_ID_KEY = REQUEST_ID.lower().encode()
-LONGEST_PATH = 200
+MAX_PATH_LENGTH = 200  # characters
 LINE = "%(method)s %(route)s %(status)s %(duration_ms)s ms, %(statements)s statements %(database_ms)s ms"
 
 logger = logging.getLogger(__name__)
 
-_is_sane = re.compile(rb"[A-Za-z0-9._:+/=-]{1,128}").fullmatch
+_is_valid_id = re.compile(rb"[A-Za-z0-9._:+/=-]{1,128}").fullmatch
 
 
 class RequestLoggingMiddleware:
-    """Give each request an id, which its answer has too, and write a line when it has ended.
+    """Set `X-Request-ID` on each response, and log a line when the request has ended.
 
-    The id is the client's own if it has sent one that is fit to be logged.
+    A valid id that the client sends is kept.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -37,32 +37,32 @@ class RequestLoggingMiddleware:
             return
         begin = perf_counter()
         end = 0.0
-        status = 500  # what an error is answered with, outside of here
-        key = _id_of(scope)
-        request_id.set(key)
-        done = DatabaseStatistics()
-        work.set(done)
-        scope.setdefault("state", {})["request_id"] = key  # for what runs in another context
+        status = 500  # of an unhandled error, whose response is sent outside of this middleware
+        id_ = _id_for(scope)
+        request_id.set(id_)
+        statistics = DatabaseStatistics()
+        work.set(statistics)
+        scope.setdefault("state", {})["request_id"] = id_  # for code that runs in another context
 
         async def send_with_id(message: Message) -> None:
             nonlocal status, end
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (REQUEST_ID_KEY, key.encode())]
+                message["headers"] = [*message.get("headers", ()), (REQUEST_ID_KEY, id_.encode())]
             await send(message)
             end = perf_counter()
 
         try:
             await self.app(scope, receive, send_with_id)
         finally:
-            _log(scope, status, (end or perf_counter()) - begin, done)
+            _log(scope, status, (end or perf_counter()) - begin, statistics)
 
 
-def _log(scope: Scope, status: int, seconds: float, done: DatabaseStatistics) -> None:
-    # Who asks for the service's health asks all the time.
+def _log(scope: Scope, status: int, seconds: float, statistics: DatabaseStatistics) -> None:
     route = _route(scope, status)
-    is_news = status >= HTTPStatus.BAD_REQUEST or not route.startswith("/health/")
-    level = logging.INFO if is_news else logging.DEBUG
+    # Health probes come every few seconds: at INFO only their failures are logged.
+    is_info = status >= HTTPStatus.BAD_REQUEST or not route.startswith("/health/")
+    level = logging.INFO if is_info else logging.DEBUG
     if not logger.isEnabledFor(level):
         return
     fields = {
@@ -70,28 +70,28 @@ def _log(scope: Scope, status: int, seconds: float, done: DatabaseStatistics) ->
         "route": route,
         "status": status,
         "duration_ms": round(seconds * 1000, 1),
-        "database_ms": round(done.seconds * 1000, 1),
-        "statements": done.statements,
+        "database_ms": round(statistics.seconds * 1000, 1),
+        "statements": statistics.statements,
     }
     logger.log(level, LINE, fields, extra=fields)
 
 
-def _id_of(scope: Scope) -> str:
+def _id_for(scope: Scope) -> str:
     for name, value in scope["headers"]:
-        if name == REQUEST_ID_KEY and _is_sane(value):
+        if name == REQUEST_ID_KEY and _is_valid_id(value):
             return str(value, "ascii")
     return f"{getrandbits(128):032x}"
 
 
 def _route(scope: Scope, status: int) -> str:
-    """Return the path as the router has it: what stands for its parameters may be personal.
+    """Return the path template of the route (`/users/{user_id}`): parameters may be personal data.
 
-    What was added to it by `mount()` is not in it. A path that no route has, the router may know with
-    a slash less, and then with parameters.
+    It lacks the prefix of a `mount()`. Without a route, return the path as sent; but "-" for a
+    redirect, because without its last slash the path may match a route and hold its parameters.
     """
     chosen = scope.get("fastapi", {}).get("effective_route_context") or scope.get("route")
     path: str | None = getattr(chosen, "path", None)
     if path is not None:
         return path
     is_redirected = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST
-    return "-" if is_redirected else quote(scope["path"][:LONGEST_PATH], errors="replace")
+    return "-" if is_redirected else quote(scope["path"][:MAX_PATH_LENGTH], errors="replace")

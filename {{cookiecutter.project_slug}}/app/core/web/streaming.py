@@ -1,4 +1,4 @@
-"""An answer of any length, of which no more than a piece is in memory."""
+"""Streaming responses that keep one chunk in memory, and compress with gzip on request."""
 
 import zlib
 from collections.abc import AsyncGenerator
@@ -8,11 +8,11 @@ from fastapi.responses import StreamingResponse
 from starlette.types import Send
 
 GZIP = 16 + zlib.MAX_WBITS  # https://docs.python.org/3/library/zlib.html#zlib.compressobj
-LEVEL = 1  # of 9: twice as fast as zlib's default, for a tenth more bytes of events
+LEVEL = 1  # of 9: twice as fast as zlib's default, and 10% larger for events
 
 
 class Stream(StreamingResponse):
-    """A stream that ends what it reads from as soon as its client has gone."""
+    """A response that closes its source as soon as the client disconnects."""
 
     async def stream_response(self, send: Send) -> None:
         async with aclosing(self.body_iterator):  # type: ignore[type-var]
@@ -20,23 +20,23 @@ class Stream(StreamingResponse):
 
 
 async def stream(
-    pieces: AsyncGenerator[bytes, None], media_type: str, accept_encoding: str = ""
+    chunks: AsyncGenerator[bytes, None], media_type: str, accept_encoding: str = ""
 ) -> Stream:
-    """Return an answer of these pieces, compressed if the client's Accept-Encoding asks for gzip.
+    """Return a response that streams these chunks, compressed if `Accept-Encoding` accepts gzip.
 
-    The first piece is read here: an error up to it is answered as any other error is. One that comes
-    later can only break off the answer.
+    The first chunk is read here, so an error up to it becomes an error response. A later error can
+    only abort the response.
     """
     headers = {"Vary": "Accept-Encoding"}
-    if _asks_for_gzip(accept_encoding):
+    if _accepts_gzip(accept_encoding):
         headers["Content-Encoding"] = "gzip"
-        pieces = _compress(pieces)
-    first = await anext(pieces, b"")
-    return Stream(_chain(first, pieces), headers=headers, media_type=media_type)
+        chunks = _compress(chunks)
+    first = await anext(chunks, b"")
+    return Stream(_chain(first, chunks), headers=headers, media_type=media_type)
 
 
-def _asks_for_gzip(accept_encoding: str) -> bool:
-    """Say whether gzip is listed, and not with a quality of 0. RFC 9110, 12.5.3"""
+def _accepts_gzip(accept_encoding: str) -> bool:
+    """Return whether gzip is listed with a quality above 0 (RFC 9110, 12.5.3)."""
     for coding in accept_encoding.lower().split(","):
         name, *parameters = (part.strip() for part in coding.split(";"))
         if name == "gzip":
@@ -44,11 +44,11 @@ def _asks_for_gzip(accept_encoding: str) -> bool:
     return False
 
 
-async def _compress(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+async def _compress(chunks: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     compressor = zlib.compressobj(LEVEL, wbits=GZIP)
-    async with aclosing(pieces):
-        async for piece in pieces:
-            if compressed := compressor.compress(piece):
+    async with aclosing(chunks):
+        async for chunk in chunks:
+            if compressed := compressor.compress(chunk):
                 yield compressed
     yield compressor.flush()
 
@@ -56,5 +56,5 @@ async def _compress(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes
 async def _chain(first: bytes, others: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     async with aclosing(others):
         yield first
-        async for piece in others:
-            yield piece
+        async for chunk in others:
+            yield chunk

@@ -1,3 +1,5 @@
+"""freeze_startup_objects(): called at the start of the application, and only once."""
+
 import subprocess
 import sys
 
@@ -19,7 +21,7 @@ asyncio.run(start())
 """
 
 
-def test_what_is_loaded_is_left_alone_once() -> None:
+def test_startup_objects_are_frozen_once() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=True
     )

@@ -1,4 +1,4 @@
-"""Who sends work hears of the stop before it, and the stop takes no longer than the settings say."""
+"""Graceful shutdown: readiness fails first, running requests finish, and the rest are cancelled."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ def variables(**settings: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), **settings}
 
 
-async def test_service_that_is_to_stop_says_so_and_still_answers(
+async def test_service_is_unready_after_sigterm_and_still_accepts_requests(
     databases: None, tmp_path: Path
 ) -> None:
     with serving(variables=variables(SHUTDOWN_DELAY="60"), folder=tmp_path) as served:
@@ -32,21 +32,21 @@ async def test_service_that_is_to_stop_says_so_and_still_answers(
 
             served.process.terminate()
 
-            async def says_so() -> bool:
+            async def is_unready() -> bool:
                 return (await client.get("/health/ready")).status_code == 503
 
-            await until(says_so)
+            await until(is_unready)
             ready = problem(await client.get("/health/ready"))
             assert ready["detail"] == "The service is about to stop."
             assert (await client.get("/health/live")).status_code == 200
             user = {"name": "Ada", "email": new_email()}
             assert (await client.post("/users", json=user)).status_code == 201
 
-            served.process.terminate()  # who says it twice does not want to wait
+            served.process.terminate()  # a second SIGTERM ends the delay
         assert await asyncio.to_thread(served.exit_code) == 0
 
 
-async def test_stop_takes_the_delay_of_the_settings(databases: None, tmp_path: Path) -> None:
+async def test_shutdown_waits_for_shutdown_delay(databases: None, tmp_path: Path) -> None:
     with serving(variables=variables(SHUTDOWN_DELAY="0.5"), folder=tmp_path) as served:
         served.process.terminate()
         began = time.monotonic()
@@ -55,13 +55,13 @@ async def test_stop_takes_the_delay_of_the_settings(databases: None, tmp_path: P
         assert time.monotonic() - began >= 0.5
 
 
-async def test_workers_whose_whole_group_is_told_to_stop_take_the_delay(
+async def test_workers_wait_for_shutdown_delay_if_the_whole_process_group_gets_sigterm(
     databases: None, tmp_path: Path
 ) -> None:
-    """As systemd does it; from their parent they hear it a second time."""
+    """systemd signals the whole group: workers get a second SIGTERM from their parent process."""
     delay = 1.5
-    told = variables(SHUTDOWN_DELAY=str(delay))
-    with serving("--workers", "2", variables=told, folder=tmp_path) as served:
+    settings = variables(SHUTDOWN_DELAY=str(delay))
+    with serving("--workers", "2", variables=settings, folder=tmp_path) as served:
         await until(lambda: served.log.read_text().count("startup complete") == 2)
         workers = re.findall(r"Started server process \[(\d+)\]", served.log.read_text())
         for pid in (*map(int, workers), served.process.pid):
@@ -73,7 +73,7 @@ async def test_workers_whose_whole_group_is_told_to_stop_take_the_delay(
 
 
 @pytest.mark.postgresql
-async def test_request_that_takes_too_long_is_cancelled_and_rolled_back(
+async def test_request_is_cancelled_and_rolled_back_after_shutdown_timeout(
     databases: None, tmp_path: Path
 ) -> None:
     with serving(variables=variables(SHUTDOWN_TIMEOUT="1"), folder=tmp_path) as served:
@@ -81,7 +81,7 @@ async def test_request_that_takes_too_long_is_cancelled_and_rolled_back(
             await holder.execute(text("LOCK TABLE users IN SHARE MODE"))
             user = {"name": "Ada", "email": new_email()}
             writing = asyncio.create_task(client.post("/users", json=user))
-            await until(somebody_waits)
+            await until(a_lock_is_awaited)
 
             served.process.terminate()
 
@@ -90,5 +90,5 @@ async def test_request_that_takes_too_long_is_cancelled_and_rolled_back(
     assert await stored_users() == 0
 
 
-async def somebody_waits() -> bool:
+async def a_lock_is_awaited() -> bool:
     return bool(await fetch("SELECT 1 FROM pg_locks WHERE NOT granted"))

@@ -1,4 +1,4 @@
-"""What switches telemetry on, what does not, and what the end of the service waits for."""
+"""Telemetry: the variables that switch it on, their validation, and the flush at shutdown."""
 
 import os
 import subprocess
@@ -17,8 +17,8 @@ from app import NAME, __version__
 from app.core.config import variable
 from app.core.db import ConfigurationError
 from app.core.telemetry import lifecycle
-from app.core.telemetry.exporters import name_of_service
-from app.core.telemetry.lifecycle import TIME_TO_FLUSH
+from app.core.telemetry.exporters import service_resource
+from app.core.telemetry.lifecycle import FLUSH_TIMEOUT
 from tests.harness.backends import Backend
 from tests.processes import serving
 
@@ -78,14 +78,14 @@ def python(script: str, *arguments: str, folder: Path, **variables: str) -> tupl
     return ended.returncode, ended.stdout, ended.stderr
 
 
-def test_what_is_not_asked_for_is_not_imported(tmp_path: Path) -> None:
+def test_sdk_is_not_imported_if_telemetry_is_off(tmp_path: Path) -> None:
     ended = python(OFF, folder=tmp_path, DATABASE_URL="sqlite://")
 
     assert (0, "[] [] []\n" * 4, "") == ended
 
 
-def test_extra_that_is_missing_is_named_in_one_sentence(tmp_path: Path) -> None:
-    code, _, said = python(
+def test_missing_extra_is_reported_in_one_sentence(tmp_path: Path) -> None:
+    code, _, stderr = python(
         WITHOUT_THE_EXTRA,
         "serve",
         folder=tmp_path,
@@ -93,12 +93,12 @@ def test_extra_that_is_missing_is_named_in_one_sentence(tmp_path: Path) -> None:
     )
 
     assert code == 1
-    assert said.startswith("error: OTEL_EXPORTER_OTLP_ENDPOINT asks for telemetry, and ")
-    assert said.endswith("install the extra `telemetry`, or set OTEL_SDK_DISABLED=true\n")
-    assert len(said.splitlines()) == 1
+    assert stderr.startswith("error: OTEL_EXPORTER_OTLP_ENDPOINT switches telemetry on, but ")
+    assert stderr.endswith("install the extra `telemetry`, or set OTEL_SDK_DISABLED=true\n")
+    assert len(stderr.splitlines()) == 1
 
 
-def test_extra_is_not_needed_for_what_is_not_served(tmp_path: Path) -> None:
+def test_migrate_does_not_need_the_extra(tmp_path: Path) -> None:
     endpoint = "http://127.0.0.1:1"
     ended = python(
         WITHOUT_THE_EXTRA, "migrate", folder=tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint
@@ -107,9 +107,9 @@ def test_extra_is_not_needed_for_what_is_not_served(tmp_path: Path) -> None:
     assert ended[0] == 0
 
 
-HTTP = "it has to be an http:// or https:// URL"
-SECRET = "what is secret belongs into OTEL_EXPORTER_OTLP_HEADERS"
-HEADERS = "it has to be name=value,name=value, each value URL-encoded"
+HTTP = "it must be an http:// or https:// URL"
+SECRET = "it must not contain a secret: use OTEL_EXPORTER_OTLP_HEADERS"
+HEADERS = "it must be name=value,name=value, each value URL-encoded"
 REFUSED = [
     ("OTEL_TRACES_EXPORTER", "hidden", "Input should be 'otlp' or 'none'"),
     ("OTEL_METRICS_EXPORTER", "prometheus", "Input should be 'otlp' or 'none'"),
@@ -129,7 +129,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("name", "value", "message"), REFUSED)
-def test_wrong_value_is_refused_in_one_sentence_without_it(
+def test_invalid_value_is_refused_in_one_sentence_that_hides_it(
     environment: pytest.MonkeyPatch, name: str, value: str, message: str
 ) -> None:
     environment.setenv(name, value)
@@ -141,7 +141,7 @@ def test_wrong_value_is_refused_in_one_sentence_without_it(
 
 
 @pytest.mark.parametrize("name", sorted({name for name, _, _ in REFUSED}))
-def test_wrong_value_is_nobodys_business_where_telemetry_is_disabled(
+def test_invalid_value_is_ignored_if_the_sdk_is_disabled(
     environment: pytest.MonkeyPatch, name: str
 ) -> None:
     environment.setenv(name, "http://[hidden")
@@ -153,7 +153,7 @@ def test_wrong_value_is_nobodys_business_where_telemetry_is_disabled(
 @pytest.mark.parametrize(
     "headers", ["Authorization=Bearer a.b-c_d==", "authorization=Basic%20YTpi , x-team = blue,"]
 )
-def test_headers_that_the_sdk_sends_are_accepted(
+def test_headers_that_the_sdk_accepts_are_accepted(
     environment: pytest.MonkeyPatch, headers: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     from opentelemetry.util.re import parse_env_headers  # noqa: PLC0415
@@ -166,15 +166,14 @@ def test_headers_that_the_sdk_sends_are_accepted(
 
 
 @pytest.mark.parametrize("headers", [value for name, value, _ in REFUSED if "HEADERS" in name])
-def test_headers_that_the_sdk_leaves_out_are_refused(headers: str) -> None:
-    """Or that cannot be sent: there are no others which are refused."""
+def test_refused_headers_are_ignored_by_the_sdk_or_cannot_be_sent(headers: str) -> None:
     from opentelemetry.util.re import parse_env_headers  # noqa: PLC0415
 
     value = parse_env_headers(headers, liberal=True).get("authorization")
     assert value is None or not (value.isascii() and value.isprintable())
 
 
-def test_each_signal_can_be_asked_for_alone(environment: pytest.MonkeyPatch) -> None:
+def test_traces_and_metrics_can_be_exported_separately(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "https://collector/v1/traces")
     traces = lifecycle.check()
     environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "https://collector")
@@ -189,17 +188,17 @@ def test_each_signal_can_be_asked_for_alone(environment: pytest.MonkeyPatch) -> 
     ("name", "value"),
     [("OTEL_SERVICE_NAME", "other"), ("OTEL_RESOURCE_ATTRIBUTES", "service.name=other")],
 )
-def test_service_may_be_given_another_name(
+def test_service_name_can_be_overridden(
     environment: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    assert name_of_service().attributes["service.name"] == NAME
+    assert service_resource().attributes["service.name"] == NAME
     environment.setenv(name, value)
 
-    assert name_of_service().attributes["service.name"] == "other"
+    assert service_resource().attributes["service.name"] == "other"
 
 
 class Collector(ThreadingHTTPServer):
-    """What takes OTLP over HTTP, and keeps it."""
+    """An OTLP collector that stores every request."""
 
     def __init__(self) -> None:
         self.received: list[tuple[str, str | None, bytes]] = []
@@ -209,10 +208,10 @@ class Collector(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_port}"
 
-    def wait_for(self, told: bytes, path: str, seconds: float = 10) -> None:
+    def wait_for(self, text: bytes, path: str, seconds: float = 10) -> None:
         deadline = time.monotonic() + seconds
-        while told not in self.body(path):
-            assert time.monotonic() < deadline, f"{told!r} is not sent"
+        while text not in self.body(path):
+            assert time.monotonic() < deadline, f"{text!r} was not sent"
             time.sleep(0.01)
 
     def body(self, path: str) -> bytes:
@@ -245,7 +244,7 @@ def collecting() -> Iterator[Collector]:
             thread.join()
 
 
-def test_spans_and_metrics_are_sent_and_the_end_waits_for_the_last(
+def test_spans_and_metrics_are_exported_and_flushed_at_shutdown(
     backend: Backend, tmp_path: Path
 ) -> None:
     urls = {variable(name): url for name, url in backend.migrated().items()}
@@ -254,7 +253,7 @@ def test_spans_and_metrics_are_sent_and_the_end_waits_for_the_last(
             "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
             "OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer hidden",
             "OTEL_METRIC_EXPORT_INTERVAL": "100",  # milliseconds
-            "FASTAPI_OTEL_AUTO_CONFIGURE": "true",  # which is not needed, and does no harm
+            "FASTAPI_OTEL_AUTO_CONFIGURE": "true",  # not needed, but allowed
             "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=blue",
         }
         with serving(variables=VARIABLES | urls | sent, folder=tmp_path) as served:
@@ -265,9 +264,9 @@ def test_spans_and_metrics_are_sent_and_the_end_waits_for_the_last(
             assert served.exit_code() == 0
 
     traces, metrics = collector.body("/v1/traces"), collector.body("/v1/metrics")
-    for told in (NAME.encode(), __version__.encode(), b"deployment.environment.name", b"blue"):
-        assert told in traces
-        assert told in metrics
+    for text in (NAME.encode(), __version__.encode(), b"deployment.environment.name", b"blue"):
+        assert text in traces
+        assert text in metrics
     assert b"GET /users" in traces
     assert b"SELECT primary" in traces
     assert b"http.server.request.duration" in metrics
@@ -275,15 +274,15 @@ def test_spans_and_metrics_are_sent_and_the_end_waits_for_the_last(
     assert "hidden" not in served.log.read_text()
 
 
-def test_collector_that_does_not_answer_delays_no_request_and_the_end_for_a_while_only(
+def test_unreachable_collector_delays_only_the_shutdown_and_not_for_long(
     tmp_path: Path,
 ) -> None:
     with collecting() as collector:
-        pass  # nobody is there
+        pass  # the port is closed now
     endpoint = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
         "OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer hidden",
-        "OTEL_BSP_SCHEDULE_DELAY": "10",  # milliseconds, so that it fails while we ask
+        "OTEL_BSP_SCHEDULE_DELAY": "10",  # milliseconds: exports fail during the requests
     }
     with serving(variables=VARIABLES | endpoint, folder=tmp_path) as served:
         for _ in range(10):
@@ -292,7 +291,7 @@ def test_collector_that_does_not_answer_delays_no_request_and_the_end_for_a_whil
         served.process.terminate()
 
         assert served.exit_code() == 0
-        assert time.monotonic() - begin < TIME_TO_FLUSH + 3  # the SDK's own end would take 20 s
+        assert time.monotonic() - begin < FLUSH_TIMEOUT + 3  # the SDK's own shutdown takes 20 s
 
     log = served.log.read_text()
     assert "Telemetry of the last seconds is lost" in log
@@ -300,15 +299,15 @@ def test_collector_that_does_not_answer_delays_no_request_and_the_end_for_a_whil
     assert "hidden" not in log
 
 
-def test_what_somebody_else_has_set_up_is_left_alone(tmp_path: Path) -> None:
-    """As `opentelemetry-instrument` does, which reads the same variables and more of them."""
+def test_tracer_provider_of_another_tool_is_kept(tmp_path: Path) -> None:
+    """`opentelemetry-instrument` sets one; it reads the same variables, and more."""
     script = """
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 theirs = TracerProvider()
 trace.set_tracer_provider(theirs)
 from app.core.telemetry import lifecycle
-from app.core.telemetry.exporters import name_of_service
+from app.core.telemetry.exporters import service_resource
 lifecycle.start()
 print(trace.get_tracer_provider() is theirs, theirs._active_span_processor._span_processors)
 """

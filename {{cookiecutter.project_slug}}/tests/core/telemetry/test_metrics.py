@@ -1,4 +1,4 @@
-"""What is told of the pools."""
+"""Metrics of the connection pools."""
 
 import asyncio
 import sys
@@ -27,7 +27,7 @@ def reader() -> Iterator[InMemoryMetricReader]:
 
 
 def read(reader: InMemoryMetricReader) -> dict[tuple[str, ...], Any]:
-    """Return the values by the name of the metric, of the pool, and the state if there is one."""
+    """Return the values by metric, pool and, if there is one, state."""
     data = reader.get_metrics_data()
     metrics = [
         metric
@@ -45,7 +45,7 @@ def read(reader: InMemoryMetricReader) -> dict[tuple[str, ...], Any]:
     return values
 
 
-def of_pool(name: str, used: int, idle: int, waiting: int, overflow: int) -> dict[Any, int]:
+def pool_values(name: str, used: int, idle: int, waiting: int, overflow: int) -> dict[Any, int]:
     return {
         ("db.client.connection.count", name, "used"): used,
         ("db.client.connection.count", name, "idle"): idle,
@@ -56,7 +56,7 @@ def of_pool(name: str, used: int, idle: int, waiting: int, overflow: int) -> dic
     }
 
 
-async def test_pool_is_told_of_while_it_lives(
+async def test_pool_is_reported_until_it_is_disposed_of(
     databases: None, environment: pytest.MonkeyPatch, reader: InMemoryMetricReader
 ) -> None:
     configure(environment, pool_size=2, max_overflow=1)
@@ -74,13 +74,13 @@ async def test_pool_is_told_of_while_it_lives(
     [pool] = [pool for _, read_only, pool in live_pools() if not read_only]
     await until(lambda: pool.waiting == 2)
 
-    reads = of_pool("primary read-only", used=0, idle=1, waiting=0, overflow=0)
-    told = await asyncio.to_thread(read, reader)  # as an exporter does
-    assert of_pool("primary", used=3, idle=0, waiting=2, overflow=1) | reads == told
+    reads = pool_values("primary read-only", used=0, idle=1, waiting=0, overflow=0)
+    values = await asyncio.to_thread(read, reader)  # as an exporter does
+    assert pool_values("primary", used=3, idle=0, waiting=2, overflow=1) | reads == values
 
     done.set()
     await asyncio.gather(*users)
-    assert of_pool("primary", used=0, idle=2, waiting=0, overflow=0) | reads == read(reader)
+    assert pool_values("primary", used=0, idle=2, waiting=0, overflow=0) | reads == read(reader)
 
     await dispose_engines()
     assert read(reader) == {}
@@ -92,16 +92,16 @@ async def test_pools_of_one_database_are_added_up(
     configure(environment, pool_size=2, max_overflow=1)
     get_engine()
     alone = read(reader)
-    await asyncio.to_thread(get_engine)  # outside of any event loop it is another one
+    await asyncio.to_thread(get_engine)  # another engine: the thread has no event loop
 
     key = ("db.client.connection.max", "primary")
     assert (3, 6) == (alone[key], read(reader)[key])
 
 
-async def test_pools_may_come_and_go_while_they_are_read(
+async def test_pools_can_be_added_while_a_thread_reads_them(
     environment: pytest.MonkeyPatch, databases: None
 ) -> None:
-    """Without the lock a dictionary changes while it is gone through."""
+    """Without the lock: RuntimeError, dictionary changed size during iteration."""
     ended = Event()
     errors: list[Exception] = []
 
@@ -118,7 +118,7 @@ async def test_pools_may_come_and_go_while_they_are_read(
     reading.start()
     try:
         for _ in range(100):
-            configure(environment, pool_size=1)  # new settings, which are known by their identity
+            configure(environment, pool_size=1)  # a new settings object
             get_engine()
             get_engine(read_only=True)
     finally:

@@ -1,4 +1,4 @@
-"""A span for each statement, and what is in none."""
+"""Spans of SQL statements: their attributes, their parents, and no secrets."""
 
 import asyncio
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from sqlalchemy import text
 from app.core.config import get_database
 from app.core.database.statistics import DatabaseStatistics, work
 from app.core.db import dispose_engines, get_engine, session_scope
-from app.core.telemetry.spans import LONGEST_TEXT
+from app.core.telemetry.spans import MAX_STATEMENT_LENGTH
 from tests.support import new_email, new_user, until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -29,8 +29,8 @@ SLOW = {
 }
 
 
-class Begun(SpanProcessor):
-    """The texts of the statements that have begun."""
+class Started(SpanProcessor):
+    """Collects the texts of the statements that have started."""
 
     def __init__(self) -> None:
         self.texts: list[object] = []
@@ -40,18 +40,18 @@ class Begun(SpanProcessor):
 
 
 @pytest.fixture
-def begun() -> Begun:
-    return Begun()
+def started() -> Started:
+    return Started()
 
 
 @pytest.fixture
 def spans(
-    environment: pytest.MonkeyPatch, databases: None, begun: Begun
+    environment: pytest.MonkeyPatch, databases: None, started: Started
 ) -> Iterator[InMemorySpanExporter]:
-    """Spans of this test, as of a process in which a provider is set; the migrations are over."""
+    """The spans of this test. The provider is set after the migrations."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider(shutdown_on_exit=False)
-    provider.add_span_processor(begun)
+    provider.add_span_processor(started)
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     environment.setattr(trace, "_TRACER_PROVIDER", provider)
     yield exporter
@@ -59,7 +59,7 @@ def spans(
 
 
 def texts(spans: InMemorySpanExporter) -> dict[str, ReadableSpan]:
-    """Return the spans of statements by their text, of the same ones the last."""
+    """Return the span of each statement by its text; the last one if there are several."""
     return {
         str(span.attributes["db.query.text"]): span
         for span in spans.get_finished_spans()
@@ -79,7 +79,7 @@ def ancestors(spans: InMemorySpanExporter, span: ReadableSpan) -> Iterator[str]:
         yield span.name
 
 
-async def test_statement_is_a_span_within_its_request(
+async def test_span_of_a_statement_is_within_its_request(
     spans: InMemorySpanExporter, client: AsyncClient
 ) -> None:
     headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
@@ -104,7 +104,7 @@ async def test_statement_is_a_span_within_its_request(
     } == dict(span.attributes)
 
 
-async def test_statements_of_concurrent_requests_are_kept_apart(
+async def test_spans_of_concurrent_requests_have_their_own_traces(
     spans: InMemorySpanExporter, client: AsyncClient
 ) -> None:
     traces = [f"{number:032x}" for number in range(1, 6)]
@@ -124,7 +124,7 @@ async def test_statements_of_concurrent_requests_are_kept_apart(
     assert all([*ancestors(spans, span)][-1] == "GET /users" for span in statements)
 
 
-async def test_error_is_a_code_and_no_span_tells_what_was_written(
+async def test_span_of_an_error_has_its_code_and_no_data(
     spans: InMemorySpanExporter, client: AsyncClient
 ) -> None:
     user = {"name": "Ada", "email": new_email()}
@@ -138,16 +138,16 @@ async def test_error_is_a_code_and_no_span_tells_what_was_written(
     code = "23505" if get_engine().dialect.name == "postgresql" else "SQLITE_CONSTRAINT_UNIQUE"
     assert span.attributes["error.type"] == span.attributes["db.response.status_code"] == code
     assert (StatusCode.ERROR, None) == (span.status.status_code, span.status.description)
-    told = "".join(span.to_json() for span in spans.get_finished_spans())
+    exported = "".join(span.to_json() for span in spans.get_finished_spans())
     url = get_database().url()
     secrets = [url.password, url.render_as_string(hide_password=False), user["email"]]
-    assert not [secret for secret in secrets if secret and secret in told]
+    assert not [secret for secret in secrets if secret and secret in exported]
 
 
-async def test_exceptions_are_not_recorded_a_second_time(
+async def test_exceptions_are_not_exported_as_log_records(
     environment: pytest.MonkeyPatch, app: FastAPI, client: AsyncClient
 ) -> None:
-    """Their messages are in the service's log, and nowhere else."""
+    """Their messages are in the service's own log only."""
     exporter = InMemoryLogRecordExporter()  # type: ignore[no-untyped-call]
     provider = LoggerProvider(shutdown_on_exit=False)
     provider.add_log_record_processor(SimpleLogRecordProcessor(exporter))
@@ -162,13 +162,15 @@ async def test_exceptions_are_not_recorded_a_second_time(
     provider.shutdown()
 
 
-async def test_statement_that_is_cancelled_ends(spans: InMemorySpanExporter, begun: Begun) -> None:
+async def test_span_of_a_cancelled_statement_ends(
+    spans: InMemorySpanExporter, started: Started
+) -> None:
     async def wait() -> None:
         async with session_scope() as session:
             await session.execute(text(SLOW[session.get_bind().dialect.name]))
 
     task = asyncio.create_task(wait())
-    await until(lambda: bool({*SLOW.values()} & {*begun.texts}))
+    await until(lambda: bool({*SLOW.values()} & {*started.texts}))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -179,7 +181,7 @@ async def test_statement_that_is_cancelled_ends(spans: InMemorySpanExporter, beg
     assert span.status.status_code == StatusCode.ERROR
 
 
-async def test_statement_for_many_rows_is_one_span_of_a_bounded_length(
+async def test_statement_for_many_rows_is_one_span_with_truncated_text(
     spans: InMemorySpanExporter,
 ) -> None:
     async with session_scope() as session:
@@ -187,15 +189,13 @@ async def test_statement_for_many_rows_is_one_span_of_a_bounded_length(
 
     span = named(spans, "INSERT primary")
     assert span.attributes
-    assert len(str(span.attributes["db.query.text"])) <= LONGEST_TEXT
+    assert len(str(span.attributes["db.query.text"])) <= MAX_STATEMENT_LENGTH
     if get_engine().dialect.name == "postgresql":  # SQLite gets one statement with many parameters
-        assert len(str(span.attributes["db.query.text"])) == LONGEST_TEXT
+        assert len(str(span.attributes["db.query.text"])) == MAX_STATEMENT_LENGTH
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-async def test_statement_is_a_span_however_often_it_is_executed(
-    spans: InMemorySpanExporter, rows: int
-) -> None:
+async def test_executemany_is_a_span(spans: InMemorySpanExporter, rows: int) -> None:
     delete = "DELETE FROM users WHERE name = :name"
     async with session_scope() as session:
         await session.execute(text(delete), [{"name": str(number)} for number in range(rows)])
@@ -211,7 +211,7 @@ async def test_statement_without_parameters_is_a_span(spans: InMemorySpanExporte
     assert named(spans, "DELETE primary")
 
 
-async def test_statement_without_a_word_has_a_name(
+async def test_span_of_an_empty_statement_has_a_name(
     spans: InMemorySpanExporter,
 ) -> None:
     async with get_engine().connect() as connection:
@@ -221,7 +221,7 @@ async def test_statement_without_a_word_has_a_name(
     assert named(spans, f"{system} primary")
 
 
-async def test_read_only_stream_is_a_span_and_still_a_transaction(
+async def test_read_only_stream_is_a_span_and_still_has_a_transaction(
     spans: InMemorySpanExporter,
 ) -> None:
     async with session_scope(read_only=True) as session:
@@ -231,7 +231,7 @@ async def test_read_only_stream_is_a_span_and_still_a_transaction(
     assert "SELECT 1" in texts(spans)
 
 
-async def test_statements_are_counted_as_they_are_without_spans(
+async def test_spans_do_not_change_the_statement_count(
     databases: None, request: pytest.FixtureRequest
 ) -> None:
     async def count() -> int:
@@ -250,5 +250,5 @@ async def test_statements_are_counted_as_they_are_without_spans(
     assert "SELECT 1" in texts(spans)
 
 
-async def test_engine_is_left_as_it_is_where_nobody_has_set_a_provider(databases: None) -> None:
+async def test_engine_is_not_changed_without_a_tracer_provider(databases: None) -> None:
     assert "do_execute" not in vars(get_engine().dialect)

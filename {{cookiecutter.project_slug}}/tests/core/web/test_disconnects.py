@@ -1,4 +1,4 @@
-"""What the app still sees of a client that is watched. What a leaving client costs: test_always_closed.py."""
+"""DisconnectMiddleware: what the app receives from a watched client, and when watching stops."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -25,7 +25,7 @@ async def test_body_arrives_whole_and_in_order(app: FastAPI, server: AsyncClient
     assert (await server.post("/body", content=numbers())).json() is True
 
 
-async def test_body_that_is_not_asked_for_is_not_asked_for(
+async def test_unread_body_is_not_requested_with_100_continue(
     app: FastAPI, server: AsyncClient
 ) -> None:
     @app.post("/refuse")
@@ -33,27 +33,29 @@ async def test_body_that_is_not_asked_for_is_not_asked_for(
         pass
 
     headers = ("Content-Length: 1000", "Expect: 100-continue")
-    async with disconnecting(server, "POST", "/refuse", *headers) as answer:
-        assert await answer.readline() == b"HTTP/1.1 200 OK\r\n"
+    async with disconnecting(server, "POST", "/refuse", *headers) as reader:
+        assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
 
 
-async def test_app_may_ask_whether_its_client_is_there(app: FastAPI, server: AsyncClient) -> None:
-    answered: list[bool] = []
-    asked = asyncio.Event()
+async def test_is_disconnected_is_false_while_the_client_is_connected(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    results: list[bool] = []
+    called = asyncio.Event()
 
-    @app.get("/there")
-    async def there(request: Request) -> None:
-        answered.append(await request.is_disconnected())
-        asked.set()
+    @app.get("/connected")
+    async def connected(request: Request) -> None:
+        results.append(await request.is_disconnected())
+        called.set()
 
-    async with disconnecting(server, "GET", "/there"):
-        await asked.wait()
+    async with disconnecting(server, "GET", "/connected"):
+        await called.wait()
 
-    assert answered == [False]
+    assert results == [False]
 
 
-class Waiting:
-    """A client that has sent its request and waits for the answer, whoever serves it."""
+class WaitingClient:
+    """An ASGI client that has sent its request and waits for the response."""
 
     def __init__(self) -> None:
         self._has_sent = False
@@ -69,30 +71,30 @@ class Waiting:
 
 
 def request(app: ASGIApp) -> asyncio.Future[None]:
-    """Let the app answer such a client."""
-    client = Waiting()
+    """Send a request of such a client to the app, behind the middleware."""
+    client = WaitingClient()
     scope = {"type": "http", "headers": []}
     return asyncio.ensure_future(DisconnectMiddleware(app)(scope, client.receive, client.send))
 
 
-async def test_cancellation_by_somebody_else_goes_on() -> None:
-    """As a server cancels what has not ended when its time to stop is over."""
+async def test_cancellation_by_the_server_is_propagated() -> None:
+    """uvicorn cancels a request like this when `timeout_graceful_shutdown` has passed."""
     begun = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         begun.set()
         await asyncio.Event().wait()
 
-    answering = request(app)
+    task = request(app)
     await begun.wait()
-    answering.cancel()
-    await asyncio.wait([answering])
+    task.cancel()
+    await asyncio.wait([task])
 
-    assert answering.cancelled()
+    assert task.cancelled()
 
 
 @pytest.mark.parametrize("seconds", [0, 2 * SECONDS_BEFORE_WATCHING])
-async def test_client_is_watched_no_longer_than_its_request(seconds: float) -> None:
+async def test_watching_ends_with_the_request(seconds: float) -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await asyncio.sleep(seconds)
         await send({"type": "http.response.start", "status": 204, "headers": []})

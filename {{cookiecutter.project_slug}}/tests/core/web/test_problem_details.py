@@ -1,4 +1,4 @@
-"""The document that answers each error."""
+"""Error responses: the problem document and the log record of each error."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -17,74 +17,76 @@ from app.models import User
 from tests.support import disconnecting, new_user, problem
 
 
-async def test_unknown_route(client: AsyncClient) -> None:
-    answer = await client.get("/nowhere")
+async def test_unknown_route_is_404(client: AsyncClient) -> None:
+    response = await client.get("/nowhere")
 
-    assert problem(answer) == {"type": "about:blank", "title": "Not Found", "status": 404}
+    assert problem(response) == {"type": "about:blank", "title": "Not Found", "status": 404}
 
 
-async def test_wrong_method(client: AsyncClient) -> None:
-    answer = await client.put("/users")
+async def test_wrong_method_is_405_and_lists_the_allowed_ones(client: AsyncClient) -> None:
+    response = await client.put("/users")
 
-    assert problem(answer)["title"] == "Method Not Allowed"
-    assert "POST" in answer.headers["allow"]
+    assert problem(response)["title"] == "Method Not Allowed"
+    assert "POST" in response.headers["allow"]
 
 
 @pytest.mark.parametrize(
     ("status", "title"), [(418, "I'm a Teapot"), (499, "Error"), (599, "Error")]
 )
-async def test_http_exception_keeps_its_status_its_detail_and_its_headers(
+async def test_http_exception_keeps_its_status_detail_and_headers(
     app: FastAPI, client: AsyncClient, status: int, title: str
 ) -> None:
     @app.get("/error")
     async def error() -> None:
-        raise HTTPException(status, "why", {"x-header": "yes"})
+        raise HTTPException(status, "reason", {"x-header": "yes"})
 
-    answer = await client.get("/error")
+    response = await client.get("/error")
 
-    assert answer.status_code == status
-    assert (title, "why") == (problem(answer)["title"], problem(answer)["detail"])
-    assert answer.headers["x-header"] == "yes"
+    assert response.status_code == status
+    assert (title, "reason") == (problem(response)["title"], problem(response)["detail"])
+    assert response.headers["x-header"] == "yes"
 
 
-async def test_status_that_forbids_a_body_gets_none(app: FastAPI, server: AsyncClient) -> None:
+async def test_response_has_no_body_if_its_status_forbids_one(
+    app: FastAPI, server: AsyncClient
+) -> None:
     @app.get("/error")
     async def error() -> None:
         raise HTTPException(304)
 
-    answer = await server.get("/error")
+    response = await server.get("/error")
 
-    assert (answer.status_code, answer.content) == (304, b"")
+    assert (response.status_code, response.content) == (304, b"")
 
 
-async def test_wrong_form_names_the_fields_and_not_their_values(client: AsyncClient) -> None:
-    answer = await client.post("/users", json={"name": "", "email": "hidden"})
+async def test_validation_error_names_the_fields_without_their_values(client: AsyncClient) -> None:
+    response = await client.post("/users", json={"name": "", "email": "hidden"})
 
-    document = problem(answer)
+    document = problem(response)
     assert document["status"] == 422
     assert [["body", "name"], ["body", "email"]] == [e["loc"] for e in document["errors"]]
-    assert "hidden" not in answer.text
+    assert "hidden" not in response.text
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
-async def test_body_that_is_too_large(server: AsyncClient, is_chunked: bool) -> None:
+async def test_body_that_is_too_large_is_413(server: AsyncClient, is_chunked: bool) -> None:
     async def chunks() -> AsyncGenerator[bytes, None]:
         for _ in range(11):
             yield b" " * 2**20
 
-    answer = await server.post("/users", content=chunks() if is_chunked else b" " * 11 * 2**20)
+    response = await server.post("/users", content=chunks() if is_chunked else b" " * 11 * 2**20)
 
-    assert problem(answer)["status"] == 413
+    assert problem(response)["status"] == 413
 
 
-async def test_body_that_is_said_to_be_too_large_is_not_waited_for(server: AsyncClient) -> None:
+async def test_too_large_content_length_is_413_before_the_body_is_sent(server: AsyncClient) -> None:
     length = f"Content-Length: {11 * 2**20}"
 
     async with disconnecting(server, "POST", "/users", length) as reader:
         assert b" 413 " in await reader.readline()
 
 
-async def test_write_of_a_read_only_session_is_logged_with_what_to_do(
+async def test_write_in_a_read_only_session_is_logged_with_a_fix(
     app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     @app.get("/write")
@@ -92,10 +94,10 @@ async def test_write_of_a_read_only_session_is_logged_with_what_to_do(
         session.add(new_user())
         await session.flush()
 
-    answer = await client.get("/write")
+    response = await client.get("/write")
 
-    assert problem(answer)["status"] == 500
-    assert "A read-only session was asked to write" in caplog.text
+    assert problem(response)["status"] == 500
+    assert "A write reached a read-only session or a standby server" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ async def test_write_of_a_read_only_session_is_logged_with_what_to_do(
         (LookupError(), 500),
     ],
 )
-async def test_error_of_a_task_is_answered_as_one_of_the_route(
+async def test_error_in_a_task_group_is_handled_like_one_of_the_route(
     app: FastAPI, client: AsyncClient, error: Exception, status: int
 ) -> None:
     async def fail() -> None:
@@ -119,12 +121,12 @@ async def test_error_of_a_task_is_answered_as_one_of_the_route(
             group.create_task(asyncio.sleep(60))
             group.create_task(fail())
 
-    answer = await client.get("/tasks")
+    response = await client.get("/tasks")
 
-    assert problem(answer)["status"] == status
+    assert problem(response)["status"] == status
 
 
-async def test_unforeseen_error_tells_nothing(app: FastAPI, client: AsyncClient) -> None:
+async def test_unexpected_error_is_500_without_details(app: FastAPI, client: AsyncClient) -> None:
     @app.get("/error")
     async def error() -> None:
         raise RuntimeError("hidden")
@@ -136,10 +138,10 @@ async def test_unforeseen_error_tells_nothing(app: FastAPI, client: AsyncClient)
     }
 
 
-async def test_error_of_the_database_is_logged_with_its_cause_and_without_its_parameters(
+async def test_database_error_is_logged_with_its_cause_and_without_parameters(
     app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    secret = str(uuid4())  # a traceback shows the line of code, so it must not stand there
+    secret = str(uuid4())  # not a literal: a traceback shows the source line
 
     @app.get("/error")
     async def error(session: SessionDep) -> None:
@@ -147,15 +149,13 @@ async def test_error_of_the_database_is_logged_with_its_cause_and_without_its_pa
 
     await client.get("/error")
 
-    [record] = [
-        record for record in caplog.records if record.name == "app.core.web.problem_details"
-    ]
+    [record] = [record for record in caplog.records if record.name == "app.core.web.error_handlers"]
     assert record.exc_info
     assert '"nowhere" does not exist' in caplog.text or "no such table: nowhere" in caplog.text
     assert secret not in caplog.text
 
 
-def test_description_of_the_api_tells_what_an_error_is_answered_with(app: FastAPI) -> None:
+def test_openapi_schema_describes_the_error_responses(app: FastAPI) -> None:
     responses = app.openapi()["paths"]["/users"]["post"]["responses"]
 
     assert {"201", "4XX", "5XX"} == set(responses)
@@ -173,7 +173,7 @@ VIOLATIONS = {
 
 
 @pytest.mark.parametrize(("statement", "status"), VIOLATIONS.items())
-async def test_error_of_the_database_has_its_status_and_shows_no_sql(
+async def test_database_error_has_its_status_and_shows_no_sql(
     app: FastAPI, client: AsyncClient, statement: str, status: int
 ) -> None:
     @app.get("/violate")
@@ -186,14 +186,14 @@ async def test_error_of_the_database_has_its_status_and_shows_no_sql(
         )
         await session.execute(text(statement))
 
-    answer = await client.get("/violate")
+    response = await client.get("/violate")
 
-    assert problem(answer)["status"] == status
-    assert "things" not in answer.text
-    assert "INSERT" not in answer.text
+    assert problem(response)["status"] == status
+    assert "things" not in response.text
+    assert "INSERT" not in response.text
 
 
-async def test_entity_of_an_older_version_is_a_conflict(app: FastAPI, client: AsyncClient) -> None:
+async def test_update_of_a_stale_entity_is_409(app: FastAPI, client: AsyncClient) -> None:
     @app.post("/stale")
     async def write(session: SessionDep) -> None:
         user = new_user()
@@ -203,12 +203,12 @@ async def test_entity_of_an_older_version_is_a_conflict(app: FastAPI, client: As
             (await other.get_one(User, user.id)).name = "Grace"
         user.name = "Alan"
 
-    answer = await client.post("/stale")
+    response = await client.post("/stale")
 
-    assert problem(answer)["status"] == 409
+    assert problem(response)["status"] == 409
 
 
-async def test_lock_that_another_holds_too_long_may_be_tried_again(
+async def test_lock_timeout_is_503_with_retry_after(
     app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch
 ) -> None:
     environment.setattr("app.core.database.sqlite.BUSY_TIMEOUT", 0.1)
@@ -223,14 +223,14 @@ async def test_lock_that_another_holds_too_long_may_be_tried_again(
 
     async with session_scope() as holder:
         await holder.execute(text("UPDATE users SET version = 2"))
-        answer = await client.get("/write")
+        response = await client.get("/write")
 
-    assert problem(answer)["status"] == 503
-    assert answer.headers["retry-after"] == "1"
+    assert problem(response)["status"] == 503
+    assert response.headers["retry-after"] == "1"
 
 
 @pytest.mark.sqlite
-async def test_write_on_a_snapshot_that_is_no_longer_the_newest_may_be_tried_again(
+async def test_write_on_an_outdated_snapshot_is_503_with_retry_after(
     app: FastAPI, client: AsyncClient
 ) -> None:
     @app.get("/write")
@@ -240,7 +240,7 @@ async def test_write_on_a_snapshot_that_is_no_longer_the_newest_may_be_tried_aga
             await other.execute(text("CREATE TABLE newer (id INTEGER)"))
         await session.execute(text("UPDATE users SET version = 2"))
 
-    answer = await client.get("/write")
+    response = await client.get("/write")
 
-    assert problem(answer)["status"] == 503
-    assert answer.headers["retry-after"] == "1"
+    assert problem(response)["status"] == 503
+    assert response.headers["retry-after"] == "1"

@@ -1,4 +1,4 @@
-"""A stream is compressed if that is asked for, holds little, and ends what it reads from."""
+"""Streaming responses: compression, early errors, and closing the source."""
 
 import asyncio
 import gzip
@@ -8,11 +8,11 @@ import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 
-from app.core.web.streaming import Stream, _asks_for_gzip, stream
+from app.core.web.streaming import Stream, _accepts_gzip, stream
 from tests.support import disconnecting, problem, until
 
-ASKING = ["gzip", "GZIP", "br, gzip", "gzip;q=0.5", "deflate,gzip ; q=1", "gzip;q=0.001"]
-NOT_ASKING = [
+ACCEPTING = ["gzip", "GZIP", "br, gzip", "gzip;q=0.5", "deflate,gzip ; q=1", "gzip;q=0.001"]
+REFUSING = [
     "",
     "*",
     "identity",
@@ -25,14 +25,14 @@ NOT_ASKING = [
 ]
 
 
-@pytest.mark.parametrize("accept", ASKING)
-def test_gzip_is_asked_for(accept: str) -> None:
-    assert _asks_for_gzip(accept)
+@pytest.mark.parametrize("accept", ACCEPTING)
+def test_gzip_is_accepted(accept: str) -> None:
+    assert _accepts_gzip(accept)
 
 
-@pytest.mark.parametrize("accept", NOT_ASKING)
-def test_gzip_is_not_asked_for(accept: str) -> None:
-    assert not _asks_for_gzip(accept)
+@pytest.mark.parametrize("accept", REFUSING)
+def test_gzip_is_not_accepted(accept: str) -> None:
+    assert not _accepts_gzip(accept)
 
 
 async def numbers(count: int) -> AsyncGenerator[bytes, None]:
@@ -41,7 +41,7 @@ async def numbers(count: int) -> AsyncGenerator[bytes, None]:
 
 
 @pytest.mark.parametrize("count", [0, 1, 5_000])
-async def test_stream_is_the_same_compressed_or_not(
+async def test_compressed_stream_has_the_same_content(
     app: FastAPI, client: AsyncClient, count: int
 ) -> None:
     @app.get("/plain")
@@ -60,31 +60,31 @@ async def test_stream_is_the_same_compressed_or_not(
     assert "Accept-Encoding" == one.headers["vary"] == other.headers["vary"]
 
 
-async def test_bytes_of_a_compressed_stream_are_a_file_of_gzip() -> None:
-    answer = await stream(numbers(5_000), "text/plain", "gzip")
+async def test_compressed_stream_is_a_gzip_file() -> None:
+    response = await stream(numbers(5_000), "text/plain", "gzip")
 
-    pieces = [bytes(piece) async for piece in answer.body_iterator if not isinstance(piece, str)]
+    chunks = [bytes(chunk) async for chunk in response.body_iterator if not isinstance(chunk, str)]
 
-    assert b"4999" in gzip.decompress(b"".join(pieces))
-    assert len(b"".join(pieces)) < 15_000
+    assert b"4999" in gzip.decompress(b"".join(chunks))
+    assert len(b"".join(chunks)) < 15_000
 
 
-async def test_error_before_the_first_piece_is_answered(app: FastAPI, client: AsyncClient) -> None:
+async def test_error_before_the_first_chunk_is_an_error_response(
+    app: FastAPI, client: AsyncClient
+) -> None:
     async def broken() -> AsyncGenerator[bytes, None]:
         raise ZeroDivisionError
         yield b""
 
     @app.get("/broken")
-    async def answer() -> Stream:
+    async def route() -> Stream:
         return await stream(broken(), "text/plain", "gzip")
 
     assert problem(await client.get("/broken"))["status"] == 500
 
 
 @pytest.mark.parametrize("accept", ["", "gzip"])
-async def test_client_that_leaves_ends_what_is_read_from(
-    app: FastAPI, server: AsyncClient, accept: str
-) -> None:
+async def test_disconnect_closes_the_source(app: FastAPI, server: AsyncClient, accept: str) -> None:
     ended = asyncio.Event()
 
     async def endless() -> AsyncGenerator[bytes, None]:
@@ -96,7 +96,7 @@ async def test_client_that_leaves_ends_what_is_read_from(
             ended.set()
 
     @app.get("/endless")
-    async def answer() -> Stream:
+    async def route() -> Stream:
         return await stream(endless(), "text/plain", accept)
 
     async with disconnecting(server, "GET", "/endless") as reader:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import session_scope
-from app.core.web.problem_details import OVERLOADED, REJECTED, UNAVAILABLE, problem_of
+from app.core.web.problem_details import OVERLOADED, REJECTED, UNAVAILABLE, problem_for
 from app.dependencies import SessionDep
 from app.models import User
 from tests.inspection import checked_out, fetch, kill, observer, pid, until_active
@@ -63,7 +63,7 @@ async def test_statement_timeout_in_a_stream_is_a_database_error(
             rows = await session.stream(slow.execution_options(yield_per=10))
             await rows.all()
 
-    assert problem_of(caught.value) is OVERLOADED
+    assert problem_for(caught.value) is OVERLOADED
 
 
 async def test_error_of_a_stream_does_not_contain_the_value(databases: None) -> None:
@@ -75,7 +75,7 @@ async def test_error_of_a_stream_does_not_contain_the_value(databases: None) -> 
             rows = await session.stream(numbers, {"second": secret}, execution_options=options)
             await rows.all()
 
-    assert problem_of(caught.value) is REJECTED
+    assert problem_for(caught.value) is REJECTED
     assert secret not in "".join(traceback.format_exception(caught.value))
 
 
@@ -89,7 +89,7 @@ async def test_connection_lost_in_a_stream_is_an_operational_error(databases: No
             await kill(number)
             await rows.all()
 
-    assert problem_of(caught.value) is UNAVAILABLE
+    assert problem_for(caught.value) is UNAVAILABLE
 
 
 @pytest.mark.parametrize("read_only", [False, True])

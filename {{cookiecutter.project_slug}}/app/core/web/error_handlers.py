@@ -1,0 +1,136 @@
+"""Exception handlers: every error becomes an `application/problem+json` response."""
+
+import logging
+from dataclasses import replace
+from http.client import responses
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.encoders import jsonable_encoder
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+from fastapi.utils import is_body_allowed_for_status_code
+from pydantic import BaseModel
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+
+from app.core.web.problem_details import INTERNAL, READ_ONLY, Problem, ServiceError, problem_for
+from app.core.web.request_logging import REQUEST_ID
+
+MEDIA_TYPE = "application/problem+json"
+
+logger = logging.getLogger(__name__)
+
+
+class ProblemDocument(BaseModel):
+    """The body of an error response, as RFC 9457 defines it."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    detail: str | None = None
+    errors: list[dict[str, Any]] | None = None
+
+
+# The error responses of every route, for the OpenAPI schema.
+PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {
+        "description": description,
+        "content": {MEDIA_TYPE: {"schema": ProblemDocument.model_json_schema()}},
+    }
+    for status, description in {
+        "4XX": "The request cannot be fulfilled as it is.",
+        "5XX": "The service cannot fulfil it; 503 says when to try again.",
+    }.items()
+}
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Return every error of the app as a problem document, and add these to its OpenAPI schema.
+
+    A handler that the app registers for a narrower class (such as `OperationalError`) takes
+    precedence over these.
+    """
+    app.router.responses = PROBLEM_RESPONSES
+    app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(RequestValidationError, validation_error)
+    app.add_exception_handler(ServiceError, service_error)
+    app.add_exception_handler(SQLAlchemyError, database_error)
+    app.add_exception_handler(ExceptionGroup, exception_group_error)
+    app.add_exception_handler(Exception, unexpected_error)
+
+
+def problem_response(problem: Problem) -> JSONResponse:
+    body = {"type": "about:blank", "title": problem.title, "status": problem.status}
+    if problem.detail:
+        body["detail"] = problem.detail
+    return JSONResponse(
+        body | problem.members,
+        status_code=problem.status,
+        headers=problem.headers,
+        media_type=MEDIA_TYPE,
+    )
+
+
+async def http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    headers = dict(error.headers or {})
+    if not is_body_allowed_for_status_code(error.status_code):
+        return Response(status_code=error.status_code, headers=headers)
+    title = responses.get(error.status_code, "Error")
+    detail = error.detail if error.detail != title else None
+    return problem_response(Problem(error.status_code, title, detail, headers))
+
+
+async def validation_error(_: Request, error: Exception) -> JSONResponse:
+    """Name the invalid fields without their values: a value may be a secret."""
+    assert isinstance(error, RequestValidationError)
+    fields = [{key: e[key] for key in ("loc", "msg", "type")} for e in error.errors()]
+    detail = "The request does not have the right form."
+    members = {"errors": jsonable_encoder(fields)}
+    return problem_response(Problem(422, "Unprocessable content", detail, members=members))
+
+
+async def service_error(_: Request, error: Exception) -> JSONResponse:
+    return problem_response(problem_for(error))
+
+
+async def database_error(_: Request, error: Exception) -> JSONResponse:
+    """Log the cause, which the response does not contain. The engine hides the parameters."""
+    problem = problem_for(error)
+    if problem is READ_ONLY:
+        logger.error(
+            "A write reached a read-only session or a standby server: use SessionDep, or point the "
+            "URL at the primary server.",
+            exc_info=error,
+        )
+    elif problem.status == INTERNAL.status:
+        logger.error("A statement failed.", exc_info=error)
+    else:
+        cause = getattr(error, "orig", None) or error
+        logger.warning("%s (%s): %s", problem.title, problem.status, cause)
+    return problem_response(problem)
+
+
+async def exception_group_error(request: Request, error: Exception) -> JSONResponse:
+    """Handle the first error of an `asyncio.TaskGroup` as if the route had raised it."""
+    first = error
+    while isinstance(first, ExceptionGroup):
+        first = first.exceptions[0]
+    match first:
+        case ServiceError():
+            return await service_error(request, first)
+        case SQLAlchemyError():
+            return await database_error(request, first)
+    raise error
+
+
+async def unexpected_error(request: Request, error: Exception) -> JSONResponse:
+    """Respond with 500 and the request id; the server logs the error.
+
+    Starlette calls this handler outside of all middleware, so `RequestLoggingMiddleware` cannot add
+    the header.
+    """
+    request_id = getattr(request.state, "request_id", None)
+    headers = {REQUEST_ID: request_id} if request_id else {}
+    return problem_response(replace(problem_for(error), headers=headers))
