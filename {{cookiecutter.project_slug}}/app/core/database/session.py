@@ -55,7 +55,7 @@ def _track(session: TrackedSession, _: SessionTransaction, connection: Connectio
     session._opened = (*session.connections, connection)
     if session.is_abandoned:
         session.abandon()
-        raise InvalidRequestError("the session ended before this task could use it")
+        raise InvalidRequestError("the session has ended before this task could use it")
 
 
 def needs_commit(session: AsyncSession) -> bool:
