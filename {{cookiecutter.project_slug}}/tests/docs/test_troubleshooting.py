@@ -372,8 +372,7 @@ async def test_dependency_with_yield_needs_function_scope(
 @pytest.mark.postgresql
 @provokes(
     "current transaction is aborted, commands ignored until end of transaction block",
-    "a statement failed, its error was swallowed, and the database has given up what the "
-    "transaction wrote",
+    "a statement failed, its error was caught, and the database has rolled back the transaction",
 )
 async def test_swallowed_error_fails_the_commit_unless_in_a_savepoint(
     databases: None, messages: list[str]

@@ -2,22 +2,22 @@
 
 
 class ConfigurationError(ValueError):
-    """A setting is missing or wrong; the message names the variable to set."""
+    """A setting is missing or wrong. The message names the variable to set."""
 
 
 class DatabaseNotFoundError(LookupError):
-    """No database has this name; the message lists those that exist."""
+    """No database has this name. The message lists the existing ones."""
 
 
 class TransactionFailedError(Exception):
-    """The database has given up the transaction, and what it wrote, before it was committed.
+    """The database has rolled back the transaction before it was committed: nothing is stored.
 
-    A statement failed and its error was swallowed. Let the error through, or put the statement that
-    may fail into `async with session.begin_nested()`.
+    A statement failed and the application caught its error. Let the error propagate, or run the
+    statement in `async with session.begin_nested()`.
     """
 
     def __init__(self) -> None:
         super().__init__(
-            "a statement failed, its error was swallowed, and the database has given up what the "
-            "transaction wrote: let the error through, or use session.begin_nested()"
+            "a statement failed, its error was caught, and the database has rolled back the "
+            "transaction: let the error propagate, or use session.begin_nested()"
         )
