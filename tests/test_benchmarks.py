@@ -49,6 +49,6 @@ def test_readme_shows_the_behaviours_that_were_seen() -> None:
     figures = json.loads(behaviours.FIGURES.read_text())
 
     assert behaviours.table(figures) in behaviours.README.read_text()
-    assert figures["seen"].keys() == behaviours.BEHAVING.keys()
+    assert figures["seen"].keys() == behaviours.PROJECTS.keys()
     for seen in figures["seen"].values():
         assert seen.keys() == behaviours.BEHAVIOURS.keys()
