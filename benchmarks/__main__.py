@@ -35,7 +35,9 @@ MODES = {
 def main(mode: str = "compare", *others: str) -> None:
     """Run a mode. Print a missing requirement as one sentence, without a traceback."""
     if mode not in MODES or others:
-        sys.exit(f"error: there is no mode {' '.join([mode, *others])!r}: {', '.join(MODES)}")
+        sys.exit(
+            f"error: unknown mode {' '.join([mode, *others])!r}; choose from {', '.join(MODES)}"
+        )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops all processes, as Ctrl-C does
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
     try:
