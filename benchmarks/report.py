@@ -21,7 +21,7 @@ STYLE = """
     }
 """
 
-LABELS, PANEL, GAP, ROW, HEAD = 222, 190, 22, 24, 40  # pixels
+LABELS, PANEL, GAP, ROW, HEAD = 246, 190, 22, 24, 40  # pixels
 VALUE = 50  # space for the number to the right of the longest bar
 LONGEST = 1.5  # ratio; longer bars are cut, so that differences between the others are visible
 
