@@ -1,4 +1,4 @@
-"""The command line: python -m benchmarks [mode]. README.md says which modes there are."""
+"""The command line: python -m benchmarks [mode]. README.md lists the modes."""
 
 import signal
 import subprocess
@@ -10,18 +10,18 @@ from benchmarks import (
     compare,
     export,
     isolated,
-    levers,
     pages,
     publish,
     render,
     start,
+    variants,
 )
 from benchmarks.environment import MissingError
 
 MODES = {
     "compare": compare.run,
     "behaviours": behaviours.run,
-    "levers": levers.run,
+    "variants": variants.run,
     "pages": pages.run,
     "bulk": bulk.run,
     "export": export.run,
@@ -33,11 +33,13 @@ MODES = {
 
 
 def main(mode: str = "compare", *others: str) -> None:
-    """Run a mode; what is missing is one sentence, not a traceback."""
+    """Run a mode. Print a missing requirement as one sentence, without a traceback."""
     if mode not in MODES or others:
-        sys.exit(f"error: there is no mode {' '.join([mode, *others])!r}: {', '.join(MODES)}")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as after Ctrl-C, all is stopped
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell's background ignores
+        sys.exit(
+            f"error: unknown mode {' '.join([mode, *others])!r}; choose from {', '.join(MODES)}"
+        )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops all processes, as Ctrl-C does
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
     try:
         MODES[mode]()
     except MissingError as error:

@@ -1,7 +1,8 @@
-"""Behaviours: what the service and others do where something goes wrong, asked over a real socket.
+"""Compares how the service and its alternatives behave when something goes wrong.
 
-Each runs as its own pages show it, on a real PostgreSQL; `contenders/behaving/` has the routes. What
-is seen stands in behaviours.json beside this file, and its table in the README of the template.
+Each project is used as its own documentation shows, on a real PostgreSQL and a real socket. The routes
+are in contenders/behaviours/. The results are stored in behaviours.json, and as a table in the README of
+the template.
 """
 
 import json
@@ -30,7 +31,7 @@ from benchmarks.compare import (
     versions_of,
 )
 from benchmarks.environment import ROOT, PostgreSQL, Service, Sql, postgresql, service, sql
-from benchmarks.load import refuse_single_core
+from benchmarks.load import require_two_cores
 from benchmarks.processes import Serving
 
 README = ROOT / "README.md"
@@ -38,7 +39,7 @@ FIGURES = ROOT / "benchmarks" / "behaviours.json"
 
 MARKED = re.compile(r"(?<=<!-- behaviours -->\n).*(?=<!-- behaviours end -->)", re.DOTALL)
 
-BEHAVING = {
+PROJECTS = {
     "service": CONTENDERS["service"],
     "bare": CONTENDERS["bare"],
     "dbwarden_get_session": CONTENDERS["dbwarden_get_session"],
@@ -63,47 +64,47 @@ TABLES = (
     "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION be_slow()",
 )
 
-CONTENDERS_OWN = "datname = current_database() AND pid <> pg_backend_pid()"
+OF_CONTENDER = "datname = current_database() AND pid <> pg_backend_pid()"
 SECONDS_TO_SETTLE = 5.0
-SECONDS_TO_COMMIT = 1.0  # for those who answer first
-SECONDS_TO_ANSWER = 10.0
-NO_ANSWER = 0
+SECONDS_TO_COMMIT = 1.0  # for projects that commit after the response
+SECONDS_TO_RESPOND = 10.0
+NO_RESPONSE = 0
 
 
 class Seen(NamedTuple):
-    holds: bool | None  # None: it cannot be asked
+    holds: bool | None  # None: does not apply
     seen: str
 
 
 class Running(NamedTuple):
-    """One of the contenders, and what its database says of it."""
+    """A running contender and its database."""
 
     server: Serving
     sql: Sql
 
-    def ask(self, method: str, path: str) -> int:
-        return self.answer(method, path)[0]
+    def status(self, method: str, path: str) -> int:
+        return self.request(method, path)[0]
 
-    def answer(self, method: str, path: str) -> tuple[int, bytes]:
-        """Return the status and the body, or NO_ANSWER."""
+    def request(self, method: str, path: str) -> tuple[int, bytes]:
+        """Return the status and the body, or NO_RESPONSE and an empty body."""
         with suppress(OSError, HTTPException):
-            return self.server.request(method, f"/behaviours/{path}", timeout=SECONDS_TO_ANSWER)
-        return NO_ANSWER, b""
+            return self.server.request(method, f"/behaviours/{path}", timeout=SECONDS_TO_RESPOND)
+        return NO_RESPONSE, b""
 
-    def ask_at_once(self, number: int, path: str) -> int:
-        """Ask so many times at once, and return how often the answer was good."""
+    def get_concurrently(self, number: int, path: str) -> int:
+        """Send this number of GET requests at once. Return how many responses have status 200."""
         together = Barrier(number)
 
-        def ask(_: int) -> int:
+        def get(_: int) -> int:
             together.wait()
-            return self.ask("GET", path)
+            return self.status("GET", path)
 
         with ThreadPoolExecutor(number) as pool:
-            return [*pool.map(ask, range(number))].count(200)
+            return [*pool.map(get, range(number))].count(200)
 
     @contextmanager
-    def leaving(self, path: str) -> Iterator[None]:
-        """Post something, and close the connection with the block."""
+    def disconnecting(self, path: str) -> Iterator[None]:
+        """Send a POST request, and disconnect at the end of the block."""
         with socket.create_connection(("127.0.0.1", self.server.port)) as client:
             head = (
                 f"POST /behaviours/{path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n"
@@ -111,17 +112,17 @@ class Running(NamedTuple):
             client.sendall(head.encode())
             yield
 
-    def count(self, what: str) -> int:
-        return int(self.sql(f"SELECT count(*) FROM {what}")[0][0])
+    def count(self, source: str) -> int:
+        return int(self.sql(f"SELECT count(*) FROM {source}")[0][0])
 
     def stored(self, token: str) -> int:
-        """Return the rows with this token; who commits after the answer has a second for that."""
+        """Count the rows with this token. Wait up to a second for a commit after the response."""
         self.until(lambda: self.count(f"behaviours WHERE token = '{token}'") > 0, SECONDS_TO_COMMIT)
         return self.count(f"behaviours WHERE token = '{token}'")
 
     def is_settled(self) -> bool:
-        """Say whether no connection is in a transaction, waiting for the end of it if need be."""
-        busy = f"pg_stat_activity WHERE {CONTENDERS_OWN} AND xact_start IS NOT NULL"
+        """Wait until no connection is in a transaction. Return False after SECONDS_TO_SETTLE."""
+        busy = f"pg_stat_activity WHERE {OF_CONTENDER} AND xact_start IS NOT NULL"
         return self.until(lambda: self.count(busy) == 0, SECONDS_TO_SETTLE)
 
     def until(self, condition: Callable[[], bool], seconds: float) -> bool:
@@ -133,47 +134,47 @@ class Running(NamedTuple):
         return True
 
 
-def _commits_without_being_told(running: Running) -> Seen:
+def _commits_on_success(running: Running) -> Seen:
     token = uuid4().hex
-    status = running.ask("POST", f"write/{token}")
+    status = running.status("POST", f"write/{token}")
     rows = running.stored(token)
-    return Seen(rows == 1, _said(status, rows))
+    return Seen(rows == 1, _describe(status, rows))
 
 
-def _commits_before_it_answers(running: Running) -> Seen:
+def _commits_before_the_response(running: Running) -> Seen:
     token = uuid4().hex
-    status = running.ask("POST", f"slow-commit/{token}")
+    status = running.status("POST", f"slow-commit/{token}")
     rows = running.count(f"commits_slowly WHERE token = '{token}'")
-    return Seen(rows == 1, _said(status, rows))
+    return Seen(rows == 1, _describe(status, rows))
 
 
-def _failed_commit_is_an_error(running: Running) -> Seen:
-    status = running.ask("POST", f"failing-commit/{uuid4().hex}")
+def _failed_commit_returns_an_error(running: Running) -> Seen:
+    status = running.status("POST", f"failing-commit/{uuid4().hex}")
     return Seen(status >= 400, f"{status}")
 
 
-def _swallowed_error_is_no_success(running: Running) -> Seen:
+def _swallowed_error_loses_no_write_silently(running: Running) -> Seen:
     token = uuid4().hex
-    status = running.ask("POST", f"swallow/{token}")
+    status = running.status("POST", f"swallow/{token}")
     rows = running.stored(token)
-    return Seen(status >= 400 or rows == 1, _said(status, rows))
+    return Seen(status >= 400 or rows == 1, _describe(status, rows))
 
 
-def _keeps_nothing(path: str, running: Running) -> Seen:
+def _rolls_back(path: str, running: Running) -> Seen:
     token = uuid4().hex
-    status = running.ask("POST", f"{path}/{token}")
+    status = running.status("POST", f"{path}/{token}")
     if status == 404:
-        return Seen(None, "its routes run in threads, which nobody cancels")
+        return Seen(None, "its routes run in threads, which cannot be cancelled")
     rows = running.stored(token)
-    return Seen(rows == 0 and running.is_settled(), _said(status, rows))
+    return Seen(rows == 0 and running.is_settled(), _describe(status, rows))
 
 
-def _client_that_leaves_rolls_back(running: Running) -> Seen:
+def _client_disconnect_rolls_back(running: Running) -> Seen:
     token = uuid4().hex
     asleep = (
-        f"pg_stat_activity WHERE {CONTENDERS_OWN} AND state = 'active' AND query LIKE '%pg_sleep%'"
+        f"pg_stat_activity WHERE {OF_CONTENDER} AND state = 'active' AND query LIKE '%pg_sleep%'"
     )
-    with running.leaving(f"wait/{token}?seconds=2"):
+    with running.disconnecting(f"wait/{token}?seconds=2"):
         running.until(lambda: running.count(asleep) > 0, SECONDS_TO_SETTLE)
     start = time.monotonic()
     running.is_settled()
@@ -182,135 +183,139 @@ def _client_that_leaves_rolls_back(running: Running) -> Seen:
     return Seen(rows == 0, f"{rows} rows stored, its transaction ended after {seconds:.1f} s")
 
 
-def _clients_that_leave_hold_nothing(running: Running) -> Seen:
+def _client_disconnects_leak_no_connection(running: Running) -> Seen:
     when = random.Random(1)
 
-    def leave(seconds: float) -> None:
-        with suppress(OSError), running.leaving(f"wait/{uuid4().hex}?seconds=0.2"):
+    def disconnect(seconds: float) -> None:
+        with suppress(OSError), running.disconnecting(f"wait/{uuid4().hex}?seconds=0.2"):
             time.sleep(seconds)
 
     for _ in range(5):
         with ThreadPoolExecutor(10) as pool:
-            [*pool.map(leave, [when.uniform(0, 0.2) for _ in range(10)])]
+            [*pool.map(disconnect, [when.uniform(0, 0.2) for _ in range(10)])]
     settled = running.is_settled()
-    good = running.ask_at_once(10, "read")
-    return Seen(settled and good == 10, f"{good} of the next 10 are answered, settled: {settled}")
+    good = running.get_concurrently(10, "read")
+    return Seen(settled and good == 10, f"{good} of the next 10 succeed, settled: {settled}")
 
 
-def _closed_connections_fail_nobody(running: Running) -> Seen:
-    running.ask_at_once(10, "read?seconds=0.3")
+def _stale_connections_fail_no_request(running: Running) -> Seen:
+    running.get_concurrently(10, "read?seconds=0.3")
     running.is_settled()
-    time.sleep(0.2)  # some give a connection back when the answer has left, which nothing tells
-    running.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {CONTENDERS_OWN}")
-    backends = f"pg_stat_activity WHERE {CONTENDERS_OWN} AND usesysid IS NOT NULL"
+    # Some projects return a connection to the pool after the response. PostgreSQL does not show that.
+    time.sleep(0.2)
+    running.sql(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {OF_CONTENDER}")
+    backends = f"pg_stat_activity WHERE {OF_CONTENDER} AND usesysid IS NOT NULL"
     running.until(lambda: running.count(backends) == 0, SECONDS_TO_SETTLE)
-    good = running.ask_at_once(10, "read")
-    return Seen(good == 10, f"{good} of 10 are answered")
+    good = running.get_concurrently(10, "read")
+    return Seen(good == 10, f"{good} of 10 succeed")
 
 
-def _stream_reads_on(running: Running) -> Seen:
-    status, body = running.answer("GET", "stream")
+def _stream_uses_the_session(running: Running) -> Seen:
+    status, body = running.request("GET", "stream")
     settled = running.is_settled()
     return Seen(
         body == b"1\n1\n1\n" and settled, f"{status}, {len(body)} of 6 bytes, settled: {settled}"
     )
 
 
-def _crowd_is_answered(running: Running) -> Seen:
-    good = running.ask_at_once(200, "read?seconds=0.2")
-    return Seen(good == 200, f"{good} of 200 are answered")
+def _concurrent_requests_succeed(running: Running) -> Seen:
+    good = running.get_concurrently(200, "read?seconds=0.2")
+    return Seen(good == 200, f"{good} of 200 succeed")
 
 
-def _said(status: int, rows: int) -> str:
-    return f"{status or 'no answer'}, {rows} rows stored"
+def _describe(status: int, rows: int) -> str:
+    return f"{status or 'no response'}, {rows} rows stored"
 
 
 class Behaviour(NamedTuple):
     title: str
     see: Callable[[Running], Seen]
-    alone: bool = False  # in a process that nothing has troubled before
+    alone: bool = False  # needs a new server process
 
 
 BEHAVIOURS = {
-    "commits_without_being_told": Behaviour(
-        "A route that writes needs no `commit()`", _commits_without_being_told
+    "commits_on_success": Behaviour("A route that writes needs no `commit()`", _commits_on_success),
+    "commits_before_the_response": Behaviour(
+        "A read after the response sees the write", _commits_before_the_response
     ),
-    "commits_before_it_answers": Behaviour(
-        "Who is answered finds what was written", _commits_before_it_answers
-    ),
-    "failed_commit": Behaviour(
-        "A COMMIT that fails is an error answer", _failed_commit_is_an_error
-    ),
+    "failed_commit": Behaviour("A failed COMMIT returns an error", _failed_commit_returns_an_error),
     "swallowed_error": Behaviour(
-        "A failed statement whose error is swallowed is no success", _swallowed_error_is_no_success
+        "A swallowed database error does not lose the write silently",
+        _swallowed_error_loses_no_write_silently,
     ),
     "raised_error": Behaviour(
-        "`raise HTTPException(409)` keeps nothing", partial(_keeps_nothing, "raise")
+        "`raise HTTPException(409)` rolls back", partial(_rolls_back, "raise")
     ),
     "returned_error": Behaviour(
-        "`return JSONResponse(…, 409)` keeps nothing", partial(_keeps_nothing, "answer")
+        "`return JSONResponse(…, 409)` rolls back", partial(_rolls_back, "return")
     ),
-    "cancelled": Behaviour("A cancelled route keeps nothing", partial(_keeps_nothing, "cancel")),
-    "leaves": Behaviour(
-        "A client that leaves cancels and rolls back its request", _client_that_leaves_rolls_back
+    "cancelled": Behaviour("A cancelled route rolls back", partial(_rolls_back, "cancel")),
+    "client_disconnect": Behaviour(
+        "A client disconnect cancels and rolls back the request", _client_disconnect_rolls_back
     ),
-    "closed_connections": Behaviour(
-        "Connections that the server has closed fail no request", _closed_connections_fail_nobody
+    "stale_connections": Behaviour(
+        "No request fails on a stale connection", _stale_connections_fail_no_request
     ),
-    "stream": Behaviour("A stream may use the request's session", _stream_reads_on),
-    "leaving_crowd": Behaviour(
-        "50 clients that leave hold no connection", _clients_that_leave_hold_nothing, alone=True
+    "stream": Behaviour(
+        "A streaming response can use the request's session", _stream_uses_the_session
     ),
-    "crowd": Behaviour("200 requests at once are answered", _crowd_is_answered, alone=True),
+    "client_disconnects": Behaviour(
+        "50 client disconnects leak no connection",
+        _client_disconnects_leak_no_connection,
+        alone=True,
+    ),
+    "concurrent_requests": Behaviour(
+        "200 concurrent requests succeed", _concurrent_requests_succeed, alone=True
+    ),
 }
 
 
 def run() -> None:
-    """Look at all of them, or at those that BENCH_ONLY names; all of them are published."""
-    refuse_single_core()
-    names = named(BEHAVING)
+    """Test all projects, or those in BENCH_ONLY. Only a run with all projects is published."""
+    require_two_cores()
+    names = named(PROJECTS)
     ours = service()
-    pythons, failed = pythons_of({name: BEHAVING[name] for name in names}, ours)
+    pythons, failed = pythons_of({name: PROJECTS[name] for name in names}, ours)
     seen: dict[str, dict[str, dict[str, Any]]] = {}
     with postgresql(ours) as server, sql(ours, server.primary) as run_sql:
         run_sql(*TABLES)
         for name, python in pythons.items():
-            print(BEHAVING[name].title, flush=True)
+            print(PROJECTS[name].title, flush=True)
             try:
-                seen[name] = _look(name, python, ours, server, run_sql)
+                seen[name] = _test(name, python, ours, server, run_sql)
             except RuntimeError as error:
-                failed[name] = f"{error} (see behaving.{name}.log)"
+                failed[name] = f"{error} (see behaviours.{name}.log)"
     figures = {
         "postgresql": server.version,
-        "versions": {name: versions_of(BEHAVING[name], pythons[name]) for name in seen},
+        "versions": {name: versions_of(PROJECTS[name], pythons[name]) for name in seen},
         "seen": seen,
     }
     report.show("does it hold?", *_cells(figures))
     for name, reason in failed.items():
         print(f"{name}: {reason}")
     report.keep("behaviours", failed=failed, **figures)
-    if seen.keys() == BEHAVING.keys():
+    if seen.keys() == PROJECTS.keys():
         FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
         README.write_text(MARKED.sub(lambda _: table(figures), README.read_text()))
 
 
-def _look(
+def _test(
     name: str, python: Path, ours: Service, server: PostgreSQL, run_sql: Sql
 ) -> dict[str, dict[str, Any]]:
     seen: dict[str, Seen] = {}
     together = [key for key, behaviour in BEHAVIOURS.items() if not behaviour.alone]
     for keys in [together, *([key] for key, behaviour in BEHAVIOURS.items() if behaviour.alone)]:
-        with contender(f"behaving.{name}", python, ours, server) as serving:
+        with contender(f"behaviours.{name}", python, ours, server) as serving:
             for key in keys:
                 seen[key] = BEHAVIOURS[key].see(Running(serving, run_sql))
             if serving.process.poll() is not None:
-                raise RuntimeError("it has ended")
-            serving.process.kill()  # who waits for a connection would be waited for
+                raise RuntimeError("the server has exited")
+            serving.process.kill()  # a shutdown would wait for requests that wait for a connection
     return {key: seen[key]._asdict() for key in BEHAVIOURS}
 
 
 def table(figures: dict[str, Any]) -> str:
-    """Return what was seen, in Markdown."""
+    """Return the results as a Markdown table."""
     header, rows = _cells(figures)
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -319,7 +324,7 @@ def table(figures: dict[str, Any]) -> str:
 def _cells(figures: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     words = {True: "yes", False: "no", None: "-"}
     seen = figures["seen"]
-    return ["", *(BEHAVING[name].title for name in seen)], [
+    return ["", *(PROJECTS[name].title for name in seen)], [
         [behaviour.title, *(words[of[key]["holds"]] for of in seen.values())]
         for key, behaviour in BEHAVIOURS.items()
     ]

@@ -1,7 +1,7 @@
-"""Bulk: how quickly 10,000 events get into a table, in several ways, and by a request.
+"""Measures how fast 10,000 events are inserted: by several methods, and by one request.
 
-The ways run on the core of what is measured, in the service's environment. The request is the
-service's, with its checks and its commit; its client is on another core.
+The methods run in the service's environment, on the server's core. The request includes the service's
+validation and its commit. Its client runs on another core.
 """
 
 import json
@@ -13,9 +13,9 @@ from uuid import uuid4
 
 from benchmarks import report
 from benchmarks.compare import contender
-from benchmarks.environment import answer, inside, postgresql, service, versions
-from benchmarks.load import refuse_poor_machine
-from benchmarks.processes import OTHERS
+from benchmarks.environment import exchange, inside, postgresql, service, versions
+from benchmarks.load import require_wrk_and_two_cores
+from benchmarks.processes import OTHER_CORES
 
 EVENTS = 10_000
 PATH = "/analytics/events"
@@ -23,10 +23,10 @@ ROUNDS = int(os.environ.get("BENCH_ROUNDS", "7"))
 
 
 def run() -> None:
-    refuse_poor_machine()
+    require_wrk_and_two_cores()
     ours = service()
     body = _body()
-    os.sched_setaffinity(0, OTHERS)  # the client is we
+    os.sched_setaffinity(0, OTHER_CORES)  # this process is the client
     rounds: list[dict[str, float]] = []
     with (
         postgresql(ours) as server,
@@ -34,13 +34,13 @@ def run() -> None:
         contender("service", ours.python, ours, server) as serving,
     ):
         for number in range(ROUNDS + 1):
-            seconds = answer(process)
+            seconds = exchange(process)
             start = perf_counter()
-            status, said = serving.request("POST", PATH, body)
+            status, content = serving.request("POST", PATH, body)
             seconds[f"POST {PATH}"] = perf_counter() - start
             if status != 201:
-                raise RuntimeError(f"POST {PATH} is answered with {status}: {said[:200]!r}")
-            if number:  # the first one warms up
+                raise RuntimeError(f"POST {PATH} returned {status}: {content[:200]!r}")
+            if number:  # the first round is a warm-up
                 rounds.append(seconds)
 
     rates = {name: EVENTS / median(r[name] for r in rounds) for name in rounds[0]}

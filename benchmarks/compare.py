@@ -1,8 +1,8 @@
-"""The service beside others: how many requests a second, and what one costs, as ratios to `bare`.
+"""Compares the service with alternatives: requests per second and CPU time, as ratios to `bare`.
 
-All answer the same three routes, from the same table, with one worker on a core of its own. The
-service runs as it is shipped, with its logging and its middleware. The others run under uvicorn, with
-uvloop and httptools and without a line of logging for each request, which favours them.
+All have the same three routes and the same table, and one worker on its own core. The service runs as it
+is shipped, with its logging and middleware. The alternatives run under uvicorn with uvloop and httptools,
+and without request logging, which is an advantage for them.
 """
 
 import os
@@ -15,7 +15,6 @@ from statistics import median
 from typing import NamedTuple
 
 from benchmarks import report
-from benchmarks.answers import refuse_wrong_answers
 from benchmarks.environment import (
     BUILD,
     ROOT,
@@ -30,16 +29,17 @@ from benchmarks.environment import (
     sql,
     versions,
 )
-from benchmarks.load import OPERATIONS, refuse_poor_machine
+from benchmarks.load import OPERATIONS, require_wrk_and_two_cores
 from benchmarks.processes import Command, Serving, serving
-from benchmarks.turns import (
+from benchmarks.responses import check_responses
+from benchmarks.rounds import (
     FIGURES,
     ROUNDS,
     SECONDS,
     Results,
     measure,
     ratio,
-    refuse_few_connections,
+    require_connections,
 )
 
 LEVELS = (16, 64)  # connections
@@ -50,17 +50,17 @@ PSYCOPG = "psycopg[binary]"
 
 class Contender(NamedTuple):
     title: str
-    packages: tuple[str, ...] = ()  # beside the common ones
+    packages: tuple[str, ...] = ()  # in addition to COMMON
 
 
 CONTENDERS = {
     "service": Contender("this template"),
-    "bare": Contender("by hand"),
-    "bare_autocommit": Contender("by hand, AUTOCOMMIT reads"),
+    "bare": Contender("hand-written"),
+    "bare_autocommit": Contender("hand-written, AUTOCOMMIT reads"),
     "raw": Contender("asyncpg without SQLAlchemy"),
-    "late": Contender("commit after the answer"),
+    "late": Contender("commit after the response"),
     "advanced_alchemy_autocommit": Contender("Advanced Alchemy", ("advanced-alchemy",)),
-    # The newest that dbwarden-fastapi 0.2 can be imported with; both want SQLAlchemy 2.0.
+    # The newest version that dbwarden-fastapi 0.2 can be imported with. Both need SQLAlchemy 2.0.
     "dbwarden_get_session": Contender("DBWarden", ("dbwarden==0.17.*", "dbwarden-fastapi")),
     "fastapi_utils_sessionmaker": Contender("fastapi-utils", ("fastapi-utils[all]", PSYCOPG)),
     "sqlmodel_sync": Contender("SQLModel", ("sqlmodel", PSYCOPG)),
@@ -68,18 +68,18 @@ CONTENDERS = {
 
 
 def run() -> None:
-    """Measure all contenders, or `bare` and those that BENCH_ONLY names."""
-    refuse_poor_machine()
+    """Measure all contenders, or `bare` and those in BENCH_ONLY."""
+    require_wrk_and_two_cores()
     names = named(CONTENDERS, "bare")
     ours = service()
     pythons, failed = pythons_of({name: CONTENDERS[name] for name in names}, ours)
     with postgresql(ours) as server, sql(ours, server.primary) as run_sql:
-        refuse_few_connections(run_sql, len(pythons))
+        require_connections(run_sql, len(pythons))
         run_sql(SEED)
         starts = {
             name: partial(contender, name, python, ours, server) for name, python in pythons.items()
         }
-        results = measure(starts, refuse_wrong_answers, run_sql, OPERATIONS, LEVELS, failed)
+        results = measure(starts, check_responses, run_sql, OPERATIONS, LEVELS, failed)
     _report(
         server,
         results,
@@ -102,16 +102,17 @@ def contender(name: str, python: Path, ours: Service, server: PostgreSQL) -> Ite
 
 
 def bare_python() -> Path:
-    """Return the Python of the contenders that need nothing but what all need."""
+    """Return the Python of the contenders that need only the COMMON packages."""
     return environment("bare", *COMMON)
 
 
 def named(contenders: Mapping[str, Contender], *always: str) -> list[str]:
-    """Return those that BENCH_ONLY names, and those that always run; all without it."""
+    """Return the names in BENCH_ONLY and `always`. Without BENCH_ONLY, return all names."""
     only = os.environ.get("BENCH_ONLY", ",".join(contenders)).split(",")
     if unknown := set(only) - contenders.keys():
         raise MissingError(
-            f"BENCH_ONLY names {', '.join(sorted(unknown))}; there are {', '.join(contenders)}"
+            f"BENCH_ONLY has unknown names: {', '.join(sorted(unknown))}. "
+            f"The known names are: {', '.join(contenders)}"
         )
     return [name for name in contenders if name in {*only, *always}]
 
@@ -119,7 +120,7 @@ def named(contenders: Mapping[str, Contender], *always: str) -> list[str]:
 def pythons_of(
     contenders: Mapping[str, Contender], ours: Service
 ) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return the Python of each contender, and why others have none."""
+    """Return the Python of each contender, and the reason for each that cannot be installed."""
     pythons: dict[str, Path] = {}
     failed: dict[str, str] = {}
     for name, (_, packages) in contenders.items():

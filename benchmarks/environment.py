@@ -1,6 +1,6 @@
-"""What is measured: the rendered service, environments for it and for others, a PostgreSQL.
+"""Creates the measured environment: the rendered service, virtual environments, and databases.
 
-All of it lies below build/bench, and the environments stay there for the next time.
+All files are in build/bench. Later runs use the environments there again.
 """
 
 import json
@@ -19,14 +19,14 @@ from urllib.parse import urlsplit
 
 from uv import find_uv_bin
 
-from benchmarks.processes import OTHERS, SERVER, Command, ended, started
+from benchmarks.processes import OTHER_CORES, SERVER_CORES, Command, ended, started
 
 ROOT = Path(__file__).parents[1]
 BUILD = ROOT / "build" / "bench"
 INSIDE = ROOT / "benchmarks" / "inside"
 USERS = 10_000
 
-MATTERS = (
+REPORTED_PACKAGES = (
     *("asyncpg", "email-validator", "fastapi", "greenlet", "httptools", "psycopg", "pydantic"),
     *("pydantic-core", "python", "sqlalchemy", "starlette", "uvicorn", "uvloop"),
 )
@@ -42,7 +42,7 @@ FROM generate_series(1, {USERS}) AS n
 
 
 class MissingError(Exception):
-    """What the machine lacks, in one sentence for whoever runs this."""
+    """A requirement is missing. The message is one sentence for the user."""
 
 
 class Service(NamedTuple):
@@ -52,7 +52,7 @@ class Service(NamedTuple):
 
 @cache
 def interpreter() -> str:
-    """Return the Python of all that is measured: BENCH_PYTHON, a 3.13 that runs, or this one."""
+    """Return the Python for all environments: BENCH_PYTHON, a working 3.13, or this interpreter."""
     named = os.environ.get("BENCH_PYTHON")
     if named:
         version = _version(named)
@@ -72,12 +72,12 @@ def _version(python: str) -> str | None:
             check=True,
             text=True,
         ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # one of pyenv's stand-ins, say
+    except (OSError, subprocess.CalledProcessError):  # for example, a shim of pyenv
         return None
 
 
 def render(template: Path, target: Path) -> Path:
-    """Return the project that the template's defaults give, rendered anew."""
+    """Render the template with its default answers. Return the folder of the project."""
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
     with TemporaryDirectory() as folder:
@@ -92,14 +92,14 @@ def render(template: Path, target: Path) -> Path:
     return next(target.iterdir())
 
 
-def environment(name: str, *packages: str, folder: Path = ROOT, wanted: str = "") -> Path:
-    """Return the Python of an environment with these packages; `wanted` says when to make it anew.
+def environment(name: str, *packages: str, folder: Path = ROOT, key: str = "") -> Path:
+    """Return the Python of an environment with these packages. A change of `key` recreates it.
 
     Raises:
-        MissingError: it cannot be made, with what was said.
+        MissingError: it cannot be created. The message has the tool's output.
     """
     target = BUILD / "environments" / name
-    stamp, contents = target / "made-of", "\n".join([interpreter(), *packages, wanted])
+    stamp, contents = target / "made-of", "\n".join([interpreter(), *packages, key])
     python = target / "bin" / "python"
     if stamp.exists() and stamp.read_text() == contents:
         return python
@@ -114,30 +114,28 @@ def environment(name: str, *packages: str, folder: Path = ROOT, wanted: str = ""
             command, capture_output=True, check=False, cwd=folder, env=variables, text=True
         )
         if made.returncode:
-            raise MissingError(f"it cannot be installed: {_sentence(made.stderr)}")
+            raise MissingError(f"cannot install {' '.join(packages)}: {_one_line(made.stderr)}")
     stamp.write_text(contents)
     return python
 
 
 def service() -> Service:
-    """Render the template as it stands, and install what that gives."""
+    """Render the template, and install the rendered service."""
     folder = render(ROOT, BUILD / "rendered")
-    wanted = (folder / "pyproject.toml").read_text()
-    python = environment(
-        "service", "--editable", ".", "--group", "dev", folder=folder, wanted=wanted
-    )
+    key = (folder / "pyproject.toml").read_text()
+    python = environment("service", "--editable", ".", "--group", "dev", folder=folder, key=key)
     return Service(folder, python)
 
 
 def versions(python: Path, *more: str) -> dict[str, str]:
-    """Return the versions of Python, and of the packages in an environment that matter here."""
+    """Return the versions of Python and of the relevant packages in an environment."""
     code = (
         "import importlib.metadata as m, json, platform;"
         "print(json.dumps({'python': platform.python_version()}"
         " | {d.name.lower(): d.version for d in sorted(m.distributions(), key=lambda d: d.name)}))"
     )
     found: dict[str, str] = json.loads(subprocess.check_output([python, "-c", code], text=True))
-    return {name: version for name, version in found.items() if name in {*MATTERS, *more}}
+    return {name: version for name, version in found.items() if name in {*REPORTED_PACKAGES, *more}}
 
 
 def user_id(number: int) -> str:
@@ -146,52 +144,52 @@ def user_id(number: int) -> str:
 
 
 def variables(**more: str) -> dict[str, str]:
-    """Return what a process may know of this machine, and these variables."""
+    """Return a clean environment for a process, with these variables added."""
     kept = ("HOME", "LANG", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR")
     return {name: os.environ[name] for name in kept if name in os.environ} | more
 
 
 class PostgreSQL(NamedTuple):
-    """A server, and the databases on it that are ours."""
+    """A server, and the two databases of this run."""
 
     version: str
     primary: str  # URLs
     analytics: str
 
     def variables(self) -> dict[str, str]:
-        """Return what tells the service, and the contenders, where their databases are."""
+        """Return the environment variables with the URLs of the databases."""
         return variables(
             DATABASE_URL=self.primary, DATABASES__ANALYTICS__DATABASE_URL=self.analytics
         )
 
 
 class Sql:
-    """A connection, held by a process in the service's environment."""
+    """A connection to PostgreSQL in a process of the service's environment, which has a driver."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
 
     def __call__(self, *statements: str) -> Any:
-        """Run the statements, each in a transaction of its own; return the rows of the last one."""
-        return answer(self._process, statements)
+        """Run each statement in its own transaction. Return the rows of the last one."""
+        return exchange(self._process, statements)
 
 
-def answer(process: subprocess.Popen[str], question: Any = None) -> Any:
-    """Return the next line of JSON from a process, after a line to it."""
+def exchange(process: subprocess.Popen[str], message: Any = None) -> Any:
+    """Send a line of JSON to a process. Return the line of JSON that it sends back."""
     assert process.stdin
     assert process.stdout
-    process.stdin.write(json.dumps(question) + "\n")
+    process.stdin.write(json.dumps(message) + "\n")
     process.stdin.flush()
     line = process.stdout.readline()
     if not line:
-        raise RuntimeError(f"no answer to {str(question)[:200]!r}")
+        raise RuntimeError(f"no response to {str(message)[:200]!r}")
     return json.loads(line)
 
 
 @contextmanager
 def sql(service: Service, url: str) -> Iterator[Sql]:
     command: Command = [service.python, INSIDE / "sql.py", url]
-    with ended(started(command, OTHERS, env=variables(), folder=service.folder)) as process:
+    with ended(started(command, OTHER_CORES, env=variables(), folder=service.folder)) as process:
         yield Sql(process)
 
 
@@ -199,15 +197,17 @@ def sql(service: Service, url: str) -> Iterator[Sql]:
 def inside(
     service: Service, server: PostgreSQL, script: str, *arguments: str
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a script in the service's environment, on the core of what is measured."""
+    """Run a script in the service's environment, on the server's core."""
     command: Command = [service.python, INSIDE / script, *arguments]
-    with ended(started(command, SERVER, env=server.variables(), folder=service.folder)) as process:
+    with ended(
+        started(command, SERVER_CORES, env=server.variables(), folder=service.folder)
+    ) as process:
         yield process
 
 
 @contextmanager
 def postgresql(service: Service) -> Iterator[PostgreSQL]:
-    """Yield a server with two databases that are migrated and empty, and remove them afterwards."""
+    """Yield a server with two migrated, empty databases, and drop them afterwards."""
     with _server(service) as url, sql(service, url) as run:
         version = _version_of_server(run)
         stem = f"bench_{os.getpid()}"
@@ -225,7 +225,7 @@ def postgresql(service: Service) -> Iterator[PostgreSQL]:
             )
             yield server
         finally:
-            with suppress(OSError, RuntimeError):  # what brought us here may be that it has gone
+            with suppress(OSError, RuntimeError):  # the server may be unavailable
                 run(*(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)" for name in names))
 
 
@@ -233,32 +233,32 @@ def _version_of_server(run: Sql) -> str:
     try:
         return str(run("SHOW server_version")[0][0].split()[0])
     except RuntimeError:
-        raise MissingError("the PostgreSQL answers nothing: is BENCH_DATABASE_URL right?") from None
+        raise MissingError("PostgreSQL does not respond: check BENCH_DATABASE_URL") from None
 
 
 @contextmanager
 def _server(service: Service) -> Iterator[str]:
-    """Yield the URL of the server at BENCH_DATABASE_URL, or of one from the service's own harness."""
+    """Yield BENCH_DATABASE_URL, or the URL of a server from the service's test harness."""
     if url := os.environ.get("BENCH_DATABASE_URL"):
         yield url
         return
     keeper = started(
         [service.python, "-m", "tests.harness.keeper", "none"],
-        OTHERS,
+        OTHER_CORES,
         env=variables(TEST_POSTGRES="embedded"),
         folder=service.folder,
     )
     with ended(keeper):
         assert keeper.stdout
-        said = json.loads(keeper.stdout.readline() or "{}")
-        if "url" not in said:
-            reason = said.get("error", "the keeper of the service's tests says nothing")
+        message = json.loads(keeper.stdout.readline() or "{}")
+        if "url" not in message:
+            reason = message.get("error", "the keeper process of the service's tests sent nothing")
             raise MissingError(
-                f"there is no PostgreSQL ({reason}): set BENCH_DATABASE_URL to a server of yours"
+                f"there is no PostgreSQL ({reason}): set BENCH_DATABASE_URL to the URL of a server"
             )
-        yield said["url"]
+        yield message["url"]
 
 
-def _sentence(text: str) -> str:
-    """Return what a tool has said in one line, without the addresses and paths of this machine."""
-    return re.sub(r"(\w+:/)?/\S+", "...", " ".join(text.split()))[:300] or "no reason was given"
+def _one_line(text: str) -> str:
+    """Return the output of a tool in one line, without the addresses and paths of this machine."""
+    return re.sub(r"(\w+:/)?/\S+", "...", " ".join(text.split()))[:300] or "no output"

@@ -1,4 +1,4 @@
-"""Export: what the service's memory does while it streams a million events, plain and compressed."""
+"""Measures the memory of the service while it streams a million events, plain and compressed."""
 
 import http.client
 import os
@@ -9,13 +9,13 @@ from typing import Any
 from benchmarks import report
 from benchmarks.compare import contender
 from benchmarks.environment import postgresql, service, sql, versions
-from benchmarks.load import refuse_poor_machine
-from benchmarks.processes import OTHERS, Serving
+from benchmarks.load import require_wrk_and_two_cores
+from benchmarks.processes import OTHER_CORES, Serving
 
 PATH = "/analytics/events/export"
 ROWS = int(os.environ.get("BENCH_ROWS", "1000000"))
 ENCODINGS = ("identity", "gzip")
-SECONDS_BETWEEN_LOOKS = 0.02
+SECONDS_BETWEEN_SAMPLES = 0.02
 
 FILL = f"""
 INSERT INTO events (name, user_id, properties, occurred_at)
@@ -26,15 +26,15 @@ FROM generate_series(1, {ROWS}) AS n
 
 
 def run() -> None:
-    refuse_poor_machine()
+    require_wrk_and_two_cores()
     ours = service()
-    os.sched_setaffinity(0, OTHERS)  # the client is we
+    os.sched_setaffinity(0, OTHER_CORES)  # this process is the client
     with postgresql(ours) as server:
         figures: dict[str, dict[str, Any]] = {}
-        for encoding in ENCODINGS:  # each in a new process, whose memory no other has touched
+        for encoding in ENCODINGS:  # each in a new process, so that its memory is comparable
             with contender("service", ours.python, ours, server) as serving:
                 if b'"' + PATH.encode() + b'"' not in serving.get("/openapi.json")[1]:
-                    print(f"the service has no {PATH}: there is nothing to measure yet")
+                    print(f"the service has no {PATH}: there is nothing to measure")
                     return
                 if not figures:
                     with sql(ours, server.analytics) as run_sql:
@@ -71,25 +71,25 @@ def run() -> None:
 
 
 def _export(serving: Serving, encoding: str) -> dict[str, Any]:
-    """Read the whole stream, and look at the memory meanwhile; sizes are in KiB."""
-    serving.get("/users")  # what is loaded at the first request is no growth
+    """Read the whole stream and sample the memory meanwhile. Sizes are in KiB."""
+    serving.get("/users")  # the first requests load code, which is not counted as growth
     serving.get("/analytics/events?limit=1")
     before, peak_before = serving.memory("VmRSS"), serving.memory("VmHWM")
     connection = http.client.HTTPConnection("127.0.0.1", serving.port, timeout=60)
     start = time.perf_counter()
     connection.request("GET", PATH, headers={"Accept-Encoding": encoding})
-    answer = connection.getresponse()
-    if answer.status != 200:
-        raise RuntimeError(f"GET {PATH} is answered with {answer.status}")
-    sent_as = answer.headers.get("Content-Encoding", "identity")
+    response = connection.getresponse()
+    if response.status != 200:
+        raise RuntimeError(f"GET {PATH} returned {response.status}")
+    sent_as = response.headers.get("Content-Encoding", "identity")
     unzip = zlib.decompressobj(wbits=31)
-    rows, most, next_look = 0, before, start
-    while chunk := answer.read1(1 << 16):
+    rows, peak, next_sample = 0, before, start
+    while chunk := response.read1(1 << 16):
         text = unzip.decompress(chunk) if sent_as == "gzip" else chunk
         rows += text.count(b"\n")
-        if time.perf_counter() > next_look:
-            most = max(most, serving.memory("VmRSS"))
-            next_look = time.perf_counter() + SECONDS_BETWEEN_LOOKS
+        if time.perf_counter() > next_sample:
+            peak = max(peak, serving.memory("VmRSS"))
+            next_sample = time.perf_counter() + SECONDS_BETWEEN_SAMPLES
     seconds = time.perf_counter() - start
     connection.close()
     if rows != ROWS:
@@ -98,6 +98,6 @@ def _export(serving: Serving, encoding: str) -> dict[str, Any]:
         "sent_as": sent_as,
         "rows_per_second": rows / seconds,
         "before": before,
-        "growth": most - before,
+        "growth": peak - before,
         "growth_of_peak": serving.memory("VmHWM") - peak_before,
     }

@@ -1,4 +1,4 @@
-"""Isolation: isolation.py, run in the rendered service as its docstring says."""
+"""Runs isolation.py in the rendered service."""
 
 import os
 import re
@@ -33,5 +33,5 @@ def run() -> None:
             elif found := LINE.match(line):
                 tables[list(tables)[-1]][found[1]] = float(found[2])
     if process.returncode or len(tables) < 2:
-        raise MissingError("isolation.py has failed; what it needs is said above")
+        raise MissingError("isolation.py failed; its output is above")
     report.keep("isolation", versions=versions(ours.python), milliseconds=tables)

@@ -1,11 +1,11 @@
-"""What the isolation of a test costs: the same route test, isolated in several ways, side by side.
+"""Measures ways to isolate a test that uses the database: the same route test, side by side.
 
     make -C build/example-service .venv/ready
     cd build/example-service
     .venv/bin/python -m pytest -c pyproject.toml -p tests.conftest ../../benchmarks/isolation.py
 
-prints the median of each way and its ratio to the same test on SQLite in memory, for the tables that
-the service has and for 30 more. The test makes an application, writes a user and reads the users.
+prints the median of each way and its ratio to the same test on SQLite in memory, with the tables of the
+service and with 30 more. The test creates an application, writes a user and reads the users.
 """
 
 import asyncio
@@ -46,7 +46,7 @@ async def route_test(override: Any = None) -> None:
 
 
 class Ways:
-    """Each way runs the test, and leaves the databases to the next one as it found them."""
+    """Each public method is a way: it runs the test and leaves the databases unchanged."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class Ways:
         asyncio.run(route_test())
 
     def restored_clone(self) -> None:
-        """What the service's own tests do."""
+        """The way of the service's own tests."""
         backend = PostgreSQL(self.server)
         self._use(backend.migrated())
         asyncio.run(route_test())
@@ -101,7 +101,7 @@ class Ways:
             self.server.run(clone._connection.execute(statement))
 
     def savepoint(self) -> None:
-        """Sessions of the test's making within a transaction that is rolled back."""
+        """Override the session dependency with sessions in one transaction, and roll it back."""
         self._use_others()
 
         async def test() -> None:
@@ -132,7 +132,7 @@ class Ways:
 
 
 def with_more_tables(number: int) -> dict[str, MetaData]:
-    """Return the service's tables, and in the primary database some more."""
+    """Return the service's tables, with this number of additional ones in the primary database."""
     metadata = {name: MetaData() for name in METADATA}
     for name, tables in METADATA.items():
         for table in tables.sorted_tables:
@@ -158,7 +158,7 @@ def add_tables(url: str, metadata: MetaData) -> None:
 
 
 def medians(ways: Ways) -> dict[str, float]:
-    """Return what each way takes, in milliseconds; the ways take turns."""
+    """Return the median of each way in milliseconds. Each round runs all ways."""
     names = [name for name in vars(Ways) if not name.startswith("_")]
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for number in range(ROUNDS + 1):
@@ -166,7 +166,7 @@ def medians(ways: Ways) -> dict[str, float]:
             way: Callable[[], None] = getattr(ways, name)
             start = perf_counter()
             way()
-            if number:  # the first one warms up
+            if number:  # the first round is a warm-up
                 seconds[name].append(perf_counter() - start)
     return {name: statistics.median(values) * 1000 for name, values in seconds.items()}
 

@@ -1,4 +1,4 @@
-"""Load: wrk against a server, and what that costs the server."""
+"""Runs wrk against a server, and measures the server's CPU time."""
 
 import itertools
 import json
@@ -8,9 +8,9 @@ import subprocess
 from typing import NamedTuple
 
 from benchmarks.environment import ROOT, USERS, MissingError, user_id, variables
-from benchmarks.processes import OTHERS, Serving, ended, started
+from benchmarks.processes import OTHER_CORES, Serving, ended, started
 
-TIMEOUT = 5  # seconds, after which an answer is an error
+TIMEOUT = 5  # seconds; a later response counts as an error
 
 OPERATIONS = {
     "get": "GET /users/{id}",
@@ -30,24 +30,24 @@ class Result(NamedTuple):
     p99: float
     requests: int
     errors: int
-    stalled: bool  # afterwards it answered nobody
+    stalled: bool  # after the load, the server did not respond
 
 
-def refuse_poor_machine() -> None:
-    """Raise `MissingError` where nothing can be measured."""
+def require_wrk_and_two_cores() -> None:
+    """Raise `MissingError` if wrk is not installed, or there is only one core."""
     if shutil.which("wrk") is None:
-        raise MissingError("wrk is not installed: it is the client of these benchmarks")
-    refuse_single_core()
+        raise MissingError("wrk is not installed: install it, the benchmarks use it as client")
+    require_two_cores()
 
 
-def refuse_single_core() -> None:
-    """Raise `MissingError` where what is measured would share its core."""
-    if not OTHERS:
-        raise MissingError("there is one core only: what is measured needs one of its own")
+def require_two_cores() -> None:
+    """Raise `MissingError` if the server would share its core with other processes."""
+    if not OTHER_CORES:
+        raise MissingError("there is only one core: the measured server needs its own core")
 
 
 def load(server: Serving, operation: str, connections: int, seconds: float) -> Result:
-    """Ask for one thing over and over, on so many connections at once."""
+    """Repeat one kind of request on this number of connections."""
     command = [
         "wrk",
         f"-c{connections}",
@@ -62,19 +62,19 @@ def load(server: Serving, operation: str, connections: int, seconds: float) -> R
         f"{os.getpid()}{next(_runs):05}",
     ]
     before = server.cpu_seconds()
-    with ended(started(command, OTHERS, env=variables(), folder=ROOT)) as wrk:
+    with ended(started(command, OTHER_CORES, env=variables(), folder=ROOT)) as wrk:
         output, _ = wrk.communicate()
     used = server.cpu_seconds() - before
     if wrk.returncode:
         raise subprocess.CalledProcessError(wrk.returncode, command)
     counted = json.loads(output.splitlines()[-1])
-    answered = counted["requests"]
+    responses = counted["requests"]
     return Result(
-        requests_per_second=(answered - counted["not_2xx"]) / counted["seconds"],
-        cpu_seconds_per_request=used / max(1, answered),
+        requests_per_second=(responses - counted["not_2xx"]) / counted["seconds"],
+        cpu_seconds_per_request=used / max(1, responses),
         p50=counted["p50"],
         p99=counted["p99"],
-        requests=answered,
+        requests=responses,
         errors=counted["not_2xx"] + counted["socket_errors"] + counted["timeouts"],
         stalled=_is_stalled(server),
     )

@@ -1,7 +1,7 @@
-"""Pages: what the first one and the last one cost, by key and by OFFSET, in tables of any size.
+"""Measures the first and the last page of users, by key and by OFFSET, in tables of three sizes.
 
-A page is what the service does for one: a read-only session, the statement of its repository, and its
-end. BENCH_ROWS lowers the size of the largest table.
+A page is a read-only session with the statement of the service's repository. BENCH_ROWS reduces the size
+of the largest table.
 """
 
 import os
@@ -12,21 +12,21 @@ from benchmarks import report
 from benchmarks.environment import (
     PostgreSQL,
     Sql,
-    answer,
+    exchange,
     inside,
     postgresql,
     service,
     sql,
     versions,
 )
-from benchmarks.load import refuse_poor_machine
+from benchmarks.load import require_wrk_and_two_cores
 
 SIZES = (1_000, 100_000, 10_000_000)
-BYTES_OF_A_ROW = 700  # with its indexes, and as much again to make them in
+BYTES_OF_A_ROW = 700  # with its indexes, and the same amount again to build them
 
 
 def run() -> None:
-    refuse_poor_machine()
+    require_wrk_and_two_cores()
     ours = service()
     with postgresql(ours) as server:
         with sql(ours, server.primary) as run_sql:
@@ -35,19 +35,19 @@ def run() -> None:
         with inside(ours, server, "pages.py", *map(str, sizes)) as process:
             for size in sizes:
                 print(f"{size} rows", flush=True)
-                figures.append(answer(process))
+                figures.append(exchange(process))
     _report(figures, server, versions(ours.python))
 
 
 def _sizes(run_sql: Sql) -> list[int]:
-    """Return the sizes of tables for which there is room."""
+    """Return the sizes of the tables, limited to the available space."""
     most = int(os.environ.get("BENCH_ROWS", str(SIZES[-1])))
     folder = Path(run_sql("SHOW data_directory")[0][0])
-    if folder.exists():  # or it is on another machine
-        room = min(shutil.disk_usage(folder).free, _available_memory()) // BYTES_OF_A_ROW
-        if room < most:
-            print(f"there is room for {room} rows, not for {most}")
-            most = room
+    if folder.exists():  # otherwise the server is on another machine
+        limit = min(shutil.disk_usage(folder).free, _available_memory()) // BYTES_OF_A_ROW
+        if limit < most:
+            print(f"there is space for {limit} rows, not for {most}")
+            most = limit
     return sorted({min(size, most) for size in SIZES})
 
 
@@ -55,7 +55,7 @@ def _available_memory() -> int:
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemAvailable:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/meminfo does not say what memory is available")
+    raise RuntimeError("/proc/meminfo has no line MemAvailable")
 
 
 def _report(

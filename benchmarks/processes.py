@@ -1,4 +1,4 @@
-"""Processes: which core each runs on, when it answers, what it costs, that it ends."""
+"""Starts and stops processes on chosen cores, and measures their CPU time and memory."""
 
 import ctypes
 import http.client
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 CORES = sorted(os.sched_getaffinity(0))
-SERVER = set(CORES[:1])  # what is measured has a core of its own
-OTHERS = set(CORES[1:])  # and PostgreSQL and the clients have the others
+SERVER_CORES = set(CORES[:1])  # for the measured server alone
+OTHER_CORES = set(CORES[1:])  # for PostgreSQL and the clients
 
-SECONDS_TO_ANSWER = 30.0
+SECONDS_TO_RESPOND = 30.0
 SECONDS_TO_END = 15.0
 
 Command = Sequence[str | Path]
@@ -35,8 +35,8 @@ def started(
 ) -> subprocess.Popen[str]:
     """Start a process on these cores.
 
-    With a log it ends with us, even if we are killed. Without one there are pipes to it, whose end
-    tells it the same.
+    It ends with this process, even if this one is killed: with a log, by a signal; without one, because
+    its standard input is closed.
     """
 
     def prepare() -> None:
@@ -48,8 +48,8 @@ def started(
         command,
         cwd=folder,
         env=env,
-        preexec_fn=prepare,  # noqa: PLW1509, there are no other threads here
-        start_new_session=True,  # Ctrl-C is ours, and we end it
+        preexec_fn=prepare,  # noqa: PLW1509, this process has no other threads
+        start_new_session=True,  # Ctrl-C reaches only this process, which stops the other
         stdin=subprocess.DEVNULL if log else subprocess.PIPE,
         stdout=log or subprocess.PIPE,
         stderr=log,
@@ -59,7 +59,7 @@ def started(
 
 @contextmanager
 def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
-    """End the process with the block."""
+    """Stop the process at the end of the block."""
     try:
         yield process
     finally:
@@ -78,7 +78,7 @@ class Serving(NamedTuple):
     port: int
     process: subprocess.Popen[str]
 
-    def get(self, path: str, *, timeout: float = SECONDS_TO_ANSWER) -> tuple[int, bytes]:
+    def get(self, path: str, *, timeout: float = SECONDS_TO_RESPOND) -> tuple[int, bytes]:
         return self.request("GET", path, timeout=timeout)
 
     def request(
@@ -87,18 +87,18 @@ class Serving(NamedTuple):
         path: str,
         body: bytes | None = None,
         *,
-        timeout: float = SECONDS_TO_ANSWER,
+        timeout: float = SECONDS_TO_RESPOND,
     ) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
             connection.request(method, path, body, {"Content-Type": "application/json"})
-            answer = connection.getresponse()
-            return answer.status, answer.read()
+            response = connection.getresponse()
+            return response.status, response.read()
         finally:
             connection.close()
 
     def cpu_seconds(self) -> float:
-        """Return what the process and its children have used, of the user's and the system's time."""
+        """Return the CPU time of the process and its children, user and system."""
         return sum(map(_cpu_seconds, _family(self.process.pid)))
 
     def memory(self, figure: str) -> int:
@@ -111,15 +111,15 @@ class Serving(NamedTuple):
 
 @contextmanager
 def serving(command: Command, *, env: dict[str, str], folder: Path, log: Path) -> Iterator[Serving]:
-    """Run a server on the core of what is measured; yield it when it listens.
+    """Run a server on its own core. Yield it when it accepts connections.
 
     Raises:
-        RuntimeError: it has ended, or it does not answer.
+        RuntimeError: it has exited, or it does not respond.
     """
     port = free_port()
     with log.open("w") as output:
         process = started(
-            [*command, "--port", str(port)], SERVER, env=env, folder=folder, log=output
+            [*command, "--port", str(port)], SERVER_CORES, env=env, folder=folder, log=output
         )
     with ended(process):
         server = Serving(port, process)
@@ -134,15 +134,17 @@ def free_port() -> int:
 
 
 def wait_until_it_listens(server: Serving) -> None:
-    deadline = time.monotonic() + SECONDS_TO_ANSWER
+    deadline = time.monotonic() + SECONDS_TO_RESPOND
     while True:
         try:
             socket.create_connection(("127.0.0.1", server.port)).close()
         except ConnectionRefusedError:
             if server.process.poll() is not None:
-                raise RuntimeError("it has ended instead of answering") from None
+                raise RuntimeError("the server exited before it accepted connections") from None
             if time.monotonic() > deadline:
-                raise RuntimeError(f"it does not answer in {SECONDS_TO_ANSWER:.0f} s") from None
+                raise RuntimeError(
+                    f"the server accepts no connections after {SECONDS_TO_RESPOND:.0f} s"
+                ) from None
             time.sleep(0.002)
         else:
             return
@@ -156,7 +158,7 @@ def _family(pid: int) -> Iterator[int]:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """Return what all threads of a process have used; /proc/<pid>/stat only counts ticks.
+    """Return the CPU time of all threads of a process. /proc/<pid>/stat only counts ticks.
 
     https://man7.org/linux/man-pages/man3/clock_getcpuclockid.3.html
     """

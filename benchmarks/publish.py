@@ -1,6 +1,6 @@
-"""Publish: take what `compare` has measured last into the repository, its table and its plot into the README.
+"""Copies the last results of `compare` into the repository: compare.json, the plot, the README's table.
 
-The figures stand in compare.json beside this file, and the tests draw both from it again.
+The tests draw the table and the plot again from compare.json.
 """
 
 import json
@@ -22,10 +22,12 @@ MARKED = re.compile(r"(?<=<!-- compare -->\n).*(?=<!-- compare end -->)", re.DOT
 def run() -> None:
     measured = BUILD / "compare.json"
     if not measured.exists():
-        raise MissingError("nothing has been compared yet: call make bench first")
+        raise MissingError("there are no results yet: run make bench first")
     figures = json.loads(measured.read_text())
     if missing := CONTENDERS.keys() - figures["ratios_to_bare"]["p99"].keys():
-        raise MissingError(f"not all were compared: {', '.join(sorted(missing))} are missing")
+        raise MissingError(
+            f"the results have no {', '.join(sorted(missing))}: run make bench for all"
+        )
     del figures["rounds"]
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
     PLOT.write_text(plot(figures))
@@ -33,12 +35,12 @@ def run() -> None:
 
 
 def plot(figures: dict[str, Any]) -> str:
-    """Return the requests per second on few connections, as an SVG."""
+    """Return a plot of the requests per second at the lower level, as an SVG."""
     python = figures["versions"]["bare"]["python"]
     ratios = figures["ratios_to_bare"]["requests_per_second"]
     return report.plot(
-        f"Requests per second as a ratio to what is written by hand; {LEVELS[0]} connections, one worker, "
-        f"Python {python}, PostgreSQL {figures['postgresql']}",
+        "Requests per second as a ratio to the hand-written application; "
+        f"{LEVELS[0]} connections, one worker, Python {python}, PostgreSQL {figures['postgresql']}",
         list(OPERATIONS.values()),
         {CONTENDERS[name].title: ratios[name][:: len(LEVELS)] for name in ratios},
         ours=CONTENDERS["service"].title,
@@ -46,7 +48,7 @@ def plot(figures: dict[str, Any]) -> str:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """Return the requests per second and the 99th percentiles of all, in Markdown."""
+    """Return the requests per second and the 99th percentiles, as a Markdown table."""
     few, many = LEVELS
     rates, p99 = (figures["ratios_to_bare"][name] for name in ("requests_per_second", "p99"))
     lines = [

@@ -1,4 +1,4 @@
-"""Render: how long Cookiecutter takes for the template, beside one with nothing in it."""
+"""Measures how long Cookiecutter takes to render the template, compared with an empty one."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def run() -> None:
             shutil.rmtree(target, ignore_errors=True)
             start = perf_counter()
             render(template, target)
-            if number:  # the first one warms up
+            if number:  # the first round is a warm-up
                 rounds[name].append(perf_counter() - start)
     shutil.rmtree(target)
 

@@ -1,4 +1,4 @@
-"""What is left of a benchmark: a table to read, JSON to keep, a plot to show."""
+"""Output of a benchmark: a table in the terminal, a JSON file, an SVG plot."""
 
 import json
 import os
@@ -21,13 +21,13 @@ STYLE = """
     }
 """
 
-LABELS, PANEL, GAP, ROW, HEAD = 222, 190, 22, 24, 40  # pixels
-VALUE = 50  # of a panel, behind its longest bar
-LONGEST = 1.5  # longer bars are cut, or the others could not be told apart
+LABELS, PANEL, GAP, ROW, HEAD = 246, 190, 22, 24, 40  # pixels
+VALUE = 50  # space for the number to the right of the longest bar
+LONGEST = 1.5  # ratio; longer bars are cut, so that differences between the others are visible
 
 
 def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table; its first column is text, and the others are figures."""
+    """Print a table. Its first column is text, the others are numbers."""
     widths = [max(len(row[n]) for row in [header, *rows]) for n in range(len(header))]
     print(f"\n{title}")
     for row in [header, *rows]:
@@ -36,7 +36,7 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> No
 
 
 def keep(mode: str, **figures: Any) -> Path:
-    """Write figures, and what they were measured on, as JSON."""
+    """Write figures and a description of the machine to build/bench, as JSON."""
     target = BUILD / f"{mode}.json"
     machine = {"cores": len(CORES), "kernel": platform.release(), "machine": platform.machine()}
     target.write_text(json.dumps({"mode": mode, "on": machine} | figures, indent=1) + "\n")
@@ -47,7 +47,7 @@ def keep(mode: str, **figures: Any) -> Path:
 def plot(
     caption: str, panels: Sequence[str], ratios: dict[str, Sequence[float | None]], *, ours: str
 ) -> str:
-    """Return an SVG of ratios, where 1 is a line: a panel of bars for each of their columns."""
+    """Return an SVG with a panel of bars for each column of ratios, and a line at 1."""
     scale = (PANEL - VALUE) / LONGEST
     width = LABELS + len(panels) * (PANEL + GAP)
     bottom = HEAD + len(ratios) * ROW

@@ -1,4 +1,4 @@
--- What wrk asks for: wrk ... -- <get|list|post> <users> <number of this run>
+-- The requests of wrk: wrk ... -- <get|list|post> <users> <number of this run>
 
 local posted = 0
 local kinds = {}

@@ -1,6 +1,6 @@
-"""Start: how long the service takes from its start to its first answer, and its memory then.
+"""Measures the time from the start of the service to its first response, and its memory then.
 
-The first answer is one that needs the whole of it: a user, from PostgreSQL.
+The first request reads a user from PostgreSQL.
 """
 
 import os
@@ -10,13 +10,13 @@ from time import perf_counter
 from benchmarks import report
 from benchmarks.compare import bare_python, contender
 from benchmarks.environment import SEED, postgresql, service, sql, user_id, versions
-from benchmarks.load import refuse_poor_machine
+from benchmarks.load import require_wrk_and_two_cores
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "7"))
 
 
 def run() -> None:
-    refuse_poor_machine()
+    require_wrk_and_two_cores()
     ours = service()
     pythons = {"service": ours.python, "bare": bare_python()}
     rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in pythons}
@@ -30,8 +30,8 @@ def run() -> None:
                     status, _ = serving.get(f"/users/{user_id(1)}")
                     seconds = perf_counter() - start
                     if status != 200:
-                        raise RuntimeError(f"{name} answers {status}")
-                    if number:  # the first one compiles, and fills the caches of the machine
+                        raise RuntimeError(f"{name} returned {status}")
+                    if number:  # the first round compiles the code and fills the caches
                         rounds[name].append((seconds, serving.memory("VmRSS")))
 
     rows = {
@@ -40,7 +40,7 @@ def run() -> None:
     pairs = zip(rounds["service"], rounds["bare"], strict=True)
     ratios = [median(column) for column in zip(*(_quotients(*pair) for pair in pairs), strict=True)]
     report.show(
-        "from the start to the first answer",
+        "from the start to the first response",
         ["", "seconds", "RSS, MiB"],
         [
             *(

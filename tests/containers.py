@@ -1,4 +1,4 @@
-"""Docker and Compose, as the tests of the image and of compose.yaml use them."""
+"""Docker and Compose commands for the tests of the image and of compose.yaml."""
 
 import json
 import os
@@ -17,7 +17,7 @@ Ended = subprocess.CompletedProcess[str]
 
 
 def run(*command: str | Path, check: bool = True, **options: Any) -> Ended:
-    """Run a command, show what it says, and return how it ended."""
+    """Run a command, print its output, and return the completed process."""
     ended = subprocess.run(
         command,
         capture_output=True,
@@ -26,7 +26,7 @@ def run(*command: str | Path, check: bool = True, **options: Any) -> Ended:
         **{"env": clean_environment()} | options,
     )
     print(*command, ended.stdout, ended.stderr, sep="\n")
-    assert not check or ended.returncode == 0, f"{command[0]} has failed"
+    assert not check or ended.returncode == 0, f"{command[0]} failed"
     return ended
 
 
@@ -35,15 +35,15 @@ def docker(*arguments: str) -> str:
 
 
 def inspect(name: str) -> dict[str, Any]:
-    """Return what Docker knows of a container or an image."""
-    [known] = json.loads(docker("inspect", name))
-    assert isinstance(known, dict)
-    return known
+    """Return the result of `docker inspect` for a container or an image."""
+    [found] = json.loads(docker("inspect", name))
+    assert isinstance(found, dict)
+    return found
 
 
 @cache
 def builder() -> Path:
-    """Return a client that can build with BuildKit: a newer one needs a plugin, and may lack it."""
+    """Return a Docker client that can build with BuildKit. From version 23 on it needs a plugin."""
     for folder in os.get_exec_path():
         client = Path(folder, "docker")
         if not client.exists():
@@ -53,20 +53,20 @@ def builder() -> Path:
             client, "buildx", "version", check=False
         ).returncode:
             return client
-    raise AssertionError("no Docker client on this machine can build: install docker-buildx")
+    raise AssertionError("no Docker client can build with BuildKit: install docker-buildx")
 
 
 @cache
 def compose() -> list[str]:
-    """Return the command of Docker Compose: the plugin, or the program that came before it."""
+    """Return the command of Docker Compose: the plugin, or the older program."""
     if run("docker", "compose", "version", check=False).returncode == 0:
         return ["docker", "compose"]
-    assert shutil.which("docker-compose"), "Docker Compose is not on this machine"
+    assert shutil.which("docker-compose"), "Docker Compose is not installed"
     return ["docker-compose"]
 
 
 def with_buildkit(**variables: str) -> dict[str, str]:
-    """Return the environment of a build, with the base image that this machine has, if it says so."""
+    """Return the environment variables of a build, with PYTHON_IMAGE if it is set."""
     image = {name: os.environ[name] for name in ("PYTHON_IMAGE",) if name in os.environ}
     environment = clean_environment(**image, **variables)
     path = f"{builder().parent}{os.pathsep}{environment['PATH']}"
@@ -74,7 +74,7 @@ def with_buildkit(**variables: str) -> dict[str, str]:
 
 
 def build(folder: Path, tag: str, *options: str, dockerfile: str | None = None) -> str:
-    """Build an image from a folder; return what is said. All networks of this machine are the build's."""
+    """Build an image from a folder, with the network of the host. Return the build's log."""
     arguments = [f"--tag={tag}", "--network=host", "--progress=plain", *options]
     if "PYTHON_IMAGE" in os.environ:
         arguments.append(f"--build-arg=PYTHON_IMAGE={os.environ['PYTHON_IMAGE']}")
@@ -84,8 +84,8 @@ def build(folder: Path, tag: str, *options: str, dockerfile: str | None = None) 
     return ended.stderr
 
 
-def answers(url: str) -> bool:
-    """Say whether a GET is answered with 200."""
+def responds(url: str) -> bool:
+    """Return whether a GET request succeeds."""
     try:
         with urlopen(url, timeout=5):
             return True
@@ -93,9 +93,9 @@ def answers(url: str) -> bool:
         return False
 
 
-def ask(url: str, body: object = None) -> tuple[int, Any]:
-    """Return the status and the document of an answer to a GET, or to a POST of this body."""
+def send(url: str, body: object = None) -> tuple[int, Any]:
+    """Send a GET request, or a POST request with this body. Return the status and the JSON document."""
     data = None if body is None else json.dumps(body).encode()
     request = Request(url, data, {"Content-Type": "application/json"})
-    with urlopen(request, timeout=30) as answer:
-        return answer.status, json.load(answer)
+    with urlopen(request, timeout=30) as response:
+        return response.status, json.load(response)

@@ -1,4 +1,4 @@
-"""The servers on which the rendered tests run here, and what there is on them."""
+"""Helpers for tests that run the rendered service: PostgreSQL servers, ports, the project's Python."""
 
 import json
 import os
@@ -30,10 +30,10 @@ def free_port() -> int:
 
 
 def wait_until_served(port: int, running: subprocess.Popen[bytes]) -> None:
-    """Wait until somebody listens, which this process is to do."""
+    """Wait until the process accepts connections on the port."""
 
     def listens() -> bool:
-        assert running.poll() is None, "the service has ended"
+        assert running.poll() is None, "the service has exited"
         with socket.socket() as client:
             return client.connect_ex(("127.0.0.1", port)) == 0
 
@@ -66,7 +66,7 @@ def _has_docker() -> bool:
 
 needs_docker = pytest.mark.skipif(
     not _has_docker() and "REQUIRE_DOCKER" not in os.environ,
-    reason="no Docker engine answers on this machine",
+    reason="no Docker engine responds on this machine",
 )
 
 
@@ -78,13 +78,13 @@ needs_pgbouncer = pytest.mark.skipif(
 
 
 def on_docker() -> dict[str, str]:
-    """Return the variables that force Docker, with the image that this machine has, if it says so."""
+    """Return the variables that select Docker, with POSTGRES_IMAGE if it is set."""
     image = {name: os.environ[name] for name in ("POSTGRES_IMAGE",) if name in os.environ}
     return {"TEST_POSTGRES": "docker"} | image
 
 
 def python(project: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run the project's Python, show what it says, and return how it ended."""
+    """Run the project's Python in the project, print the output, and return the completed process."""
     ended = run_python(project, *arguments, folder=project, **variables)
     print(ended.stdout, ended.stderr, sep="\n")
     return ended
@@ -93,7 +93,7 @@ def python(project: Path, *arguments: str, **variables: str) -> subprocess.Compl
 def run_python(
     project: Path, *arguments: str, folder: Path, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run the project's Python in a folder, and return how it ended."""
+    """Run the project's Python in a folder. Return the completed process."""
     return subprocess.run(
         [project / ".venv/bin/python", *arguments],
         capture_output=True,
@@ -105,7 +105,7 @@ def run_python(
 
 
 def sql(project: Path, url: str, *statements: str) -> Any:
-    """Return the rows of the last one of these statements."""
+    """Run these statements. Return the rows of the last one."""
     ended = python(project, "-c", RUN_SQL, url, *statements)
     assert ended.returncode == 0
     return json.loads(ended.stdout)
@@ -113,7 +113,7 @@ def sql(project: Path, url: str, *statements: str) -> Any:
 
 @contextmanager
 def somebody_elses_server(project: Path) -> Iterator[str]:
-    """Run a server; yield its URL for a user who may create databases and roles, and nothing else."""
+    """Run an external server. Yield its URL for a user who may only create databases and roles."""
     keeper = subprocess.Popen(
         [project / ".venv/bin/python", "-m", "tests.harness.keeper", "none"],
         cwd=project,

@@ -1,4 +1,4 @@
-"""`make audit` asks about what is installed, here somebody who knows of one vulnerability."""
+"""`make audit` checks the installed packages, here against a database with one vulnerability."""
 
 import json
 from collections.abc import Iterator
@@ -15,21 +15,21 @@ pytestmark = pytest.mark.full
 
 
 class Database(HTTPServer):
-    """As much of a database of vulnerabilities as pip-audit asks for: https://google.github.io/osv.dev/"""
+    """The part of the OSV API that pip-audit uses: https://google.github.io/osv.dev/"""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.asked: set[str] = set()
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.requested: set[str] = set()
         self.vulnerable: set[str] = set()
 
 
-class Answer(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     server: Database
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["content-length"]))
         package: dict[str, Any] = json.loads(body)["package"]
-        self.server.asked.add(package["name"])
+        self.server.requested.add(package["name"])
         known = [{"id": "OSV-2026-1", "affected": [{"package": package}]}]
         found = {"vulns": known} if package["name"] in self.server.vulnerable else {}
         self.send_response(200)
@@ -37,7 +37,7 @@ class Answer(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(found).encode())
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -50,14 +50,14 @@ def database() -> Iterator[Database]:
         thread.join()
 
 
-def test_vulnerability_of_what_is_installed_is_found(project: Path, database: Database) -> None:
+def test_audit_finds_a_vulnerable_package(project: Path, database: Database) -> None:
     url = f"http://127.0.0.1:{database.server_port}"
     arguments = f"ARGS=--vulnerability-service osv --osv-url {url}"
 
     make(project, "audit", arguments)
 
-    assert {"fastapi", "pytest", "starlette"} <= database.asked  # also what another one needs
-    assert "example-service" not in database.asked
+    assert {"fastapi", "pytest", "starlette"} <= database.requested  # transitive dependencies too
+    assert "example-service" not in database.requested
 
     database.vulnerable = {"starlette"}
     refused = make(project, "audit", arguments, check=False)

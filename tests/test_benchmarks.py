@@ -1,4 +1,4 @@
-"""What the figures in docs/decisions were measured with still measures."""
+"""The benchmarks run, and the README shows their stored results."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ from tests.servers import python
 pytestmark = pytest.mark.full
 
 
-def test_isolation(project: Path) -> None:
+def test_isolation_benchmark_runs(project: Path) -> None:
     plugin = ("-m", "pytest", "-c", "pyproject.toml", "-p", "tests.conftest")
 
     ended = python(
@@ -26,7 +26,7 @@ def test_isolation(project: Path) -> None:
     assert ended.stdout.count("restored_clone") == 2
 
 
-def test_mode_that_does_not_exist_is_one_sentence() -> None:
+def test_unknown_mode_is_refused_in_one_sentence() -> None:
     command = [sys.executable, "-m", "benchmarks", "speed"]
 
     ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -37,7 +37,7 @@ def test_mode_that_does_not_exist_is_one_sentence() -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_readme_shows_the_figures_that_were_measured() -> None:
+def test_readme_and_plot_show_the_results_of_compare() -> None:
     figures = json.loads(publish.FIGURES.read_text())
 
     assert publish.table(figures) in publish.README.read_text()
@@ -45,10 +45,10 @@ def test_readme_shows_the_figures_that_were_measured() -> None:
     assert figures["ratios_to_bare"]["p99"].keys() == CONTENDERS.keys()
 
 
-def test_readme_shows_the_behaviours_that_were_seen() -> None:
+def test_readme_shows_the_results_of_behaviours() -> None:
     figures = json.loads(behaviours.FIGURES.read_text())
 
     assert behaviours.table(figures) in behaviours.README.read_text()
-    assert figures["seen"].keys() == behaviours.BEHAVING.keys()
+    assert figures["seen"].keys() == behaviours.PROJECTS.keys()
     for seen in figures["seen"].values():
         assert seen.keys() == behaviours.BEHAVIOURS.keys()

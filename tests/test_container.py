@@ -1,4 +1,4 @@
-"""The image and the stack of compose.yaml, built and run."""
+"""Builds and runs the image, and the stack of compose.yaml."""
 
 import os
 import re
@@ -14,13 +14,13 @@ import yaml
 from tests.conftest import Bake
 from tests.containers import (
     Ended,
-    answers,
-    ask,
     build,
     compose,
     docker,
     inspect,
+    responds,
     run,
+    send,
     with_buildkit,
 )
 from tests.servers import free_port, needs_docker, wait_until
@@ -29,8 +29,8 @@ pytestmark = [pytest.mark.full, needs_docker]
 
 SLUG = "tried-in-docker"
 SECRET = "only-in-dotenv"
-NOBODY = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
-# Of nobody: to start, the service only wants to know where its databases would be.
+UNPRIVILEGED = ["--read-only", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
+# Nothing listens there. The service starts without connecting to its databases.
 URLS = [
     f"--env=DATABASES__{name}__DATABASE_URL=postgresql://u:p@127.0.0.1:1/d"
     for name in ("PRIMARY", "ANALYTICS")
@@ -42,7 +42,7 @@ PASSWORD = """p"a$s'w %40@\\d"""
 
 @pytest.fixture(scope="module")
 def service(bake: Bake) -> Path:
-    """The service in the folder of somebody who works there, and whose umask lets nobody else read."""
+    """The service in a developer's folder: with .env files, caches, and a file only its owner can read."""
     service = bake(project_slug=SLUG)
     for name in (".env", "app/.env"):
         (service / name).write_text(f"POSTGRES_PASSWORD={SECRET}\n")
@@ -61,8 +61,13 @@ def image(service: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def container(image: str) -> Iterator[str]:
-    """A container with no rights at all, and with a proxy that is nowhere."""
-    options = [*NOBODY, *URLS, "--env=http_proxy=http://127.0.0.1:1", "--health-interval=0.2s"]
+    """A container without privileges, and with an HTTP proxy that does not exist."""
+    options = [
+        *UNPRIVILEGED,
+        *URLS,
+        "--env=http_proxy=http://127.0.0.1:1",
+        "--health-interval=0.2s",
+    ]
     name = docker("run", "--detach", *options, image)
     yield name
     docker("rm", "--force", name)
@@ -71,9 +76,7 @@ def container(image: str) -> Iterator[str]:
 # The image
 
 
-def test_image_has_the_service_and_what_it_needs_and_nothing_else(
-    image: str, tmp_path: Path
-) -> None:
+def test_image_contains_only_the_service_and_its_dependencies(image: str, tmp_path: Path) -> None:
     container = docker("create", image)
     archive = tmp_path / "image.tar"
     docker("export", f"--output={archive}", container)
@@ -92,7 +95,7 @@ def test_image_has_the_service_and_what_it_needs_and_nothing_else(
     assert SECRET not in str(inspect(image)) + docker("history", "--no-trunc", image)
 
 
-def test_service_runs_without_rights_and_stops_in_time(container: str) -> None:
+def test_service_runs_without_privileges_and_stops_in_time(container: str) -> None:
     wait_until(lambda: inspect(container)["State"]["Health"]["Status"] == "healthy", seconds=60)
 
     assert docker("exec", container, "id", "-u") == "10001"
@@ -104,7 +107,7 @@ def test_service_runs_without_rights_and_stops_in_time(container: str) -> None:
     assert docker("diff", container) == ""
     logged = docker("exec", container, "sh", "-c", "python -v -c 'import app.main' 2>&1")
     assert "code object from '/srv/app/__pycache__/main" in logged
-    assert not re.findall(r"code object from '/srv/.*\.py'", logged)  # which had to be compiled
+    assert not re.findall(r"code object from '/srv/.*\.py'", logged)  # compiled at startup
 
     started = time.monotonic()
     docker("stop", "-t", "20", container)
@@ -112,33 +115,33 @@ def test_service_runs_without_rights_and_stops_in_time(container: str) -> None:
     assert inspect(container)["State"]["ExitCode"] == 0
 
 
-def test_health_is_asked_of_the_service(image: str) -> None:
+def test_health_check_of_the_image_connects_to_the_service(image: str) -> None:
     _, *check = inspect(image)["Config"]["Healthcheck"]["Test"]
 
-    asked = run("docker", "run", "--rm", "--entrypoint=", image, *check, check=False)
+    result = run("docker", "run", "--rm", "--entrypoint=", image, *check, check=False)
 
-    assert asked.returncode == 1
-    assert "Connection refused" in asked.stderr
+    assert result.returncode == 1
+    assert "Connection refused" in result.stderr
 
 
-def test_service_without_a_database_is_refused_in_one_sentence(image: str) -> None:
-    ended = run("docker", "run", "--rm", *NOBODY, image, "check", check=False)
+def test_missing_database_url_is_refused_in_one_sentence(image: str) -> None:
+    ended = run("docker", "run", "--rm", *UNPRIVILEGED, image, "check", check=False)
 
     assert ended.returncode == 1
     assert ended.stderr.startswith("error: ENVIRONMENT=production needs a database URL: set ")
     assert ended.stderr.count("\n") == 1
 
 
-def test_changed_code_leaves_the_dependencies_in_the_cache(service: Path, image: str) -> None:
+def test_changed_code_reuses_the_cached_dependencies(service: Path, image: str) -> None:
     main = service / "app/main.py"
     code = main.read_text()
-    main.write_text(f"{code}# {time.time_ns()}\n")  # what no build has seen yet
-    said = build(service, f"{SLUG}:changed")
+    main.write_text(f"{code}# {time.time_ns()}\n")  # in no earlier build
+    log = build(service, f"{SLUG}:changed")
     main.write_text(code)
     docker("image", "rm", f"{SLUG}:changed")
 
-    steps = dict(re.findall(r"^(#\d+) \[build \d/\d\] (.*)$", said, re.M))
-    cached = {steps.get(step) for step in re.findall(r"^(#\d+) CACHED$", said, re.M)}
+    steps = dict(re.findall(r"^(#\d+) \[build \d/\d\] (.*)$", log, re.M))
+    cached = {steps.get(step) for step in re.findall(r"^(#\d+) CACHED$", log, re.M)}
     [install] = [name for name in steps.values() if "uv pip install" in name]
     assert install in cached
     assert "COPY app app" not in cached
@@ -148,7 +151,7 @@ def test_changed_code_leaves_the_dependencies_in_the_cache(service: Path, image:
 
 
 class Stack:
-    """A stack of its own, whose builds use the network of this machine."""
+    """A Compose project whose builds use the network of the host."""
 
     def __init__(self, service: Path, folder: Path, **variables: str) -> None:
         self.project = service.name
@@ -185,7 +188,7 @@ class Stack:
         return inspect(name)
 
     def wait_until_ready(self) -> None:
-        wait_until(lambda: answers(f"{self.url}/health/ready"), seconds=60)
+        wait_until(lambda: responds(f"{self.url}/health/ready"), seconds=60)
 
     def query(self, sql: str) -> list[str]:
         """Return the rows of a statement in the primary database."""
@@ -195,9 +198,9 @@ class Stack:
 
 @pytest.fixture(scope="module")
 def newer_postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """Variables that name an image which keeps its data where PostgreSQL 18's does.
+    """The variable with an image that keeps its data where PostgreSQL 18's image does.
 
-    The machine's own, if it says which it has, may be an older one.
+    POSTGRES_IMAGE may be an older version, so this builds an image from it with the newer paths.
     """
     if "POSTGRES_IMAGE" not in os.environ:
         yield {}
@@ -232,27 +235,27 @@ def stack(
 
 
 def migrated(stack: Stack) -> list[str]:
-    """Return what migrations have said: a line for each database and run."""
+    """Return the output of the migrations: a line for each database and run."""
     assert stack.container("migrate")["State"]["ExitCode"] == 0
     return re.findall(r"\): (.*)$", stack("logs", "--no-color", "migrate").stdout, re.M)
 
 
-def test_stack_is_migrated_once_and_keeps_its_data(stack: Stack) -> None:
+def test_stack_migrates_once_and_keeps_its_data(stack: Stack) -> None:
     first = migrated(stack)
-    assert ask(f"{stack.url}/users", ADA)[0] == 201
+    assert send(f"{stack.url}/users", ADA)[0] == 201
     stack("up", "--detach")
     second = migrated(stack)[len(first) :]
-    stack("rm", "--stop", "--force", "-v")  # not the volumes that have names
+    stack("rm", "--stop", "--force", "-v")  # keeps the named volumes
     stack("up", "--detach")
     stack.wait_until_ready()
     third = migrated(stack)
 
     assert [line.split(":")[0] for line in first] == ["1 applied", "1 applied"]
     assert second == third == ["nothing to do"] * 2
-    assert [ADA["email"]] == [user["email"] for user in ask(f"{stack.url}/users")[1]["items"]]
+    assert [ADA["email"]] == [user["email"] for user in send(f"{stack.url}/users")[1]["items"]]
 
 
-def test_stack_has_no_rights_and_is_for_this_machine_alone(stack: Stack) -> None:
+def test_stack_is_unprivileged_and_listens_on_localhost_only(stack: Stack) -> None:
     for name in ("server", "migrate"):
         container = stack.container(name)
 
@@ -263,16 +266,16 @@ def test_stack_has_no_rights_and_is_for_this_machine_alone(stack: Stack) -> None
     assert [port["HostIp"] for port in ports] == ["127.0.0.1"]
 
 
-def test_health_is_asked_of_a_database(stack: Stack) -> None:
+def test_health_check_of_a_database_connects_to_it(stack: Stack) -> None:
     database = stack.container("postgres-primary")["Config"]
     _, *check = database["Healthcheck"]["Test"]
 
-    asked = run("docker", "run", "--rm", "--entrypoint=", database["Image"], *check, check=False)
+    result = run("docker", "run", "--rm", "--entrypoint=", database["Image"], *check, check=False)
 
-    assert "no response" in asked.stdout
+    assert "no response" in result.stdout
 
 
-def test_server_has_the_time_to_end_its_requests(project: Path) -> None:
+def test_stop_grace_period_is_longer_than_a_graceful_shutdown(project: Path) -> None:
     program = """
 from app.core.config import Settings
 from app.main import SECONDS_TO_CLOSE
@@ -289,7 +292,7 @@ print(settings.shutdown_delay + settings.shutdown_timeout + SECONDS_TO_CLOSE)
 def test_requests_go_through_pgbouncer(stack: Stack) -> None:
     stack("--profile", "pgbouncer", "up", "--detach", DATABASE_HOST="pgbouncer", PGBOUNCER="true")
     stack.wait_until_ready()
-    stored = ask(f"{stack.url}/users", ADA | {"email": "through@example.com"})
+    stored = send(f"{stack.url}/users", ADA | {"email": "through@example.com"})
     networks = stack.container("pgbouncer")["NetworkSettings"]["Networks"]
     clients = stack.query(
         f"SELECT DISTINCT host(client_addr) FROM pg_stat_activity WHERE application_name = '{SLUG}'"
@@ -299,7 +302,7 @@ def test_requests_go_through_pgbouncer(stack: Stack) -> None:
     assert clients == [network["IPAddress"] for network in networks.values()]
 
 
-def test_data_of_older_postgresql_is_in_its_volume(bake: Bake, tmp_path: Path) -> None:
+def test_data_of_postgresql_15_is_in_its_volume(bake: Bake, tmp_path: Path) -> None:
     service = bake(project_slug=f"{SLUG}-older", postgres_version="15")
     image = {name: os.environ[name] for name in ("POSTGRES_IMAGE",) if name in os.environ}
     stack = Stack(service, tmp_path, POSTGRES_PASSWORD=PASSWORD, **image)
@@ -314,14 +317,14 @@ def test_data_of_older_postgresql_is_in_its_volume(bake: Bake, tmp_path: Path) -
     assert volumes == {data.removeprefix("PGDATA="): f"{service.name}_primary"}
 
 
-def test_stack_without_a_password_is_refused(service: Path, tmp_path: Path) -> None:
+def test_missing_password_is_refused(service: Path, tmp_path: Path) -> None:
     refused = Stack(service, tmp_path, POSTGRES_PASSWORD="")("config", check=False)
 
     assert refused.returncode != 0
     assert "set POSTGRES_PASSWORD" in refused.stderr
 
 
-def test_password_may_come_from_a_file(service: Path, tmp_path: Path) -> None:
+def test_password_can_come_from_the_env_file(service: Path, tmp_path: Path) -> None:
     config = yaml.safe_load(Stack(service, tmp_path)("config").stdout)
 
     for name in ("server", "migrate"):

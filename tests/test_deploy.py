@@ -1,7 +1,7 @@
-"""What deploy/ gives is what Kubernetes takes, and what its README says of it is so.
+"""The manifests in deploy/ are valid for Kubernetes, and deploy/README.md is correct.
 
-The overlays are rendered by kubectl, and checked against the schemas of the API. What an API server
-checks beyond them is checked here, as far as it concerns these manifests.
+kubectl renders the overlays. They are validated against the schemas of the Kubernetes API. Further
+rules of an API server are tested here, where they concern these manifests.
 """
 
 import base64
@@ -33,13 +33,13 @@ ANSWERS: list[dict[str, str]] = [
     {},
     {"databases": "primary"},
     {"project_slug": "longest-" * 7 + "possible"[:7]},
-    {"project_slug": "null"},  # which YAML takes for nothing, unless it stands in quotes
+    {"project_slug": "null"},  # YAML reads it as null unless it is quoted
 ]
 OVERLAYS = ["production", "staging"]
-# From the one that the README asks for: preStop's sleep is older, but was not on before.
+# From the oldest that the README allows: before, the sleep action of preStop was off by default.
 VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
 
-LABEL = r"[a-z]([a-z0-9-]{,61}[a-z0-9])?"  # of DNS, as RFC 1035 has it
+LABEL = r"[a-z]([a-z0-9-]{,61}[a-z0-9])?"  # a DNS label, RFC 1035
 START = "from app.core.config import get_settings; print(get_settings().environment)"
 
 
@@ -57,7 +57,7 @@ def render(project: Path, overlay: str) -> list[Manifest]:
 
 
 def kubectl(*arguments: str, typed: str | None = None) -> str:
-    """Run kubectl, which knows of no cluster."""
+    """Run kubectl without a cluster."""
     return subprocess.run(
         ["kubectl", *arguments],
         check=True,
@@ -90,23 +90,23 @@ def spec(manifests: list[Manifest], kind: str) -> Manifest:
 
 
 def templates(manifests: list[Manifest]) -> Iterator[Manifest]:
-    """Return what the pods of the service and of the migration are made from."""
+    """Return the pod templates of the service and of the migration."""
     return (spec(manifests, kind)["template"] for kind in ("Deployment", "Job"))
 
 
 def commands(project: Path) -> list[list[str]]:
-    """Return what the README tells to type."""
+    """Return the kubectl commands of the README."""
     text = (project / "deploy/README.md").read_text()
     return [shlex.split(line) for line in re.findall("^    (kubectl .*)", text, re.M)]
 
 
 def command(project: Path, *words: str) -> list[str]:
-    """Return the one command that has these words."""
+    """Return the only command that contains these words."""
     [found] = [found for found in commands(project) if {*words} <= {*found}]
     return found
 
 
-def test_every_version_takes_the_manifests(bake: Bake, overlay: str) -> None:
+def test_manifests_are_valid_for_every_kubernetes_version(bake: Bake, overlay: str) -> None:
     project = bake()
     oldest, newest = VERSIONS[0], VERSIONS[-1]
     assert f"It takes Kubernetes {oldest} or newer" in (project / "deploy/README.md").read_text()
@@ -117,7 +117,7 @@ def test_every_version_takes_the_manifests(bake: Bake, overlay: str) -> None:
             kubernetes_validate.validate(manifest, version, strict=True)
 
 
-def test_manifests_are_valid_whatever_the_answers(manifests: list[Manifest]) -> None:
+def test_manifests_are_valid_for_all_template_options(manifests: list[Manifest]) -> None:
     for manifest in manifests:
         kubernetes_validate.validate(manifest, VERSIONS[-1], strict=True)
 
@@ -138,12 +138,12 @@ def test_names_and_labels_are_legal(deployed: Path, manifests: list[Manifest]) -
 
         assert name == deployed.name
         assert re.fullmatch(LABEL, name)
-        assert bool(suffix) == (manifest["kind"] == "ConfigMap")  # whose name may have 253
+        assert bool(suffix) == (manifest["kind"] == "ConfigMap")  # its name may have 253 characters
         for value in manifest["metadata"].get("labels", {}).values():
             assert re.fullmatch(LABEL, value)
 
 
-def test_overlay_says_where_and_which_image(
+def test_overlay_sets_namespace_and_image(
     deployed: Path, overlay: str, manifests: list[Manifest]
 ) -> None:
     assert {overlay} == {manifest["metadata"]["namespace"] for manifest in manifests}
@@ -154,7 +154,7 @@ def test_overlay_says_where_and_which_image(
     }
 
 
-def test_overlay_changes_what_its_patches_say(
+def test_overlay_applies_its_patches(
     deployed: Path, overlay: str, manifests: list[Manifest]
 ) -> None:
     folder = deployed / "deploy/overlays" / overlay
@@ -175,7 +175,7 @@ def assert_has(whole: Any, part: Any) -> None:
         assert whole == part
 
 
-def test_objects_find_each_other(manifests: list[Manifest]) -> None:
+def test_selectors_and_ports_match(manifests: list[Manifest]) -> None:
     server, migration = (
         template["metadata"]["labels"].items() for template in templates(manifests)
     )
@@ -206,7 +206,7 @@ def test_objects_find_each_other(manifests: list[Manifest]) -> None:
     assert ports == {probe["port"] for probe in probes}
 
 
-def test_pods_refer_to_what_there_is(deployed: Path, manifests: list[Manifest]) -> None:
+def test_pods_refer_to_existing_objects(deployed: Path, manifests: list[Manifest]) -> None:
     settings = one(manifests, "ConfigMap")["metadata"]["name"]
     account = one(manifests, "ServiceAccount")["metadata"]["name"]
     secret = {"name": command(deployed, "create", "secret")[6]}
@@ -225,10 +225,10 @@ def test_pods_refer_to_what_there_is(deployed: Path, manifests: list[Manifest]) 
         ]
 
 
-def test_pods_pass_where_the_namespace_is_restricted(
+def test_pods_meet_the_restricted_pod_security_standard(
     deployed: Path, overlay: str, manifests: list[Manifest]
 ) -> None:
-    """By https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted."""
+    """See https://kubernetes.io/docs/concepts/security/pod-security-standards/#restricted."""
     assert command(deployed, "label")[-1] == "pod-security.kubernetes.io/enforce=restricted"
     allowed = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "projected", "secret"}
     for template in templates(manifests):
@@ -240,7 +240,7 @@ def test_pods_pass_where_the_namespace_is_restricted(
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["runAsUser"] > 0
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        # More than that page asks for: the last two.
+        # The standard does not require readOnlyRootFilesystem and automountServiceAccountToken.
         assert container["securityContext"] == {
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
@@ -256,7 +256,7 @@ def test_no_secret_is_in_a_manifest(deployed: Path, manifests: list[Manifest]) -
             assert not re.search(r"://|PASSWORD|secretGenerator", path.read_text()), path
 
 
-def test_service_starts_with_the_settings_and_the_secret_of_the_readme(
+def test_service_starts_with_the_settings_of_the_overlay_and_the_secret_of_the_readme(
     bake: Bake, project: Path
 ) -> None:
     for databases in ("primary", "primary + analytics"):
@@ -289,7 +289,7 @@ def start(
     )
 
 
-def test_release_begins_with_the_migration_and_what_it_needs(
+def test_first_command_of_a_release_applies_the_migration_and_its_dependencies(
     deployed: Path, manifests: list[Manifest]
 ) -> None:
     first, then = (found for found in commands(deployed) if "apply" in found)
@@ -301,7 +301,7 @@ def test_release_begins_with_the_migration_and_what_it_needs(
     assert (deployed / then[-1]).is_dir()
 
 
-def test_migration_is_waited_for_as_long_as_it_may_take(
+def test_wait_for_the_migration_is_longer_than_its_deadline(
     deployed: Path, manifests: list[Manifest]
 ) -> None:
     [timeout] = [word for word in command(deployed, "wait") if word.startswith("--timeout=")]
@@ -320,12 +320,12 @@ def test_changed_setting_replaces_the_pods(bake: Bake) -> None:
     assert spec(render(project, "production"), "Deployment")["template"] != before
 
 
-def test_no_pod_goes_before_another_one_is_ready(manifests: list[Manifest]) -> None:
+def test_rollout_removes_no_pod_before_a_new_one_is_ready(manifests: list[Manifest]) -> None:
     deployment = spec(manifests, "Deployment")
     scaling = spec(manifests, "HorizontalPodAutoscaler")
 
     assert deployment["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
-    assert "replicas" not in deployment  # which every `apply` would set back
+    assert "replicas" not in deployment  # every `apply` would reset the autoscaler's number
     assert scaling["minReplicas"] <= scaling["maxReplicas"]
 
 

@@ -1,4 +1,4 @@
-"""The page at /docs, in a browser that reaches the service and nothing else."""
+"""The page at /docs works in a browser that can reach only the service."""
 
 import os
 import shutil
@@ -24,14 +24,14 @@ pytestmark = [
     ),
 ]
 
-# No name for this machine that a page could know as such: what is kept from localhost is not from it.
+# Not localhost or an address of this machine: Chromium has other rules for those.
 HOST = "service.example"
 OPTIONS = [
     f"--host-resolver-rules=MAP {HOST} 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     "--no-proxy-server",
 ]
 
-# The prefix stays in the path, as behind a proxy that does not cut it off.
+# The prefix stays in the path, as behind a proxy that does not strip it.
 SERVE = """
 import sys, uvicorn
 from app.main import app
@@ -43,7 +43,7 @@ uvicorn.run(app, port=int(sys.argv[1]))
 
 @contextmanager
 def served(project: Path, folder: Path, prefix: str) -> Iterator[str]:
-    """Serve on databases of its own in the folder; yield where Chromium finds the service."""
+    """Serve with new databases in the folder. Yield the address for Chromium."""
     assert run_python(project, "-m", "app", "migrate", folder=folder).returncode == 0
     port = free_port()
     running = subprocess.Popen(
@@ -76,29 +76,29 @@ def test_page_works_without_the_internet(
     project: Path, page: Page, tmp_path: Path, prefix: str
 ) -> None:
     requests: list[str] = []
-    complaints: list[str] = []
+    problems: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
-    page.on("requestfailed", lambda request: complaints.append(request.url))
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("requestfailed", lambda request: problems.append(request.url))
+    page.on("console", lambda message: problems.append(message.text))
+    page.on("pageerror", lambda error: problems.append(str(error)))
 
     with served(project, tmp_path, prefix) as address:
         page.goto(f"http://{address}{prefix}/docs")
         assert {address} == hosts(requests)
-        assert not complaints
+        assert not problems
 
         page.get_by_role("button", name="Create User").click()
         page.get_by_role("button", name="Try it out").click()
         page.get_by_role("textbox").fill('{"name": "Ada", "email": "ada@example.com"}')
         page.get_by_role("button", name="Execute").click()
-        answer = page.locator(".live-responses-table .response")
+        response = page.locator(".live-responses-table .response")
 
-        expect(answer.locator(".response-col_status")).to_contain_text("201")
-        expect(answer).to_contain_text('"email": "ada@example.com"')
+        expect(response.locator(".response-col_status")).to_contain_text("201")
+        expect(response).to_contain_text('"email": "ada@example.com"')
         assert f"http://{address}{prefix}/users" in requests
         assert {address} == hosts(requests)
-        assert not complaints
+        assert not problems
 
         _, _, port = address.partition(":")
-        with pytest.raises(Error, match="Failed to fetch"):  # which without a policy goes through
+        with pytest.raises(Error, match="Failed to fetch"):  # the Content-Security-Policy blocks it
             page.evaluate(f"fetch('http://127.0.0.1:{port}', {{mode: 'no-cors'}})")

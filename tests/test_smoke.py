@@ -1,4 +1,4 @@
-"""The commands of the rendered README, against the service that `make run` serves."""
+"""Runs the commands of the rendered README against the service that `make run` starts."""
 
 import json
 import re
@@ -17,14 +17,14 @@ pytestmark = pytest.mark.full
 
 
 def commands(project: Path, name: str) -> list[str]:
-    """Return the commands with this name that the README shows, with what continues them."""
+    """Return the README's commands that begin with this name, with continued lines joined."""
     readme = (project / "README.md").read_text().replace("\\\n", "")
     return re.findall(rf"^ {{4}}({name} .+)$", readme, flags=re.MULTILINE)
 
 
 @contextmanager
 def served(project: Path) -> Iterator[str]:
-    """Run `make run` on a free port; yield the service's address."""
+    """Run `make run` on a free port. Yield the service's address."""
     port = free_port()
     running = subprocess.Popen(
         ["make", f"UV={UV}", "run", f"ARGS=--port {port}"],
@@ -41,8 +41,8 @@ def served(project: Path) -> Iterator[str]:
 
 
 def curl(command: str, address: str) -> Any:
-    [answer] = curl_lines(command, address)
-    return answer
+    [document] = curl_lines(command, address)
+    return document
 
 
 def curl_lines(command: str, address: str) -> list[Any]:
@@ -56,7 +56,7 @@ def curl_lines(command: str, address: str) -> list[Any]:
     return [json.loads(line) for line in output.splitlines()]
 
 
-def test_readme_is_true_and_what_is_stored_survives_a_restart(project: Path) -> None:
+def test_commands_of_the_readme_work_and_data_survives_a_restart(project: Path) -> None:
     create_user, create_events, report, export = commands(project, "curl")
 
     with served(project) as address:
@@ -72,7 +72,7 @@ def test_readme_is_true_and_what_is_stored_survives_a_restart(project: Path) -> 
         assert curl(report, address) == before
 
 
-def test_readme_leads_from_a_changed_model_to_a_revision(bake: Bake) -> None:
+def test_readme_shows_how_to_create_a_revision(bake: Bake) -> None:
     project = bake()
     make(project, "migrate")
     model = project / "app/models/user.py"

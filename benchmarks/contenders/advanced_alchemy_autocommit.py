@@ -1,6 +1,6 @@
-"""Advanced Alchemy, as its page on FastAPI shows it: a service, and commit_mode="autocommit".
+"""Advanced Alchemy, as in its documentation for FastAPI: a service, and commit_mode="autocommit".
 
-That commits in a middleware, when the answer has left.
+A middleware commits after the response has been sent.
 """
 
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""Bare: FastAPI, SQLAlchemy's ORM and asyncpg, by hand and correct. It is the 1.0 of every ratio."""
+"""The baseline of all ratios: a correct, hand-written app with FastAPI, SQLAlchemy's ORM and asyncpg."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""Bare, with an engine in AUTOCOMMIT for what only reads: no BEGIN, no COMMIT."""
+"""`bare` with a second engine in AUTOCOMMIT for reads: no BEGIN, no COMMIT."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""What DBWarden reads when it is asked for a session first."""
+"""DBWarden's configuration, which it loads when the first session is requested."""
 
 from dbwarden import database_config
 

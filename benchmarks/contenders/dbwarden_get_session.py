@@ -1,6 +1,6 @@
-"""DBWarden's `get_session`, as it is shipped, with the pool that it makes (5, and 10 more).
+"""DBWarden's `get_session`, as shipped, with its own pool (5 connections, and 10 overflow).
 
-It never commits, so what writes does. No file may be called dbwarden.py: it would take that for its
+It never commits, so the route does. Do not name a file dbwarden.py: DBWarden would load it as its
 configuration.
 """
 
@@ -22,7 +22,7 @@ os.environ["DBWARDEN_CONFIG_MODULE"] = "benchmarks.contenders.dbwarden_config"
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-    async with dbwarden_lifespan(app, mode="none"):  # the migrations are not DBWarden's here
+    async with dbwarden_lifespan(app, mode="none"):  # the service's migrations created the tables
         yield
 
 

@@ -1,7 +1,7 @@
-"""fastapi-utils' FastAPISessionMaker, as its page shows it: synchronous, a ping on every checkout.
+"""fastapi-utils' FastAPISessionMaker, as in its documentation: synchronous, a ping on every checkout.
 
-It makes the pool (5, and 10 more), and commits when the answer has left. With more clients than
-connections it may stall: all of FastAPI's 40 threads wait for one.
+It creates the pool (5 connections, and 10 overflow) and commits after the response. With more clients
+than connections it may stall, because all of FastAPI's 40 threads wait for a connection.
 """
 
 from collections.abc import Iterator

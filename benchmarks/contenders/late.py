@@ -1,4 +1,4 @@
-"""Late: bare, but with the commit after the answer, as many templates have it."""
+"""`bare` with the commit after the response, as in many templates."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""Raw: FastAPI and a pool of asyncpg's, without SQLAlchemy. It is the ceiling."""
+"""FastAPI and asyncpg's pool, without SQLAlchemy: the upper limit."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ INSERT = f"INSERT INTO users ({COLUMNS}) VALUES ($1, $2, $3, 1, $4) RETURNING {C
 
 
 async def keep(_: asyncpg.Connection) -> None:
-    """Do not reset a connection when it comes back: nothing is ever set on one here."""
+    """Do not reset a returned connection: this app never changes its settings."""
 
 
 @asynccontextmanager

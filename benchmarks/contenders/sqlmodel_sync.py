@@ -1,6 +1,6 @@
-"""SQLModel, as its tutorial shows it: synchronous sessions, and `commit` and `refresh` in the route.
+"""SQLModel, as in its tutorial: synchronous sessions, and `commit` and `refresh` in the route.
 
-With more clients than connections it may stall: all of FastAPI's 40 threads wait for one.
+With more clients than connections it may stall, because all of FastAPI's 40 threads wait for a connection.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Users, as the contenders share them: the table, and what crosses the wire."""
+"""The table of users and the schemas, shared by the contenders."""
 
 import os
 from datetime import UTC, datetime

@@ -1,8 +1,8 @@
-"""Ways to store events in the service's table; COPY is the quickest that PostgreSQL has.
+"""Methods to insert events into the service's table. COPY is the fastest that PostgreSQL has.
 
     python benchmarks/inside/bulk.py EVENTS
 
-answers each line with the seconds that each way took, and leaves the table empty.
+For each line of input it prints the seconds that each method took, and leaves the table empty.
 """
 
 import asyncio
@@ -47,7 +47,7 @@ async def copy(events: Events) -> None:
         )
 
 
-WAYS = {
+METHODS = {
     "session.add_all": add_all,
     "insert(Event), list": insert_many,
     "insert().returning": insert_returning,
@@ -56,7 +56,7 @@ WAYS = {
 
 
 async def empty() -> int:
-    """Empty the table, and return how many rows it had."""
+    """Empty the table. Return how many rows it had."""
     async with session_scope("analytics") as session:
         found = await session.scalar(select(func.count()).select_from(Event))
         await session.execute(text("TRUNCATE events RESTART IDENTITY"))
@@ -76,12 +76,12 @@ async def main(number: int) -> None:
     for _ in sys.stdin:
         await empty()
         seconds: dict[str, float] = {}
-        for name, way in WAYS.items():
+        for name, method in METHODS.items():
             start = perf_counter()
-            await way(events)
+            await method(events)
             seconds[name] = perf_counter() - start
             stored = await empty()
-            assert stored == number, f"{name} has stored {stored}"
+            assert stored == number, f"{name} stored {stored}"
         print(json.dumps(seconds), flush=True)
     await dispose_engines()
 

@@ -1,9 +1,9 @@
-"""Pages of the service's users, read by its own repository through its own read-only session.
+"""Reads pages of users with the service's own repository and read-only session.
 
     python benchmarks/inside/pages.py ROWS …
 
-answers a line for each number of rows: with the median seconds of a first page and of the last one, and
-of the last one by OFFSET.
+For each number of rows it waits for a line of input, and prints the median seconds of the first page, of
+the last page, and of the last page by OFFSET.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from app.models.user import User
 from app.repositories.user import UserRepository
 from sqlalchemy import select, text
 
-LIMIT = 51  # what the service asks for, to answer with 50 and to know whether there are more
+LIMIT = 51  # the service reads one row more than the page, to know whether there is a next page
 TIMES = {"first": 300, "last": 300, "offset": 3}
 
 BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
@@ -40,7 +40,7 @@ async def fill(rows: int) -> None:
         await connection.commit()
         autocommit = await connection.execution_options(isolation_level="AUTOCOMMIT")
         await autocommit.execute(text("VACUUM ANALYZE users"))
-        await connection.invalidate()  # it has no limits any more
+        await connection.invalidate()  # its statement_timeout is disabled
 
 
 async def measured(rows: int) -> dict[str, float]:
@@ -70,7 +70,7 @@ async def measured(rows: int) -> dict[str, float]:
                 continue
             start = perf_counter()
             found = await way()
-            if number:  # the first one warms up
+            if number:  # the first round is a warm-up
                 seconds[name].append(perf_counter() - start)
             assert found == expected, f"{name}: {found} rows"
     return {name: median(values) for name, values in seconds.items()}

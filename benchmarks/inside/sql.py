@@ -1,8 +1,8 @@
-"""SQL, run in the service's environment, which has a driver: a line of JSON in, a line out.
+"""Runs SQL in the service's environment, which has a driver.
 
     python benchmarks/inside/sql.py URL
 
-reads lists of statements, and answers with the rows of the last one of each.
+Each line of input is a JSON list of statements. The output is a line of JSON with the rows of the last one.
 """
 
 import asyncio

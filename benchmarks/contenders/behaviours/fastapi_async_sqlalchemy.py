@@ -1,4 +1,4 @@
-"""fastapi-async-sqlalchemy: the session of its middleware, which commits if it is told to."""
+"""fastapi-async-sqlalchemy: the session of its middleware, with `commit_on_exit`."""
 
 from typing import Annotated
 
@@ -6,14 +6,18 @@ from fastapi import Depends, FastAPI
 from fastapi_async_sqlalchemy import SQLAlchemyMiddleware, db
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from benchmarks.contenders.behaving.routes import add_routes
+from benchmarks.contenders.behaviours.routes import add_routes
 from benchmarks.contenders.users import ASYNC_URL
 
 app = FastAPI()
 app.add_middleware(
     SQLAlchemyMiddleware,
     db_url=ASYNC_URL,
-    engine_args={"pool_pre_ping": True, "pool_size": 5, "max_overflow": 10},  # of its page
+    engine_args={
+        "pool_pre_ping": True,
+        "pool_size": 5,
+        "max_overflow": 10,
+    },  # from its documentation
     commit_on_exit=True,
 )
 

@@ -1,4 +1,4 @@
-"""fastapi-sqlalchemy: the session of its middleware, which commits if it is told to."""
+"""fastapi-sqlalchemy: the session of its middleware, with `commit_on_exit`."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ from fastapi import Depends, FastAPI
 from fastapi_sqlalchemy import DBSessionMiddleware, db
 from sqlalchemy.orm import Session
 
-from benchmarks.contenders.behaving.routes import add_sync_routes
+from benchmarks.contenders.behaviours.routes import add_sync_routes
 from benchmarks.contenders.users import POOL, SYNC_URL
 
 app = FastAPI()

@@ -1,6 +1,6 @@
-"""What s3rius/FastAPI-template renders for SQLAlchemy: a commit in `finally`.
+"""FastAPI-template (s3rius) with SQLAlchemy: a commit in `finally`.
 
-Its `db/dependencies.py`, in words of our own.
+It does the same as the rendered `db/dependencies.py`.
 """
 
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Depends, FastAPI
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 
-from benchmarks.contenders.behaving.routes import add_routes
+from benchmarks.contenders.behaviours.routes import add_routes
 from benchmarks.contenders.users import ASYNC_URL
 
 sessions = async_sessionmaker(create_async_engine(ASYNC_URL), expire_on_commit=False)

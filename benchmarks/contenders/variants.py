@@ -1,4 +1,4 @@
-"""Levers: `bare` with one choice made otherwise, which the variable LEVER names."""
+"""Variants of `bare` that differ in one choice. The environment variable VARIANT selects one."""
 
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +20,7 @@ async def flush(session: AsyncSession, user: User) -> None:
     await session.flush()
 
 
-async def look_first(session: AsyncSession, user: User) -> None:
+async def select_first(session: AsyncSession, user: User) -> None:
     if await session.scalar(select(User.id).where(User.email == user.email)):
         raise HTTPException(409)
     await flush(session, user)
@@ -59,40 +59,40 @@ class ClassDependency:
         self.request = request
 
 
-class Lever(NamedTuple):
+class Variant(NamedTuple):
     engine: dict[str, Any] = POOL
     reading_engine: dict[str, Any] | None = None
     middleware: Any = None
-    dependency: Callable[..., Any] | None = None  # one more
+    dependency: Callable[..., Any] | None = None  # an additional one
     create: Callable[[AsyncSession, User], Awaitable[None]] = flush
     commits: bool = True
 
 
-LEVERS = {
-    "bare": Lever(),
-    "reads in AUTOCOMMIT": Lever(reading_engine=POOL | {"isolation_level": "AUTOCOMMIT"}),
-    "ping on every checkout": Lever(engine=POOL | {"pool_pre_ping": True}),
-    "pool of 5 + 10": Lever(engine={}),
-    "BaseHTTPMiddleware": Lever(middleware=BaseMiddleware),
-    "pure ASGI middleware": Lever(middleware=PureMiddleware),
-    "def dependency": Lever(dependency=def_dependency),
-    "class dependency": Lever(dependency=ClassDependency),
-    "SELECT before INSERT": Lever(create=look_first),
-    "savepoint around INSERT": Lever(create=in_savepoint),
-    "commit and refresh in the route": Lever(create=commit_and_refresh, commits=False),
+VARIANTS = {
+    "bare": Variant(),
+    "reads in AUTOCOMMIT": Variant(reading_engine=POOL | {"isolation_level": "AUTOCOMMIT"}),
+    "ping on every checkout": Variant(engine=POOL | {"pool_pre_ping": True}),
+    "pool of 5 + 10": Variant(engine={}),
+    "BaseHTTPMiddleware": Variant(middleware=BaseMiddleware),
+    "pure ASGI middleware": Variant(middleware=PureMiddleware),
+    "def dependency": Variant(dependency=def_dependency),
+    "class dependency": Variant(dependency=ClassDependency),
+    "SELECT before INSERT": Variant(create=select_first),
+    "savepoint around INSERT": Variant(create=in_savepoint),
+    "commit and refresh in the route": Variant(create=commit_and_refresh, commits=False),
 }
 
 
-def create_app(lever: Lever) -> FastAPI:
-    engine = create_async_engine(ASYNC_URL, **lever.engine)
+def create_app(variant: Variant) -> FastAPI:
+    engine = create_async_engine(ASYNC_URL, **variant.engine)
     sessions = async_sessionmaker(engine, expire_on_commit=False)
     reading_sessions = sessions
-    if lever.reading_engine:
-        reading_engine = create_async_engine(ASYNC_URL, **lever.reading_engine)
+    if variant.reading_engine:
+        reading_engine = create_async_engine(ASYNC_URL, **variant.reading_engine)
         reading_sessions = async_sessionmaker(reading_engine, expire_on_commit=False)
 
     async def get_session() -> AsyncIterator[AsyncSession]:
-        async with sessions.begin() if lever.commits else sessions() as session:
+        async with sessions.begin() if variant.commits else sessions() as session:
             yield session
 
     async def get_reading_session() -> AsyncIterator[AsyncSession]:
@@ -103,18 +103,18 @@ def create_app(lever: Lever) -> FastAPI:
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await engine.dispose()
-        if lever.reading_engine:
+        if variant.reading_engine:
             await reading_engine.dispose()
 
     Session = Annotated[AsyncSession, Depends(get_session, scope="function")]
     ReadingSession = Session
-    if lever.reading_engine:
+    if variant.reading_engine:
         ReadingSession = Annotated[AsyncSession, Depends(get_reading_session, scope="function")]
 
-    dependencies = [Depends(lever.dependency)] if lever.dependency else None
+    dependencies = [Depends(variant.dependency)] if variant.dependency else None
     app = FastAPI(lifespan=lifespan, dependencies=dependencies)
-    if lever.middleware:
-        app.add_middleware(lever.middleware)
+    if variant.middleware:
+        app.add_middleware(variant.middleware)
 
     @app.get("/users/{user_id}", response_model=UserRead)
     async def get_user(user_id: UUID, session: ReadingSession) -> User:
@@ -131,10 +131,10 @@ def create_app(lever: Lever) -> FastAPI:
     @app.post("/users", response_model=UserRead, status_code=201)
     async def create_user(new: UserCreate, session: Session) -> User:
         user = User(**new.model_dump())
-        await lever.create(session, user)
+        await variant.create(session, user)
         return user
 
     return app
 
 
-app = create_app(LEVERS[os.environ["LEVER"]])
+app = create_app(VARIANTS[os.environ["VARIANT"]])

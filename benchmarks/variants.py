@@ -1,4 +1,4 @@
-"""What a single choice costs: `bare` with one thing made otherwise, as ratios to `bare`."""
+"""Measures the cost of a single choice: variants of `bare` that differ in one point, as ratios to it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,18 +6,18 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import report
-from benchmarks.answers import refuse_wrong_answers
 from benchmarks.compare import bare_python
 from benchmarks.environment import BUILD, ROOT, SEED, PostgreSQL, postgresql, service, sql, versions
-from benchmarks.load import OPERATIONS, refuse_poor_machine
+from benchmarks.load import OPERATIONS, require_wrk_and_two_cores
 from benchmarks.processes import Command, Serving, serving
-from benchmarks.turns import ROUNDS, SECONDS, measure, ratio, refuse_few_connections
+from benchmarks.responses import check_responses
+from benchmarks.rounds import ROUNDS, SECONDS, measure, ratio, require_connections
 
 LEVEL = 16  # connections
 GET, POST = "get", "post"
 
-# What each lever touches.
-LEVERS = {
+# The operations that each variant affects.
+VARIANTS = {
     "bare": (GET, POST),
     "reads in AUTOCOMMIT": (GET,),
     "ping on every checkout": (GET, POST),
@@ -33,14 +33,14 @@ LEVERS = {
 
 
 def run() -> None:
-    refuse_poor_machine()
+    require_wrk_and_two_cores()
     ours, python = service(), bare_python()
     failed: dict[str, str] = {}
     with postgresql(ours) as server, sql(ours, server.primary) as run_sql:
-        refuse_few_connections(run_sql, len(LEVERS) + 1)
+        require_connections(run_sql, len(VARIANTS) + 1)
         run_sql(SEED)
-        starts = {lever: partial(_serving, lever, python, server) for lever in LEVERS}
-        results = measure(starts, refuse_wrong_answers, run_sql, (GET, POST), (LEVEL,), failed)
+        starts = {variant: partial(_serving, variant, python, server) for variant in VARIANTS}
+        results = measure(starts, check_responses, run_sql, (GET, POST), (LEVEL,), failed)
 
     columns = [
         (operation, figure)
@@ -48,21 +48,21 @@ def run() -> None:
         for figure in ("cpu_seconds_per_request", "requests_per_second")
     ]
     ratios = {
-        lever: [
-            ratio(results, (lever, operation, LEVEL), figure) if operation in touched else None
+        variant: [
+            ratio(results, (variant, operation, LEVEL), figure) if operation in affected else None
             for operation, figure in columns
         ]
-        for lever, touched in LEVERS.items()
+        for variant, affected in VARIANTS.items()
     }
     report.show(
         f"as a ratio to bare, {LEVEL} connections",
         ["", "get: CPU", "get: rate", "post: CPU", "post: rate"],
-        [[lever, *map(report.cell, row)] for lever, row in ratios.items()],
+        [[variant, *map(report.cell, row)] for variant, row in ratios.items()],
     )
-    for lever, reason in failed.items():
-        print(f"{lever}: {reason}")
+    for variant, reason in failed.items():
+        print(f"{variant}: {reason}")
     report.keep(
-        "levers",
+        "variants",
         settings={"rounds": ROUNDS, "seconds": SECONDS, "connections": LEVEL},
         postgresql=server.version,
         versions=versions(python),
@@ -74,10 +74,10 @@ def run() -> None:
 
 
 @contextmanager
-def _serving(lever: str, python: Path, server: PostgreSQL) -> Iterator[Serving]:
-    module = "benchmarks.contenders.levers:app"
+def _serving(variant: str, python: Path, server: PostgreSQL) -> Iterator[Serving]:
+    module = "benchmarks.contenders.variants:app"
     command: Command = [python, "-m", "uvicorn", module, "--no-access-log"]
-    environment = server.variables() | {"LEVER": lever}
-    log = BUILD / f"{lever}.log"
+    environment = server.variables() | {"VARIANT": variant}
+    log = BUILD / f"{variant}.log"
     with serving(command, env=environment, folder=ROOT, log=log) as running:
         yield running

@@ -1,6 +1,6 @@
-"""Routes that go wrong on purpose: the same for all, with the session as each project hands it out.
+"""The routes that test the behaviours: the same for all projects, with the session of each project.
 
-Where the project says that a route commits, its `commit` does; elsewhere it does nothing.
+If the project's documentation commits in the route, `commit` does too. Otherwise it does nothing.
 """
 
 import asyncio
@@ -23,23 +23,23 @@ WAIT = text("SELECT pg_sleep(:seconds)")
 READ = text("SELECT 1")
 
 
-async def commit_by_hand(session: AsyncSession) -> None:
+async def commit_in_route(session: AsyncSession) -> None:
     await session.commit()
 
 
-async def leave_it_to_the_project(_: AsyncSession) -> None:
+async def do_nothing(_: AsyncSession) -> None:
     pass
 
 
 def add_routes(
     app: FastAPI,
     Session: Any,
-    commit: Callable[[AsyncSession], Awaitable[None]] = leave_it_to_the_project,
+    commit: Callable[[AsyncSession], Awaitable[None]] = do_nothing,
     in_stream: Callable[[AsyncSession], AsyncSession] = lambda session: session,
 ) -> None:
     """Add the routes to the app of a project with asynchronous sessions.
 
-    Where the project has one, `in_stream` is its own way to the session of the request in a stream.
+    `in_stream` returns the session in a stream, if the project has its own way to get it.
     """
 
     @app.post("/behaviours/write/{token}", status_code=201)
@@ -68,8 +68,8 @@ def add_routes(
         await session.execute(WRITE, {"token": token})
         raise HTTPException(409)
 
-    @app.post("/behaviours/answer/{token}", status_code=201)
-    async def answer(token: str, session: Session) -> JSONResponse:
+    @app.post("/behaviours/return/{token}", status_code=201)
+    async def return_(token: str, session: Session) -> JSONResponse:
         await session.execute(WRITE, {"token": token})
         return JSONResponse({}, 409)
 
@@ -104,7 +104,7 @@ def add_sync_routes(
     commit: Callable[[SyncSession], None] = lambda _: None,
     in_stream: Callable[[SyncSession], SyncSession] = lambda session: session,
 ) -> None:
-    """Add the same routes to the app of a project with synchronous sessions; nobody cancels those."""
+    """Add the same routes to the app of a project with synchronous sessions, except `cancel`."""
 
     @app.post("/behaviours/write/{token}", status_code=201)
     def write(token: str, session: Session) -> None:
@@ -132,8 +132,8 @@ def add_sync_routes(
         session.execute(WRITE, {"token": token})
         raise HTTPException(409)
 
-    @app.post("/behaviours/answer/{token}", status_code=201)
-    def answer(token: str, session: Session) -> JSONResponse:
+    @app.post("/behaviours/return/{token}", status_code=201)
+    def return_(token: str, session: Session) -> JSONResponse:
         session.execute(WRITE, {"token": token})
         return JSONResponse({}, 409)
 

@@ -1,6 +1,6 @@
-"""Taking turns: in each round all do the same thing one after the other, and are compared there.
+"""Measures all servers in rounds, and compares them within each round.
 
-What slows the machine for a while then slows all of them.
+If something slows the machine down for a while, it slows down all servers of that round.
 """
 
 import os
@@ -15,23 +15,23 @@ from benchmarks.processes import Serving
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 SECONDS = float(os.environ.get("BENCH_SECONDS", "3"))
 
-FORGET = ("DELETE FROM users WHERE email LIKE 'posted-%'", "VACUUM ANALYZE users")
+CLEAN_UP = ("DELETE FROM users WHERE email LIKE 'posted-%'", "VACUUM ANALYZE users")
 FIGURES = ("requests_per_second", "cpu_seconds_per_request", "p99")
 
 Start = Callable[[], AbstractContextManager[Serving]]
-Key = tuple[str, str, int]  # who, which operation, on how many connections
+Key = tuple[str, str, int]  # contender, operation, connections
 Results = dict[Key, list[Result]]
 
 
 class Running:
-    """A server that can be started anew."""
+    """A server that can be restarted."""
 
     def __init__(self, start: Start) -> None:
         self._start = start
         self._stack = ExitStack()
         self.server = self._stack.enter_context(start())
 
-    def start_anew(self) -> None:
+    def restart(self) -> None:
         self.server.process.kill()
         self.close()
         self.server = self._stack.enter_context(self._start())
@@ -48,9 +48,9 @@ def measure(  # noqa: PLR0913, PLR0917
     levels: Sequence[int],
     failed: dict[str, str],
 ) -> Results:
-    """Return the results of each round; `failed` gets those who drop out, and why.
+    """Return the results of each round. Add the servers that fail to `failed`, with the reason.
 
-    Who answers nobody any more is started anew.
+    A stalled server is restarted.
     """
     results: Results = {}
     with ExitStack() as stack:
@@ -62,8 +62,8 @@ def measure(  # noqa: PLR0913, PLR0917
             except RuntimeError as error:
                 failed[name] = f"{error} (see {name}.log)"
                 running.pop(name, None)
-        run_sql(*FORGET)
-        for number in range(ROUNDS + 1):  # the first one warms up
+        run_sql(*CLEAN_UP)
+        for number in range(ROUNDS + 1):  # the first round is a warm-up
             seconds = SECONDS if number else 1
             for operation in operations:
                 print(f"round {number} of {ROUNDS}: {OPERATIONS[operation]}", flush=True)
@@ -72,20 +72,20 @@ def measure(  # noqa: PLR0913, PLR0917
                         try:
                             result = load(running[name].server, operation, level, seconds)
                             if result.stalled:
-                                running[name].start_anew()
+                                running[name].restart()
                         except (OSError, RuntimeError):
-                            failed[name] = f"it has ended: {OPERATIONS[operation]} (see {name}.log)"
+                            failed[name] = f"exited at {OPERATIONS[operation]} (see {name}.log)"
                             del running[name]
                             continue
                         if number:
                             results.setdefault((name, operation, level), []).append(result)
                         if operation == "post":
-                            run_sql(*FORGET)
+                            run_sql(*CLEAN_UP)
     return results
 
 
 def ratio(results: Results, key: Key, figure: str) -> float | None:
-    """Return the median of the rounds' ratios to `bare`."""
+    """Return the ratio to `bare`: the median of the rounds."""
     mine, bare = results.get(key, []), results.get(("bare", *key[1:]), [])
     ratios = [
         getattr(a, figure) / getattr(b, figure)
@@ -95,11 +95,11 @@ def ratio(results: Results, key: Key, figure: str) -> float | None:
     return float(median(ratios)) if ratios else None
 
 
-def refuse_few_connections(run_sql: Sql, number: int) -> None:
-    """Raise `MissingError` where so many servers cannot have their pools at once."""
-    there_are, needed = int(run_sql("SHOW max_connections")[0][0]), 20 * number + 50
-    if there_are < needed:
+def require_connections(run_sql: Sql, number: int) -> None:
+    """Raise `MissingError` if max_connections is too low for the pools of this number of servers."""
+    allowed, needed = int(run_sql("SHOW max_connections")[0][0]), 20 * number + 50
+    if allowed < needed:
         raise MissingError(
-            f"the PostgreSQL lets in {there_are} connections, and {number} servers that run at once "
-            f"need {needed}: raise max_connections, or compare fewer with BENCH_ONLY"
+            f"PostgreSQL allows {allowed} connections, but {number} servers at once need {needed}: "
+            "raise max_connections, or compare fewer with BENCH_ONLY"
         )

@@ -1,4 +1,4 @@
-"""What every contender must answer: nobody may be quick by doing something else."""
+"""Checks that every contender returns the same responses as the service before it is measured."""
 
 import json
 import time
@@ -8,11 +8,11 @@ from typing import Any
 from benchmarks.environment import user_id
 from benchmarks.processes import Serving
 
-SECONDS_TO_COMMIT = 5.0  # for those who answer first
+SECONDS_TO_COMMIT = 5.0  # for contenders that commit after the response
 
 
-def refuse_wrong_answers(server: Serving) -> None:
-    """Raise `RuntimeError` where an answer is not what the service answers."""
+def check_responses(server: Serving) -> None:
+    """Raise `RuntimeError` if a response differs from the service's."""
     first = [_user(number) for number in range(1, 51)]
     new = json.dumps({"name": "Ada", "email": f"posted-{server.port}@example.com"}).encode()
 
@@ -22,7 +22,7 @@ def refuse_wrong_answers(server: Serving) -> None:
     status, body = server.get("/users?limit=50")
     page = json.loads(body)
     _expect("GET of users", (status, list(map(_read, page["items"]))), (200, first))
-    _expect("what a page has", page.keys(), {"items", "next"})
+    _expect("the keys of a page", page.keys(), {"items", "next"})
 
     status, body = server.request("POST", "/users", new)
     posted = json.loads(body)
@@ -34,14 +34,14 @@ def refuse_wrong_answers(server: Serving) -> None:
 def _get_when_committed(server: Serving, user: str) -> tuple[int, bytes]:
     deadline = time.monotonic() + SECONDS_TO_COMMIT
     while True:
-        answer = server.get(f"/users/{user}")
-        if answer[0] != 404 or time.monotonic() > deadline:
-            return answer
+        response = server.get(f"/users/{user}")
+        if response[0] != 404 or time.monotonic() > deadline:
+            return response
 
 
-def _expect(what: str, got: Any, expected: Any) -> None:
+def _expect(name: str, got: Any, expected: Any) -> None:
     if got != expected:
-        raise RuntimeError(f"{what} is {str(got)[:100]}, not {str(expected)[:100]}")
+        raise RuntimeError(f"{name} is {str(got)[:100]}, not {str(expected)[:100]}")
 
 
 def _user(number: int) -> dict[str, Any]:

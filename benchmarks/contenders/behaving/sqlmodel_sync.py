@@ -1,6 +1,0 @@
-"""SQLModel's tutorial, and full-stack-fastapi-template: the route commits."""
-
-from benchmarks.contenders.behaving.routes import add_sync_routes
-from benchmarks.contenders.sqlmodel_sync import SessionDep, app
-
-add_sync_routes(app, SessionDep, lambda session: session.commit())
