@@ -84,7 +84,7 @@ class Ways:
         backend = PostgreSQL(self.server)
         self._use(backend.migrated())
         asyncio.run(route_test())
-        backend.end()
+        backend.clean_up()
 
     def clone_per_test(self) -> None:
         clones = {name: Clone(self.server, c._template) for name, c in self.clones.items()}
