@@ -1,6 +1,6 @@
-"""The settings, and the only code that reads environment variables. `.env.example` explains each.
+"""The settings. No other module reads environment variables. `.env.example` explains each setting.
 
-OpenTelemetry's own variables are read by its SDK and checked in `telemetry/settings.py`.
+The exception: OpenTelemetry's SDK reads its own variables, which `telemetry/settings.py` checks.
 """
 
 from functools import lru_cache
@@ -78,8 +78,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _complete(self) -> "Settings":
-        """Give every database a URL and its name."""
-        for name in {**dict.fromkeys(DATABASES), **self.databases}:
+        """Set the name of each database, and a default URL if it has none."""
+        for name in dict.fromkeys([*DATABASES, *self.databases]):
             settings = self.databases.get(name, DatabaseSettings())
             defaults: dict[str, SecretStr | None] = {}
             if name == DEFAULT_DATABASE:
@@ -113,7 +113,7 @@ class Settings(BaseSettings):
 
 @lru_cache
 def get_settings() -> Settings:
-    """Return the settings, read on the first call; `get_settings.cache_clear()` discards them.
+    """Return the settings, read on the first call; `get_settings.cache_clear()` makes the next call read them again.
 
     Raises:
         ConfigurationError: a variable is missing or wrong. The message shows no values: one may be

@@ -1,12 +1,12 @@
-"""Engines and sessions: the only public module of the database layer, and the only commit.
+"""Engines and sessions: the public interface of `core/database`. Sessions are committed only here.
 
     get_session()      a FastAPI dependency: one session and one transaction for each request
     session_scope()    the same lifecycle for jobs, scripts, streams and tests
     get_engine()       the engine that these sessions use, created on first use
-    dispose_engines()  closes all connections; the next session opens new ones
+    dispose_engines()  closes the connections of this event loop; the next session opens new ones
 
-A session commits when its block succeeds and rolls back when its block raises. Databases are
-independent: no transaction spans two of them.
+A session commits when the route, or the `async with` block, ends without an exception, and rolls
+back otherwise. Databases are independent: no transaction spans two of them.
 """
 
 import gc
@@ -42,7 +42,7 @@ __all__ = [
 
 SessionDependency = Callable[[], AsyncGenerator[AsyncSession, None]]
 
-# The dependencies that routes and aliases still refer to.
+# Weak, so that the names of dependencies that no route or alias uses are not checked.
 _dependencies = WeakValueDictionary[tuple[str, bool, bool], SessionDependency]()
 _lock = Lock()
 
@@ -54,19 +54,19 @@ def get_session(
 
     Use it as `Depends(get_session(), scope="function")`: FastAPI then commits before it sends the
     response, and a commit that fails becomes an error response. The same arguments return the same
-    object, so two aliases share one session within a request, and
+    object, so two aliases with the same scope share one session within a request, and
     `app.dependency_overrides[get_session()]` replaces all of them.
 
     Args:
         database: the name of a database in the settings. None is the default database.
         dev: use DEV_DATABASE_URL.
-        read_only: use READ_DATABASE_URL if it is set. The server refuses every write. On
-            PostgreSQL nothing is committed, so `before_commit` and `after_commit` do not fire.
+        read_only: use READ_DATABASE_URL if it is set. The database refuses every write. Do not rely
+            on commit events: on PostgreSQL such a session usually commits nothing.
 
-    Raises (when the first session is created, not here):
+    Raises (when the dependency runs, not here):
         DatabaseNotFoundError: no database has this name. `check_database_names` raises it at
             start-up.
-        ConfigurationError: the URL of the database, or the one that `dev` asks for, is not set.
+        ConfigurationError: a setting is missing or wrong, for example DEV_DATABASE_URL.
     """
     key = (DEFAULT_DATABASE if database is None else database, dev, read_only)
     with _lock:
@@ -80,8 +80,7 @@ def session_scope(
 
     Use `async with session_scope() as session:` outside of requests, and in code that runs after
     the response: streams and background tasks. Arguments and errors are those of `get_session`.
-    For a database that has no name in the settings, pass its settings, which
-    `get_database().for_url(url)` returns.
+    For a database that is not in the settings, pass `get_database().for_url(url)`.
     """
     return _scope(database, dev, read_only)
 
@@ -91,14 +90,14 @@ def get_engine(
 ) -> AsyncEngine:
     """Return the engine that `session_scope` with these arguments uses in the running event loop.
 
-    Arguments and errors are those of `get_session`. Outside of an event loop the returned engine is
-    for inspection: its connections work only in the event loop that opens them.
+    Arguments and errors are those of `get_session`. Outside of an event loop, use the engine only to
+    read its URL, dialect or pool: connections work only in the event loop that opens them.
     """
     return _find(database, dev, read_only).engine
 
 
 async def dispose_engines(database: str | DatabaseSettings | None = None) -> None:
-    """Close the connections of the running event loop: idle ones now, others when they are returned.
+    """Close the connections of the running event loop: pooled ones now, others at their return.
 
     With a database, only the connections to its URLs, also those of another name with the same URL.
     Engines of another running event loop are not touched. Safe to call at any time, and repeatedly.
@@ -107,11 +106,10 @@ async def dispose_engines(database: str | DatabaseSettings | None = None) -> Non
 
 
 def check_database_names() -> None:
-    """Check that every database name passed to `get_session` exists. Call it at start-up.
+    """Check the names that routes and aliases have passed to `get_session`. Call it at start-up.
 
     Raises:
-        DatabaseNotFoundError: as `get_session`; a misspelt name then stops the start instead of
-            failing the first request.
+        DatabaseNotFoundError: a name is misspelt. The start fails instead of the first request.
     """
     if _unknown_names():
         gc.collect()  # routes of an application that no longer exists do not count

@@ -180,3 +180,19 @@ async def test_misspelt_name_of_a_database_stops_the_start(databases: None) -> N
     other = create_app()  # which has no such route
     async with other.router.lifespan_context(other):
         pass
+
+
+@pytest.mark.postgresql
+async def test_rollback_on_a_server_that_hangs_ends_and_gives_back_the_connection(
+    databases: None, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setattr("app.core.database.session.ROLLBACK_TIMEOUT", 0.1)
+    async with Proxy(os.environ[variable("primary")]) as network:
+        settings = get_database().for_url(network.url)
+        with pytest.raises(LookupError):
+            async with session_scope(settings) as session:
+                await session.execute(text("SELECT 1"))
+                network.cut()
+                raise LookupError
+
+        assert not checked_out()

@@ -29,8 +29,8 @@ def make_engine(url: URL, settings: DatabaseSettings, *, read_only: bool = False
     }
     if sqlite.is_in_memory(url):  # a database in memory is its one connection
         pool |= {"pool_size": 1, "max_overflow": 0, "pool_recycle": -1}
-        # The session has already rolled back. If a second rollback were cancelled, SQLAlchemy would
-        # close the connection, and the database with it.
+        # The session has already rolled back. A cancelled second rollback would close the
+        # connection and lose the database.
         pool["pool_reset_on_return"] = None
     return _make(url, settings, read_only=read_only, **pool)
 
@@ -42,7 +42,7 @@ def make_probe_engine(settings: DatabaseSettings) -> AsyncEngine:
 
 
 def make_migration_engine(settings: DatabaseSettings) -> AsyncEngine:
-    """Return an engine for DDL: without a statement timeout, and past a pooler if there is a URL for it."""
+    """Return an engine for DDL: without a statement timeout, and past PgBouncer if MIGRATION_DATABASE_URL is set."""
     changes = {"statement_timeout": 0, "idle_in_transaction_timeout": 0}
     if settings.migration_database_url is not None:
         changes["pgbouncer"] = False
@@ -71,7 +71,7 @@ def _make(url: URL, settings: DatabaseSettings, *, read_only: bool, **pool: Any)
         options = driver.engine_options(url, settings, read_only=read_only)
     else:  # an async driver of another database
         options = {"pool_pre_ping": True}
-    # Parameters are personal data: error messages must not contain them.
+    # Parameters may contain personal data, which error messages must not show.
     engine = create_async_engine(
         url, hide_parameters=True, json_serializer=_to_json, **options, **pool
     )

@@ -1,4 +1,7 @@
-"""The engines of the process: one for each URL, use and event loop, until they are disposed of."""
+"""The engines of the process: one for each URL, kind and event loop, until they are disposed of.
+
+The kinds are sessions, read-only sessions and probes.
+"""
 
 import asyncio
 import logging
@@ -29,7 +32,7 @@ class Database:
     ignored: set[str] = field(default_factory=set)  # settings that a warning has named
 
     def warn_of_ignored(self, settings: DatabaseSettings) -> None:
-        """Log once which of these settings the engine does not have."""
+        """Log, once for each field, the settings that differ from those of the engine."""
         for name in settings.engine_options_unlike(self.settings) - self.ignored:
             self.ignored.add(name)
             logger.warning(
@@ -81,7 +84,7 @@ def live_pools() -> list[tuple[str, bool, FairPool]]:
 
 
 async def dispose_databases(settings: DatabaseSettings | None = None) -> None:
-    """Dispose of the engines of the running event loop and of those created outside of any.
+    """Dispose of the engines of the running event loop, and of those created outside of a loop.
 
     With settings, only of those for their URLs.
     """
@@ -99,7 +102,7 @@ async def dispose_databases(settings: DatabaseSettings | None = None) -> None:
                 for key in [*databases]
                 if key.url in urls
             ]
-    # The registry has forgotten the engines, so a cancelled caller must not leave them half closed.
+    # The engines are no longer registered, so finish even if the caller is cancelled.
     await asyncio.shield(_dispose_all(engines))
 
 
@@ -123,7 +126,7 @@ def _find(settings: DatabaseSettings, key: EngineKey) -> Database:
 def _find_or_create(databases: Databases, key: EngineKey, settings: DatabaseSettings) -> Database:
     if key not in databases:
         if sqlite.is_in_memory(key.url) and (key.read_only or key.probe):
-            # A database in memory is its one connection.
+            # A SQLite database in memory exists only in one connection.
             shared = _find_or_create(databases, EngineKey(key.url), settings).engine
             engine = shared if key.probe else sqlite.read_only_view(shared)
         elif key.probe:
@@ -149,7 +152,7 @@ def _databases_of(loop: Loop) -> Databases:
 
 
 def _forget_closed_loops() -> None:
-    """Leave to the garbage collector what nothing else can close: the loop was closed directly."""
+    """Remove loops that were closed without `shutdown_asyncgens()`: nothing can close their connections."""
     for loop in [loop for loop in _closers if loop.is_closed()]:
         _databases.pop(loop, None)
         _closers.pop(loop, None)
@@ -165,9 +168,8 @@ def _running_loop() -> Loop:
 def _dispose_at_end_of(loop: asyncio.AbstractEventLoop) -> AsyncGenerator[None, None]:
     """Close the connections of a script that does not call `dispose_engines()`, when its loop ends.
 
-    `asyncio.run` closes the asynchronous generators that were started in its event loop, as its last
-    step. This starts one that waits for that step. It is advanced directly because this function is
-    no coroutine.
+    `asyncio.run` closes the asynchronous generators of its event loop when it shuts down. This
+    starts one that waits for that, with `send(None)`, because this function is not async.
     """
 
     async def wait() -> AsyncGenerator[None, None]:

@@ -11,27 +11,29 @@ from sqlalchemy.orm import Session, SessionTransaction
 
 from app.core.database import postgresql
 
+ROLLBACK_TIMEOUT = 5.0  # seconds, after which the connection is closed instead
+
 logger = logging.getLogger(__name__)
 
 _closing: set[asyncio.Task[None]] = set()  # the event loop itself keeps only weak references
 
 
 class TrackedSession(Session):
-    """A session that knows its connections, so that it can drop them while a task still uses them."""
+    """A session that records its connections, so that it can invalidate them while a task uses them."""
 
     is_abandoned = False
-    _opened: tuple[Connection, ...] = ()  # more than one if a statement names another engine
+    _opened: tuple[Connection, ...] = ()  # more than one if `bind_arguments` name another engine
 
     @property
     def connections(self) -> list[Connection]:
         """The connections of the current transaction."""
         return [connection for connection in self._opened if not connection.closed]
 
-    def needs_commit(self) -> bool:
-        """Whether there is anything to commit or to roll back.
+    def needs_round_trip(self) -> bool:
+        """Whether the end of this session, COMMIT or ROLLBACK, has to be sent to the database.
 
-        Not in a read-only session on PostgreSQL, where every statement is a transaction of its own.
-        It ends without a round trip, and without the greenlet in which SQLAlchemy runs a commit.
+        False for an unused session and for a read-only session in AUTOCOMMIT. These close without
+        the greenlet in which SQLAlchemy runs a commit.
         """
         if not self.in_transaction():
             return False
@@ -44,7 +46,7 @@ class TrackedSession(Session):
         return bool(self.new or self.dirty or self.deleted)
 
     def abandon(self) -> None:
-        """Drop the connections, and every one that a task opens for this session from now on."""
+        """Invalidate the connections, and any that a task opens for this session later."""
         self.is_abandoned = True
         for connection in self.connections:
             connection.invalidate()
@@ -60,17 +62,17 @@ def _track(session: TrackedSession, _: SessionTransaction, connection: Connectio
 
 def needs_commit(session: AsyncSession) -> bool:
     """Whether the session has anything to commit."""
-    return _tracked(session).needs_commit()
+    return _tracked(session).needs_round_trip()
 
 
 async def roll_back_and_close(session: AsyncSession) -> None:
     """Roll back what is not committed and return the connections.
 
-    It happens in a task of its own, because a cancellation may arrive at every `await`: AnyIO
-    repeats it until the cancelled scope ends. It is raised when the session is closed.
+    The rollback runs in its own task, because this task can be cancelled at every `await`; AnyIO
+    cancels again until the scope is left. The cancellation is raised after the session is closed.
     """
     tracked = _tracked(session)
-    if not tracked.needs_commit():
+    if not tracked.needs_round_trip():
         try:
             tracked.close()  # without a round trip
         except Exception as error:
@@ -91,15 +93,16 @@ async def roll_back_and_close(session: AsyncSession) -> None:
 
 async def _close(session: AsyncSession) -> None:
     try:
-        await session.close()
+        async with asyncio.timeout(ROLLBACK_TIMEOUT):
+            await session.close()
     except BaseException as error:
         _drop_connections(_tracked(session), error)
-        if not isinstance(error, Exception):  # the event loop ends and cancels its tasks
+        if not isinstance(error, Exception):  # the event loop is shutting down
             raise
 
 
 def _drop_connections(session: TrackedSession, error: BaseException) -> None:
-    """Handle a session that cannot be closed: a connection is dead, or a task still uses it.
+    """Handle a session that cannot be closed: its server hangs or is lost, or a task still uses it.
 
     The error does not replace the one that ended the session's block.
     """

@@ -27,14 +27,16 @@ ADDRESS = {
     *("host", "port", "username", "password", "dbname"),
 }
 
-Seconds = Annotated[float, Field(ge=0, le=2_000_000)]  # PostgreSQL counts milliseconds in 32 bits
+DEFAULT_PORT = 5432
+
+Seconds = Annotated[float, Field(ge=0, le=2_000_000)]  # PostgreSQL stores milliseconds in 32 bits
 
 
 @dataclass(frozen=True, slots=True)
 class EngineKey:
     """Identifies an engine within an event loop. Its hash is computed once.
 
-    It contains SQLAlchemy's URL, which compares the password and hides it in its repr.
+    It contains SQLAlchemy's URL object: its equality includes the password, its repr hides it.
     """
 
     url: URL
@@ -69,7 +71,7 @@ class DatabaseSettings(BaseModel):
     migration_database_url: DatabaseUrl | None = None
 
     host: str | None = None
-    port: int = Field(5432, ge=1, le=65535)
+    port: int = Field(DEFAULT_PORT, ge=1, le=65535)
     username: str | None = None
     password: SecretStr | None = None
     dbname: str | None = None
@@ -79,7 +81,7 @@ class DatabaseSettings(BaseModel):
     pool_timeout: Seconds = 5
     pool_recycle: Seconds = 1800
     connect_timeout: float = Field(5, gt=0, le=2_000_000)
-    tcp_keepalive: float = Field(30, ge=0, le=32_767)  # the limit of TCP
+    tcp_keepalive: float = Field(30, ge=0, le=32_767)  # the maximum of TCP_KEEPIDLE on Linux
     statement_timeout: Seconds = 30
     lock_timeout: Seconds = 10
     idle_in_transaction_timeout: Seconds = 60
@@ -92,6 +94,8 @@ class DatabaseSettings(BaseModel):
     @model_validator(mode="after")
     def _url_or_parts(self) -> "DatabaseSettings":
         parts = {"host", "username", "password", "dbname"} & self.model_fields_set
+        if self.port != DEFAULT_PORT:
+            parts.add("port")
         if parts and self.database_url:
             raise ValueError(f"set DATABASE_URL or {'/'.join(sorted(parts)).upper()}, not both")
         if parts and not (self.host and self.dbname):
@@ -99,7 +103,7 @@ class DatabaseSettings(BaseModel):
         return self
 
     def for_url(self, url: str | URL, *, name: str = "", **changes: Any) -> "DatabaseSettings":
-        """Return the same settings for another database, which has only this URL.
+        """Return the same settings for another database, without dev, read or migration URL.
 
         Args:
             url: as in DATABASE_URL.
@@ -123,7 +127,10 @@ class DatabaseSettings(BaseModel):
         self, *, update: Mapping[str, Any] | None = None, deep: bool = False
     ) -> "DatabaseSettings":
         copied = super().model_copy(update=update, deep=deep)
-        for cached in ("_urls", "_keys"):  # pydantic copies them, and they lead to the original
+        for cached in (
+            "_urls",
+            "_keys",
+        ):  # pydantic copies the caches, which belong to the original
             vars(copied).pop(cached, None)
         return copied
 
@@ -139,7 +146,7 @@ class DatabaseSettings(BaseModel):
         """Return the key of the engine for these sessions, the same object at every call.
 
         Raises:
-            ConfigurationError: `dev` is True and DEV_DATABASE_URL is not set.
+            ConfigurationError: this URL is not set.
         """
         use = (dev, read_only, probe)
         if use not in self._keys:
@@ -150,7 +157,7 @@ class DatabaseSettings(BaseModel):
         """Return the resolved URL, the same object at every call.
 
         Raises:
-            ConfigurationError: `dev` is True and DEV_DATABASE_URL is not set.
+            ConfigurationError: this URL is not set.
         """
         if dev:
             return self._resolved("dev_database_url")
@@ -159,7 +166,7 @@ class DatabaseSettings(BaseModel):
         return self._resolved("database_url")
 
     def urls(self) -> set[URL]:
-        """Return the URLs of all sessions."""
+        """Return the URLs that sessions use; migrations may use another one."""
         dev = [self.url(dev=True)] if self.dev_database_url else []
         return {self.url(), self.url(read_only=True), *dev}
 
@@ -176,10 +183,10 @@ class DatabaseSettings(BaseModel):
         )
 
     def engine_options_unlike(self, other: "DatabaseSettings") -> set[str]:
-        """Return the names of the fields that would give an engine other options."""
+        """Return the fields that change an engine and whose values differ."""
         return {name for name in ENGINE_OPTIONS if getattr(self, name) != getattr(other, name)}
 
-    # Cached properties: unlike private attributes, they take no part in a comparison of settings.
+    # Cached properties, because `==` ignores them and compares private attributes.
 
     @cached_property
     def _keys(self) -> dict[tuple[bool, bool, bool], EngineKey]:
