@@ -317,6 +317,7 @@ def test_for_url_works_if_the_url_is_given_in_parts(environment: pytest.MonkeyPa
         ("u:hidden@h/d", {}, "DATABASE_URL: not a database URL"),
         ("postgres://h/d", {"pool_size": 0}, "POOL_SIZE: .* greater than"),
         ("postgres://h/d", {"pool_sise": 2}, "POOL_SISE: there is no such setting"),
+        ("postgres://h/d", {"port": 2222}, "set DATABASE_URL or PORT, not both"),
         ("postgres://h/d", {"read_database_url": "u:hidden@h"}, "READ_DATABASE_URL: not a"),
     ],
 )
