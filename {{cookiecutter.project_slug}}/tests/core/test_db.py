@@ -4,14 +4,12 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
 import pytest
-from fastapi import FastAPI, HTTPException
-from fastapi.responses import StreamingResponse
+from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError
@@ -26,9 +24,16 @@ from app.core.db import (
     get_session,
     session_scope,
 )
-from app.dependencies import DevSessionDep, PrimarySessionDep, ReadSessionDep, SessionDep
+from app.dependencies import DevSessionDep, PrimarySessionDep, SessionDep
 from tests.inspection import checked_out, kill, nobody_is_connected, pid, stored_users, until_active
-from tests.support import lose_transaction, new_user, problem, set_databases, until, violate_at_commit
+from tests.support import (
+    lose_transaction,
+    new_user,
+    problem,
+    set_databases,
+    until,
+    violate_at_commit,
+)
 
 ROOT = Path(__file__).parents[2]
 
@@ -152,19 +157,6 @@ async def test_any_exception_rolls_back_and_is_raised_unchanged(
     assert await stored_users() == 0
 
 
-async def test_exception_in_a_route_rolls_back_and_keeps_its_status(
-    app: FastAPI, client: AsyncClient
-) -> None:
-    @app.post("/write")
-    async def write(session: SessionDep) -> None:
-        session.add(new_user())
-        await session.flush()
-        raise HTTPException(418)
-
-    assert (await client.post("/write")).status_code == 418
-    assert await stored_users() == 0
-
-
 async def test_cancellation_by_anyio_rolls_back(databases: None) -> None:
     with anyio.CancelScope() as scope:
         async with session_scope() as session:
@@ -260,26 +252,6 @@ async def test_session_refuses_to_be_used_after_its_end(databases: None) -> None
     assert not checked_out()
 
 
-async def test_session_of_a_request_refuses_to_be_used_by_the_stream_of_its_response(
-    app: FastAPI, server: AsyncClient
-) -> None:
-    refused: list[InvalidRequestError] = []
-
-    async def lines(session: AsyncSession) -> AsyncGenerator[str, None]:
-        try:
-            yield str(await session.scalar(text("SELECT 1")))
-        except InvalidRequestError as error:
-            refused.append(error)
-
-    @app.get("/lines")
-    async def stream(session: SessionDep) -> StreamingResponse:
-        await session.execute(text("SELECT 1"))
-        return StreamingResponse(lines(session))
-
-    assert (await server.get("/lines")).text == ""
-    assert len(refused) == 1
-
-
 # Dependencies
 
 
@@ -303,19 +275,6 @@ async def test_aliases_of_a_database_share_one_session_in_a_request(
     assert (await client.post("/same")).json() is True
     assert (await client.post("/same")).json() is True
     assert seen[0] is not seen[1]  # each request has its own
-
-
-async def test_session_dependency_can_be_overridden(app: FastAPI, client: AsyncClient) -> None:
-    async def other() -> AsyncGenerator[str, None]:
-        yield "other"
-
-    @app.get("/session")
-    async def which(session: SessionDep) -> str:
-        return str(session)
-
-    app.dependency_overrides[get_session()] = other
-
-    assert (await client.get("/session")).json() == "other"
 
 
 # Which database, and when
@@ -348,20 +307,6 @@ async def test_session_connects_when_it_is_first_used(databases: None) -> None:
         await session.execute(text("SELECT 1"))
 
         assert checked_out()
-
-
-async def test_settings_are_read_again_after_cache_clear(
-    environment: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    async def database() -> str | None:
-        """Return the file of a new session's database."""
-        async with asynccontextmanager(get_session())() as session:
-            return session.get_bind().engine.url.database
-
-    for name in ("one.db", "two.db"):
-        environment.setenv("DATABASE_URL", f"sqlite:///{tmp_path / name}")
-        get_settings.cache_clear()
-        assert await database() == str(tmp_path / name)
 
 
 async def test_name_and_dev_choose_the_database(
@@ -406,30 +351,11 @@ async def leave_it_to_the_commit(session: AsyncSession) -> None:
     session.add(new_user())
 
 
-async def leave_it_to_the_commit_after_a_read(session: AsyncSession) -> None:
-    await session.execute(text("SELECT * FROM users"))
-    session.add(new_user())
-
-
 async def delete_in_sql(session: AsyncSession) -> None:
     await session.execute(text("DELETE FROM users"))
 
 
-async def delete_in_a_savepoint(session: AsyncSession) -> None:
-    async with session.begin_nested():
-        await delete_in_sql(session)
-
-
-WRITES = [
-    flush,
-    leave_it_to_the_commit,
-    leave_it_to_the_commit_after_a_read,
-    delete_in_sql,
-    delete_in_a_savepoint,
-]
-
-
-@pytest.mark.parametrize("write", WRITES)
+@pytest.mark.parametrize("write", [flush, leave_it_to_the_commit, delete_in_sql])
 async def test_read_only_session_refuses_writes(
     databases: None, write: Callable[[AsyncSession], Awaitable[None]]
 ) -> None:
@@ -441,20 +367,6 @@ async def test_read_only_session_refuses_writes(
             await write(session)
 
     assert await stored_users() == 1
-
-
-async def test_read_only_session_sees_what_is_committed(app: FastAPI, client: AsyncClient) -> None:
-    count = text("SELECT count(*) FROM users")
-
-    @app.post("/both")
-    async def both(writing: SessionDep, reading: ReadSessionDep) -> list[int]:
-        writing.add(new_user())
-        await writing.flush()
-        before = await reading.scalar(count)
-        await writing.commit()
-        return [before, await reading.scalar(count)]
-
-    assert (await client.post("/both")).json() == [0, 1]
 
 
 async def test_read_only_session_uses_the_replica(

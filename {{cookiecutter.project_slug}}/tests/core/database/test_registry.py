@@ -157,18 +157,3 @@ async def test_settings_that_are_made_for_each_session_share_an_engine_and_are_n
 
     assert len(engines) == 2
     assert sum(settings() is not None for settings in made) <= 1
-
-
-async def test_nothing_stays_of_settings_and_engine_after_dispose(
-    databases: None, new_database: str
-) -> None:
-    async def use_and_dispose() -> list[weakref.ref[object]]:
-        settings = get_database().for_url(new_database)
-        [engine] = await use(settings)
-        await dispose_engines(settings)
-        return [weakref.ref(it) for it in (settings, engine, engine.pool)]
-
-    left = await use_and_dispose()
-    gc.collect()
-
-    assert [it() for it in left] == [None] * 3

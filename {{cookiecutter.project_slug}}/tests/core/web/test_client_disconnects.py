@@ -4,7 +4,6 @@ import asyncio
 import threading
 
 import anyio.to_thread
-import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import text

@@ -41,18 +41,6 @@ async def test_commit_fails_after_an_error_that_was_swallowed(
     assert await stored_users() == 1
 
 
-async def test_session_is_usable_after_a_commit_that_failed(single: None) -> None:
-    async with session_scope() as session:
-        with pytest.raises(DBAPIError):
-            await fail_in_a_statement(session)
-        with pytest.raises(TransactionFailedError):
-            await session.commit()
-        await session.rollback()
-        session.add(new_user())
-
-    assert await stored_users() == 1
-
-
 async def test_error_in_a_savepoint_may_be_swallowed(single: None) -> None:
     async with session_scope() as session:
         session.add(new_user())
