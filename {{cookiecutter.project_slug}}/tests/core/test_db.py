@@ -90,15 +90,15 @@ async def test_commit_that_fails_leaves_nothing_to_the_next_session(single: None
 async def test_commit_of_a_transaction_that_the_database_gave_up_is_an_error(
     databases: None,
 ) -> None:
-    with pytest.raises(TransactionFailedError, match="swallowed"):
+    with pytest.raises(TransactionFailedError):
         async with session_scope() as session:
             await lose_transaction(session)  # swallows the error of a statement
 
     assert await stored_users() == 0
 
 
-async def test_route_may_commit_and_roll_back_by_itself(databases: None) -> None:
-    with pytest.raises(LookupError):
+async def test_route_may_commit_roll_back_and_use_savepoints_by_itself(databases: None) -> None:
+    with pytest.raises(ValueError, match="after the commit"):
         async with session_scope() as session:
             user = new_user()
             session.add(user)
@@ -107,23 +107,15 @@ async def test_route_may_commit_and_roll_back_by_itself(databases: None) -> None
             session.add(new_user())
             await session.rollback()
             session.add(new_user())
+            with pytest.raises(LookupError):
+                async with session.begin_nested():  # rolls back only its own writes
+                    session.add(new_user())
+                    await session.flush()
+                    raise LookupError
             await session.commit()
             session.add(new_user())
             await session.flush()
-            raise LookupError
-
-    assert await stored_users() == 2  # those that were committed
-
-
-async def test_savepoint_that_fails_rolls_back_only_its_own_writes(databases: None) -> None:
-    async with session_scope() as session:
-        session.add(new_user())
-        with pytest.raises(LookupError):
-            async with session.begin_nested():
-                session.add(new_user())
-                await session.flush()
-                raise LookupError
-        session.add(new_user())
+            raise ValueError("after the commit")
 
     assert await stored_users() == 2
 
@@ -157,7 +149,8 @@ async def test_any_exception_rolls_back_and_is_raised_unchanged(
     assert await stored_users() == 0
 
 
-async def test_cancellation_by_anyio_rolls_back(databases: None) -> None:
+async def test_cancelled_scope_ends_after_its_session_has_rolled_back(databases: None) -> None:
+    """AnyIO, and so Starlette, raises CancelledError again until the cancelled scope has ended."""
     with anyio.CancelScope() as scope:
         async with session_scope() as session:
             session.add(new_user())
@@ -169,7 +162,7 @@ async def test_cancellation_by_anyio_rolls_back(databases: None) -> None:
     assert await stored_users() == 0
 
 
-async def test_task_that_is_cancelled_repeatedly_leaves_no_connection_and_no_row(
+async def test_task_that_is_cancelled_repeatedly_leaves_no_connection_no_task_and_no_row(
     databases: None,
 ) -> None:
     async def write_and_read(written: asyncio.Event) -> None:
@@ -180,6 +173,7 @@ async def test_task_that_is_cancelled_repeatedly_leaves_no_connection_and_no_row
             while True:
                 await session.execute(text("SELECT 1"))
 
+    tasks = len(asyncio.all_tasks())
     for _ in range(10):
         written = asyncio.Event()
         task = asyncio.create_task(write_and_read(written))
@@ -188,6 +182,7 @@ async def test_task_that_is_cancelled_repeatedly_leaves_no_connection_and_no_row
             task.cancel()
             await asyncio.sleep(0)
 
+    await until(lambda: len(asyncio.all_tasks()) == tasks)
     await until(lambda: not checked_out())
     assert await stored_users() == 0
 
@@ -205,7 +200,7 @@ async def test_rollback_on_a_dead_connection_does_not_replace_the_exception(
             raise raised
 
     assert caught.value is raised
-    assert any("could not roll back" in message for message in caplog.messages)
+    assert "WARNING" in {record.levelname for record in caplog.records}
     await until(nobody_is_connected)
     async with session_scope() as session:
         session.add(new_user())
@@ -334,7 +329,7 @@ async def test_wrong_name_and_missing_url_are_errors_that_say_what_to_set(databa
     with pytest.raises(DatabaseNotFoundError, match=r"'nowhere'.*primary"):
         async with session_scope("nowhere"):
             pass
-    with pytest.raises(ConfigurationError, match="DEV_DATABASE_URL is not set"):
+    with pytest.raises(ConfigurationError, match="DEV_DATABASE_URL"):
         async with session_scope(dev=True):
             pass
 

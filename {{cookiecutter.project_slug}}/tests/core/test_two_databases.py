@@ -3,10 +3,10 @@
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import func, select, text
+from sqlalchemy import func, select
 
 from app.core.db import get_engine, get_session, session_scope
-from app.dependencies import AnalyticsReadSessionDep, AnalyticsSessionDep, SessionDep
+from app.dependencies import AnalyticsSessionDep, SessionDep
 from app.models import Event
 from tests.inspection import stored_users
 from tests.support import new_user, violate_at_commit
@@ -53,14 +53,3 @@ async def test_request_commits_or_rolls_back_each_database(
 
     assert (await server.post("/both")).status_code == status
     assert await stored() == expected
-
-
-async def test_analytics_aliases_use_the_analytics_database(
-    app: FastAPI, client: AsyncClient
-) -> None:
-    @app.get("/tables")
-    async def tables(writing: AnalyticsSessionDep, reading: AnalyticsReadSessionDep) -> None:
-        for session in (writing, reading):
-            await session.execute(text("SELECT * FROM events"))
-
-    assert (await client.get("/tables")).is_success

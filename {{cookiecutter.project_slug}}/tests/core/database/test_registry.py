@@ -1,12 +1,10 @@
 """One engine for each URL, use and event loop, until it is disposed of."""
 
 import asyncio
-import gc
 import os
 import sys
 import threading
-import weakref
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import text
@@ -53,36 +51,25 @@ async def test_urls_that_differ_only_in_the_password_have_different_engines(
     await dispose_engines()
 
 
-@pytest.fixture
-def impatient_threads() -> Iterator[None]:
-    """Let Python switch between threads as often as it can."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
-
-
 def test_threads_that_ask_for_the_first_engine_get_the_same(
-    environment: pytest.MonkeyPatch, impatient_threads: None
+    environment: pytest.MonkeyPatch,
 ) -> None:
     names = [f"twin{number}" for number in range(20)]
     set_databases(environment, {name: f"sqlite:///{name}.db" for name in names})
-    engines: dict[str, list[AsyncEngine]] = {name: [] for name in names}
     together = threading.Barrier(8)
 
-    def ask() -> None:
-        for name in names:
-            together.wait()
-            engines[name].append(get_engine(name))
+    def ask(name: str) -> AsyncEngine:
+        together.wait()
+        return get_engine(name)
 
-    threads = [threading.Thread(target=ask) for _ in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # seconds: switch between threads as often as possible
+    with ThreadPoolExecutor(8) as threads:
+        engines = [{*threads.map(ask, [name] * 8)} for name in names]
+    sys.setswitchinterval(interval)
     asyncio.run(dispose_engines())
 
-    assert [(8, 1)] * 20 == [(len(made), len(set(made))) for made in engines.values()]
+    assert [len(found) for found in engines] == [1] * 20
 
 
 def test_each_event_loop_has_an_engine_of_its_own_that_ends_with_it(databases: None) -> None:
@@ -141,19 +128,3 @@ async def test_dispose_that_is_cancelled_still_closes_every_connection(
     await asyncio.wait([closing])
 
     await until(nobody_is_connected)
-
-
-async def test_settings_that_are_made_for_each_session_share_an_engine_and_are_not_kept(
-    databases: None, new_database: str
-) -> None:
-    made: list[weakref.ref[DatabaseSettings]] = []
-    engines: set[AsyncEngine] = set()
-    for _ in range(10):
-        settings = get_database().for_url(new_database)
-        made.append(weakref.ref(settings))
-        engines |= {get_engine(settings), get_engine(settings, read_only=True)}
-    del settings
-    gc.collect()
-
-    assert len(engines) == 2
-    assert sum(settings() is not None for settings in made) <= 1

@@ -1,4 +1,4 @@
-"""What core/database/sqlite.py adds to SQLite: pragmas, transactions, cancellation, databases in memory."""
+"""SQLite: pragmas, transactions, cancelled statements, databases in memory."""
 
 import asyncio
 from collections.abc import AsyncGenerator

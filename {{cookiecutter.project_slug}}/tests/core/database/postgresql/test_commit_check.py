@@ -1,4 +1,4 @@
-"""A COMMIT that PostgreSQL answers with ROLLBACK raises TransactionFailedError."""
+"""A COMMIT to which PostgreSQL responds with ROLLBACK raises TransactionFailedError."""
 
 from collections.abc import Awaitable, Callable
 
@@ -38,14 +38,4 @@ async def test_commit_fails_after_an_error_that_was_swallowed(
     assert await stored_users() == 0
     async with session_scope() as session:  # on the same connection
         session.add(new_user())
-    assert await stored_users() == 1
-
-
-async def test_error_in_a_savepoint_may_be_swallowed(single: None) -> None:
-    async with session_scope() as session:
-        session.add(new_user())
-        with pytest.raises(DBAPIError):
-            async with session.begin_nested():
-                await fail_in_a_statement(session)
-
     assert await stored_users() == 1
