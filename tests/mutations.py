@@ -43,7 +43,7 @@ SESSIONS = [
         "core/database/registry.py",
         "            and not (self.new or self.dirty or self.deleted)\n",
         "",
-        "core/database/postgresql/test_read_only.py",
+        "core/database/postgresql/test_read_only_sessions.py",
         kind="postgresql",
     ),
     Mutation(
@@ -51,7 +51,7 @@ SESSIONS = [
         "core/database/registry.py",
         "            and self.is_active\n",
         "",
-        "core/database/postgresql/test_read_only.py",
+        "core/database/postgresql/test_read_only_sessions.py",
         kind="postgresql",
     ),
     Mutation(
@@ -59,7 +59,7 @@ SESSIONS = [
         "core/database/postgresql/__init__.py",
         " or connection._execute_mutex.locked()",
         "",
-        "core/database/postgresql/test_read_only.py",
+        "core/database/postgresql/test_read_only_sessions.py",
         kind="postgresql",
     ),
     Mutation(
@@ -275,7 +275,7 @@ SESSIONS = [
         "core/database/postgresql/__init__.py",
         '        event.listen(engine, "do_execute", _begin_where_one_is_needed)\n',
         "",
-        "core/database/postgresql/test_read_only.py",
+        "core/database/postgresql/test_read_only_sessions.py",
         kind="postgresql",
     ),
     Mutation(
@@ -283,7 +283,7 @@ SESSIONS = [
         "core/database/postgresql/__init__.py",
         '        event.listen(engine, "checkin", partial(_end_of_transactions, engine.dialect))\n',
         "",
-        "core/database/postgresql/test_read_only.py",
+        "core/database/postgresql/test_read_only_sessions.py",
         kind="postgresql",
     ),
     Mutation(
@@ -291,7 +291,7 @@ SESSIONS = [
         "core/database/postgresql/__init__.py",
         '        options["isolation_level"] = "AUTOCOMMIT"\n',
         "",
-        "core/database/postgresql/test_read_only.py",
+        "core/database/postgresql/test_read_only_sessions.py",
         kind="postgresql",
     ),
     Mutation(
@@ -384,7 +384,7 @@ SESSIONS = [
         "    if driver.is_in_transaction() or connection._execute_mutex.locked():\n"
         "        record.invalidate()\n",
         "",
-        "core/database/postgresql/test_read_only.py",
+        "core/database/postgresql/test_read_only_sessions.py",
         kind="postgresql",
     ),
     Mutation(
@@ -408,7 +408,7 @@ SESSIONS = [
         "core/database/postgresql/__init__.py",
         '        server["default_transaction_read_only"] = "on"\n',
         "",
-        "core/database/postgresql/test_read_only.py",
+        "core/database/postgresql/test_read_only_sessions.py",
         kind="postgresql",
     ),
     Mutation(

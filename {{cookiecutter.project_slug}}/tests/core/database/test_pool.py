@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
-from app.core.db import session_scope
+from app.core.db import get_engine, session_scope
 from tests.inspection import connections
 from tests.support import configure, until
 
@@ -32,8 +32,7 @@ async def test_connection_that_is_handed_to_a_cancelled_session_is_not_lost(sing
     async with session_scope() as session:
         await session.execute(text("SELECT 1"))
         waiting = asyncio.create_task(query())
-        for _ in range(20):  # now it waits in the pool
-            await asyncio.sleep(0)
+        await until(lambda: get_engine().pool.waiting == 1)  # type: ignore[attr-defined]
     waiting.cancel()  # it has been handed the connection, and has not run yet
     await asyncio.wait([waiting])
 
