@@ -1,4 +1,4 @@
-"""Whatever keeps a session from its database is an OperationalError, a full pool a TimeoutError: 503."""
+"""A database that cannot be reached raises OperationalError, a full pool TimeoutError: both are 503."""
 
 import asyncio
 import os

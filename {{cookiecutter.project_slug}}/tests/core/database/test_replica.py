@@ -21,7 +21,7 @@ pytestmark = pytest.mark.postgresql
 
 
 class DeadReplica:
-    """A server that closes each connection, and counts them."""
+    """A server that closes each connection at once, and counts the attempts."""
 
     attempts = 0
     url = ""

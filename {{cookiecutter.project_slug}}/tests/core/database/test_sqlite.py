@@ -40,7 +40,7 @@ async def test_statement_after_the_end_of_the_transaction_is_refused(databases: 
 
 
 async def test_cancelled_statement_stops_and_leaves_no_lock(databases: None) -> None:
-    """Also while somebody holds the traceback: it refers to the cursor, which holds the lock."""
+    """Also while a caller keeps the traceback: it refers to the cursor, which holds the lock."""
     rows = 2_000_000
     counted: list[int] = []
     long = text(

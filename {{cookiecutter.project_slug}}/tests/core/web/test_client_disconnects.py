@@ -39,7 +39,7 @@ async def test_client_that_disconnects_rolls_back_and_frees_connection_and_lock(
 
 
 class Client:
-    """A client that sends its request, and disconnects as soon as the service looks whether it has."""
+    """A client that disconnects as soon as the middleware checks whether it has."""
 
     def __init__(self) -> None:
         self.disconnected = asyncio.Event()
@@ -75,7 +75,7 @@ async def test_cancelled_request_has_status_499_and_is_no_error() -> None:
     async with asyncio.timeout(10):
         await client.request(app)
 
-    assert client.status == 499  # for middleware and logs, the client is not there any more
+    assert client.status == 499  # seen by other middleware and the request log only
 
 
 async def test_background_task_goes_on_when_the_client_disconnects() -> None:

@@ -1,4 +1,4 @@
-"""Connections that the server has closed are replaced, those that work are used again."""
+"""The pool replaces connections that the server has closed, and keeps those that respond."""
 
 import asyncio
 import threading
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.postgresql
 
 
 def while_the_loop_stands_still(work: Coroutine[Any, Any, object]) -> None:
-    """Run this in another thread: what arrives for connections of this loop stays unread."""
+    """Run the work in another thread, so that input for the connections of this loop stays unread."""
     thread = threading.Thread(target=asyncio.run, args=[work])
     thread.start()
     thread.join()
@@ -42,8 +42,8 @@ async def test_connection_whose_end_the_loop_has_not_read_is_replaced(single: No
         assert await pid(session) != before
 
 
-async def test_connection_that_answers_the_ping_is_used_again(single: None) -> None:
-    """A notification is unread input, as the end of a connection is: only a ping can tell."""
+async def test_connection_that_responds_to_the_ping_is_used_again(single: None) -> None:
+    """A notification is unread input, like the end of a connection: only a ping tells them apart."""
     async with session_scope() as session:
         before = await pid(session)
         await session.execute(text("LISTEN news"))

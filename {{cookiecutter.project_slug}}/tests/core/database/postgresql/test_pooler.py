@@ -1,7 +1,7 @@
-"""PGBOUNCER=true: what a session needs is in its transaction, and nothing stays on the connection.
+"""PGBOUNCER=true: a session sets its limits in its transaction, and leaves nothing on the connection.
 
-PgBouncer hands each transaction another connection of the server. So these tests need no PgBouncer:
-PostgreSQL itself tells what a session has left on its connection.
+PgBouncer gives each transaction another connection to the server. These tests need no PgBouncer:
+PostgreSQL itself reports the settings and statements that stay on a connection.
 """
 
 import pytest

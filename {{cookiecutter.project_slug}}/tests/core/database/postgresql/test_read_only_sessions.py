@@ -1,4 +1,4 @@
-"""Read-only sessions on PostgreSQL: no transaction for a statement, one snapshot for a stream."""
+"""Read-only sessions on PostgreSQL: a statement begins no transaction, a stream is one snapshot."""
 
 import asyncio
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -17,7 +17,7 @@ USERS = text("SELECT id FROM users")
 
 
 async def state_of(process: int) -> str:
-    """Return what the server says of a connection: idle, idle in transaction …"""
+    """Return the state of a connection: idle, idle in transaction …"""
     [(state,)] = await fetch(f"SELECT state FROM pg_stat_activity WHERE pid = {process}")
     return str(state)
 
@@ -85,4 +85,4 @@ async def test_connection_that_a_task_still_uses_is_not_given_to_the_next_sessio
         assert await pid(session) != before
     with pytest.raises(DBAPIError):
         await task
-    await kill(before)  # the server would sleep on
+    await kill(before)  # otherwise the server sleeps on
