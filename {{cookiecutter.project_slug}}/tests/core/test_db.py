@@ -1,4 +1,4 @@
-"""Sessions: commit, rollback, close, dependencies, read-only, secrets. The promises of core/db.py."""
+"""Promises of core/db.py: commit, rollback, close, dependencies, read-only sessions, secrets."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""A database that cannot be reached raises OperationalError, a full pool TimeoutError: both are 503."""
+"""An unreachable database raises OperationalError, a full pool TimeoutError: both are 503."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""A client that disconnects before its response cancels the request, and so ends its transaction."""
+"""A client that disconnects before the response starts cancels the request and its transaction."""
 
 import asyncio
 import threading

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.postgresql
 
 
 def while_the_loop_stands_still(work: Coroutine[Any, Any, object]) -> None:
-    """Run the work in another thread, so that input for the connections of this loop stays unread."""
+    """Run the work in another thread: input for the connections of this loop stays unread."""
     thread = threading.Thread(target=asyncio.run, args=[work])
     thread.start()
     thread.join()
@@ -43,7 +43,7 @@ async def test_connection_whose_end_the_loop_has_not_read_is_replaced(single: No
 
 
 async def test_connection_that_responds_to_the_ping_is_used_again(single: None) -> None:
-    """A notification is unread input, like the end of a connection: only a ping tells them apart."""
+    """A notification is unread input, as the end of a connection is: a ping tells them apart."""
     async with session_scope() as session:
         before = await pid(session)
         await session.execute(text("LISTEN news"))

@@ -1,4 +1,4 @@
-"""PGBOUNCER=true: a session sets its limits in its transaction, and leaves nothing on the connection.
+"""PGBOUNCER=true: a session sets limits in its transaction, and leaves nothing behind.
 
 PgBouncer gives each transaction another connection to the server. These tests need no PgBouncer:
 PostgreSQL itself reports the settings and statements that stay on a connection.
