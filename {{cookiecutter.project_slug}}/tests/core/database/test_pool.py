@@ -1,0 +1,59 @@
+"""The pool serves sessions in the order in which they asked, and loses no connection."""
+
+import asyncio
+
+import pytest
+from sqlalchemy import text
+
+from app.core.db import get_engine, session_scope
+from tests.inspection import connections
+from tests.support import configure, until
+
+
+async def query() -> None:
+    async with session_scope() as session:
+        await session.execute(text("SELECT 1"))
+
+
+async def test_connection_goes_to_the_session_that_has_waited_longest(
+    single_connection: None,
+) -> None:
+    served: list[int] = []
+
+    async def use(number: int) -> None:
+        for _ in range(3):
+            await query()
+            served.append(number)
+
+    await asyncio.gather(*(use(number) for number in range(10)))
+
+    assert [*range(10)] * 3 == served
+
+
+async def test_connection_that_is_handed_to_a_cancelled_session_is_not_lost(
+    single_connection: None,
+) -> None:
+    async with session_scope() as session:
+        await session.execute(text("SELECT 1"))
+        waiting = asyncio.create_task(query())
+        await until(lambda: get_engine().pool.waiting == 1)  # type: ignore[attr-defined]
+    waiting.cancel()  # it has been handed the connection, and has not run yet
+    await asyncio.wait([waiting])
+
+    assert waiting.cancelled()
+    await query()
+
+
+async def test_connection_beyond_the_pool_size_is_closed_when_it_comes_back(
+    databases: None, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, pool_size=1, max_overflow=1)
+
+    async with session_scope(read_only=True) as one, session_scope(read_only=True) as other:
+        for session in (one, other):
+            await session.execute(text("SELECT 1"))
+
+    async def one_is_left() -> bool:
+        return await connections() == 1
+
+    await until(one_is_left)
