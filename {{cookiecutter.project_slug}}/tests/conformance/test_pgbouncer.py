@@ -12,8 +12,8 @@ from sqlalchemy.exc import DBAPIError
 from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
 from app.models import User
+from tests.conformance.harness.pgbouncer import PgBouncer, pgbouncer_before
 from tests.harness.connections import connect
-from tests.harness.pgbouncer import PgBouncer
 from tests.harness.postgresql import Server
 from tests.harness.proxy import Proxy
 from tests.inspection import driver, fetch, pid, stored_users
@@ -41,7 +41,7 @@ def own(
 ) -> Iterator[PgBouncer]:
     """A PgBouncer of the test's own, with one connection to the primary database."""
     database = make_url(os.environ[variable("primary")]).database
-    with postgresql.pgbouncer(default_pool_size=1, query_wait_timeout=1) as own:
+    with pgbouncer_before(postgresql, default_pool_size=1, query_wait_timeout=1) as own:
         set_databases(environment, {"primary": own.url(database or "")})
         yield own
 

@@ -1,14 +1,13 @@
 """The kinds of databases, as one test sees them."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from app import migrations
-from app.core.config import variable
-from tests.harness.pgbouncer import PgBouncer
 from tests.harness.postgresql import Clone, Server
 from tests.support import migrate
 
@@ -100,26 +99,16 @@ class PostgreSQL:
         return self._server.connections_to(databases)
 
 
-class ThroughPgBouncer(PostgreSQL):
-    """Such clones, and the service goes to them by PgBouncer, and past it for what is DDL."""
+def sqlite(request: pytest.FixtureRequest) -> Backend:
+    return SQLite(request.getfixturevalue("tmp_path"), request.getfixturevalue("sqlite_templates"))
 
-    kind = "pgbouncer"
 
-    def __init__(self, server: Server, pgbouncer: PgBouncer) -> None:
-        super().__init__(server)
-        self._pgbouncer = pgbouncer
+def postgresql(request: pytest.FixtureRequest) -> Backend:
+    return PostgreSQL(request.getfixturevalue("postgresql"))
 
-    def migrated(self) -> dict[str, str]:
-        self._direct = super().migrated()
-        return {name: self._pgbouncer.url(c.database) for name, c in self._clones.items()}
 
-    def settings(self) -> dict[str, str]:
-        switches = {variable(name, "pgbouncer"): "true" for name in self._direct}
-        direct = {
-            variable(name, "migration_database_url"): url for name, url in self._direct.items()
-        }
-        return switches | direct
-
-    def _leaks(self, databases: list[str]) -> list[str]:
-        """Return what is in a transaction: PgBouncer keeps its connections, and they lie idle."""
-        return self._server.connections_to(databases, idle=False)
+# Each kind of database that --db accepts, and how a test gets its backend. A plugin may add a kind.
+KINDS: dict[str, Callable[[pytest.FixtureRequest], Backend]] = {
+    SQLite.kind: sqlite,
+    PostgreSQL.kind: postgresql,
+}

@@ -1,9 +1,7 @@
 """pytest on several kinds of databases: --db, the server of the run, and its line in the header.
 
-A test that asks for `backend`, as all do that use a database, runs on SQLite and on PostgreSQL; one
-of the routes, in tests/routers, also on PostgreSQL through PgBouncer, where that is on the PATH. One
-that needs a certain kind says so with its marker: @pytest.mark.sqlite, @pytest.mark.postgresql,
-@pytest.mark.pgbouncer.
+A test that asks for `backend`, as all do that use a database, runs on SQLite and on PostgreSQL. A test
+that needs a certain kind of database has its marker: @pytest.mark.sqlite or @pytest.mark.postgresql.
 """
 
 import gc
@@ -19,14 +17,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.harness.backends import KINDS
 from tests.harness.connections import forget_libpq
 from tests.harness.launch import launch
-from tests.harness.pgbouncer import PgBouncer, find_pgbouncer, pgbouncer_name
 from tests.harness.postgresql import Server
-
-KINDS = ("sqlite", "postgresql", "pgbouncer")
-
-NO_PGBOUNCER = "not on PATH: install it, or what goes through it is skipped"
 
 SECONDS_TO_STOP = 60.0  # after which the run does not wait any longer for its server's end
 
@@ -36,9 +30,6 @@ keeper = pytest.StashKey[subprocess.Popen[str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--db", choices=KINDS, help="test on this kind of database only")
-    parser.addoption(
-        "--update-examples", action="store_true", help="write in docs/ what is printed"
-    )
     parser.addini("postgres_image", "what Testcontainers runs, unless POSTGRES_IMAGE is set")
 
 
@@ -50,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         of_routes = metafunc.definition.path.parent.name == "routers"
-        kinds = _kinds(metafunc.definition) or KINDS[: 3 if of_routes else 2]
+        kinds = _kinds(metafunc.definition) or [*KINDS][: None if of_routes else 2]
         marked = [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in kinds]
         metafunc.parametrize("backend", marked, indirect=True)
 
@@ -84,12 +75,6 @@ def _kinds(node: pytest.Item) -> list[str]:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Start the server, or find it: once for all workers, and before the header is written."""
     config = session.config
-    if (
-        _goes_through_pgbouncer(config)
-        and not find_pgbouncer()
-        and os.environ.get("REQUIRE_PGBOUNCER")
-    ):
-        raise pytest.UsageError(f"REQUIRE_PGBOUNCER is set, and PgBouncer is {NO_PGBOUNCER}")
     if hasattr(config, "workerinput"):
         config.stash[address] = config.workerinput["postgresql"]
     elif config.getoption("db") == "sqlite" or config.getoption("collectonly"):
@@ -112,13 +97,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     lines = [f"database: {server}"] if server else []
     if chosen in {None, "sqlite"}:
         lines.append(f"database: {lite}")
-    if _goes_through_pgbouncer(config):
-        lines.append(f"pgbouncer: {pgbouncer_name() if find_pgbouncer() else NO_PGBOUNCER}")
     return lines
-
-
-def _goes_through_pgbouncer(config: pytest.Config) -> bool:
-    return config.getoption("db") in {None, "pgbouncer"}
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -158,15 +137,6 @@ def postgresql(pytestconfig: pytest.Config) -> Iterator[Server]:
     server = Server(where["url"], where["prefix"], worker)
     yield server
     server.close()
-
-
-@pytest.fixture(scope="session")
-def pgbouncer(postgresql: Server) -> Iterator[PgBouncer]:
-    """A PgBouncer for the tests of this process."""
-    if not find_pgbouncer():
-        pytest.skip(f"PgBouncer is {NO_PGBOUNCER}")
-    with postgresql.pgbouncer() as pgbouncer:
-        yield pgbouncer
 
 
 def _start(config: pytest.Config) -> dict[str, Any]:

@@ -1,19 +1,15 @@
 """Up, no drift, down and up again; one head each."""
 
-import os
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from configparser import ConfigParser
 from pathlib import Path
-from typing import Any
 
 import pytest
 from alembic import command
 from alembic.config import Config
-from alembic.operations import Operations
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, inspect
@@ -21,7 +17,6 @@ from sqlalchemy.exc import DBAPIError
 
 from app import migrations
 from app.core import config
-from app.core.config import variable
 from app.migrations.lock import lock
 from app.models import METADATA
 from tests.harness.backends import Backend
@@ -50,24 +45,6 @@ def test_every_database_has_settings_tables_revisions_and_a_section() -> None:
     assert sorted({*ini.sections()} - {"alembic", "post_write_hooks"}) == DATABASES
 
 
-@pytest.mark.sqlite
-def test_change_of_a_table_by_copying_leaves_alone_what_refers_to_it(empty: None) -> None:
-    def change(connection: Connection) -> tuple[Any, ...]:
-        for statement in (
-            "CREATE TABLE parents (id INTEGER PRIMARY KEY, name TEXT)",
-            "CREATE TABLE children (parent_id INTEGER REFERENCES parents ON DELETE CASCADE)",
-            "INSERT INTO parents VALUES (1, 'a')",
-            "INSERT INTO children VALUES (1)",
-        ):
-            connection.exec_driver_sql(statement)
-        operations = Operations(MigrationContext.configure(connection))
-        with operations.batch_alter_table("parents", recreate="always") as table:
-            table.alter_column("name", nullable=False)
-        return tuple(connection.exec_driver_sql("SELECT * FROM children").all())
-
-    assert migrations.run("primary", change) == ((1,),)
-
-
 def history_with(tmp_path: Path, *operations: str) -> Config:
     """Return the configuration of the primary database with one more revision, of these lines."""
     history = shutil.copytree(migrations.FOLDER / "primary", tmp_path / "primary")
@@ -92,18 +69,6 @@ def test_failing_revision_is_undone_and_those_before_it_stay(empty: None, tmp_pa
     assert "half" not in tables("primary")
 
 
-def test_revision_may_step_out_of_the_transaction(empty: None, tmp_path: Path) -> None:
-    alembic = history_with(
-        tmp_path,
-        "with op.get_context().autocommit_block(): op.execute('VACUUM')",
-        "op.execute('CREATE TABLE later (id INTEGER)')",
-    )
-
-    command.upgrade(alembic, "head")
-
-    assert "later" in tables("primary")
-
-
 def test_who_finds_somebody_at_work_waits_for_as_long_as_the_setting_says(
     empty: None, environment: pytest.MonkeyPatch
 ) -> None:
@@ -119,71 +84,6 @@ def test_who_finds_somebody_at_work_waits_for_as_long_as_the_setting_says(
 
     assert tables("primary") == set()
     assert migrations.upgrade("primary")
-
-
-def test_nothing_to_do_needs_no_lock(empty: None) -> None:
-    migrations.upgrade("primary")
-
-    def try_meanwhile(connection: Connection) -> None:
-        with lock(connection, "primary", 0), ThreadPoolExecutor(1) as other:
-            assert other.submit(migrations.upgrade, "primary").result() == []
-
-    migrations.run("primary", try_meanwhile)
-
-
-def test_database_of_a_newer_release_lacks_nothing(empty: None) -> None:
-    migrations.upgrade("primary")
-    newer = "UPDATE alembic_version SET version_num = 'newer'"
-    migrations.run("primary", lambda connection: connection.exec_driver_sql(newer))
-
-    assert migrations.pending("primary") == []
-    assert migrations.upgrade("primary") == []
-
-
-def test_database_without_a_name_gets_the_revisions_of_one(empty: None, backend: Backend) -> None:
-    settings = config.get_database().for_url(backend.new(), name="tenant")
-
-    assert migrations.upgrade("primary", settings) == migrations.shipped("primary")
-    assert migrations.upgrade("primary", settings) == []
-    assert tables("primary") == set()  # that one is where it was
-
-
-def test_database_without_a_name_that_is_behind_pgbouncer_needs_a_direct_url() -> None:
-    settings = config.get_database().for_url("postgresql://h/d", name="tenant", pgbouncer=True)
-
-    with pytest.raises(CommandError, match="set DATABASES__TENANT__MIGRATION_DATABASE_URL"):
-        migrations.upgrade("primary", settings)
-
-
-def test_database_that_has_the_tables_of_another_one_is_refused(
-    empty: None, environment: pytest.MonkeyPatch
-) -> None:
-    first, *others = DATABASES
-    migrations.upgrade(first)
-    for other in others:
-        set_databases(environment, {other: os.environ[variable(first)]})
-
-        with pytest.raises(
-            CommandError, match=f"{other!r} has the tables of {first!r}: each needs"
-        ):
-            migrations.upgrade(other)
-        assert migrations.is_behind(other, tuple(migrations.shipped(first)))
-
-
-def test_server_that_cannot_be_reached_is_a_sentence_of_alembic(
-    environment: pytest.MonkeyPatch,
-) -> None:
-    environment.setenv("DATABASE_URL", "postgresql://u:hidden@127.0.0.1:1/d")
-
-    with pytest.raises(CommandError, match="the database 'primary' cannot be used: "):
-        migrations.upgrade("primary")
-
-
-def test_setting_that_is_wrong_is_a_sentence_of_alembic(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("DATABASE_URL", "mysql://u:hidden@h/d")
-
-    with pytest.raises(CommandError, match="DATABASE_URL: the database 'mysql' is not supported"):
-        migrations.upgrade("primary")
 
 
 @pytest.mark.parametrize("database", DATABASES)

@@ -1,38 +1,14 @@
 """A stream is compressed if that is asked for, holds little, and ends what it reads from."""
 
 import asyncio
-import gzip
 from collections.abc import AsyncGenerator
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 
-from app.core.web.streaming import Stream, _asks_for_gzip, stream
+from app.core.web.streaming import Stream, stream
 from tests.support import leaving, problem, until
-
-ASKING = ["gzip", "GZIP", "br, gzip", "gzip;q=0.5", "deflate,gzip ; q=1", "gzip;q=0.001"]
-NOT_ASKING = [
-    "",
-    "*",
-    "identity",
-    "gzip;q=0",
-    "gzip; q=0.000",
-    "br",
-    "x-gzip-like",
-    ",;,",
-    "gzip;Q=0",
-]
-
-
-@pytest.mark.parametrize("accept", ASKING)
-def test_gzip_is_asked_for(accept: str) -> None:
-    assert _asks_for_gzip(accept)
-
-
-@pytest.mark.parametrize("accept", NOT_ASKING)
-def test_gzip_is_not_asked_for(accept: str) -> None:
-    assert not _asks_for_gzip(accept)
 
 
 async def numbers(count: int) -> AsyncGenerator[bytes, None]:
@@ -58,15 +34,6 @@ async def test_stream_is_the_same_compressed_or_not(
     assert "gzip" == other.headers["content-encoding"]
     assert "content-encoding" not in one.headers
     assert "Accept-Encoding" == one.headers["vary"] == other.headers["vary"]
-
-
-async def test_bytes_of_a_compressed_stream_are_a_file_of_gzip() -> None:
-    answer = await stream(numbers(5_000), "text/plain", "gzip")
-
-    pieces = [bytes(piece) async for piece in answer.body_iterator if not isinstance(piece, str)]
-
-    assert b"4999" in gzip.decompress(b"".join(pieces))
-    assert len(b"".join(pieces)) < 15_000
 
 
 async def test_error_before_the_first_piece_is_answered(app: FastAPI, client: AsyncClient) -> None:

@@ -1,6 +1,6 @@
 """The process that keeps a PostgreSQL and a streaming replica of it for a test, as keeper.py does.
 
-    python -m tests.harness.replicated
+    python -m tests.conformance.harness.replicated
 
 A line "crash", "stop replica" or "start replica" does as it says. When the input ends, all goes.
 """

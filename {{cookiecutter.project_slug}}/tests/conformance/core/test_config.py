@@ -1,0 +1,122 @@
+"""Settings: rarer spellings, and databases that no variable names."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import make_url
+
+from app.core.config import (
+    DatabaseSettings,
+    Settings,
+    get_database,
+    get_settings,
+)
+from app.core.db import ConfigurationError
+
+SECRET = "p%40:/?#&ü"
+
+
+def test_name_of_a_database_has_no_case(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DATABASES", '{"PRIMARY": {"database_url": "sqlite:///p.db"}}')
+
+    assert get_database().url().database == "p.db"
+
+
+def test_both_spellings_may_say_the_same(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DATABASE_URL", "postgres://same/d")
+    environment.setenv("DATABASES__PRIMARY__DATABASE_URL", "postgres://same/d")
+
+    assert get_database().url().host == "same"
+
+
+def test_dotenv_file_that_is_no_text_is_refused_without_its_bytes(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_bytes(b"DATABASE_URL=postgres://u:hidden\xff@h/d")
+    environment.setitem(Settings.model_config, "env_file", dotenv)
+
+    with pytest.raises(ConfigurationError, match="not UTF-8") as error:
+        get_settings()
+
+    assert "hidden" not in repr(error.value)
+
+
+def test_replica_and_direct_url_default_to_the_database_itself(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.setenv("DATABASE_URL", "postgres://h/d")
+
+    assert get_database().url() == get_database().url(read_only=True)
+    assert get_database().url() == get_database().migration_url()
+
+
+@pytest.fixture
+def everywhere(environment: pytest.MonkeyPatch) -> DatabaseSettings:
+    """Settings with every URL, and one that is not the default."""
+    for field in ("database", "dev_database", "read_database", "migration_database"):
+        environment.setenv(f"DATABASES__PRIMARY__{field}_URL".upper(), f"postgres://{field}/d")
+    environment.setenv("DATABASES__PRIMARY__POOL_SIZE", "7")
+    environment.setenv("DATABASES__PRIMARY__LOCK_TIMEOUT", "3")
+    return get_database()
+
+
+def test_other_database_has_the_same_settings_and_none_of_the_urls(
+    everywhere: DatabaseSettings,
+) -> None:
+    other = everywhere.for_url("postgres://other/d", name="other", pool_size=2)
+
+    assert other.urls() == {other.migration_url()} == {make_url("postgresql+asyncpg://other/d")}
+    assert ("other", 2, 3) == (other.name, other.pool_size, other.lock_timeout)
+    assert ("primary", 7) == (everywhere.name, everywhere.pool_size)
+    assert everywhere.url().host == "database"
+    with pytest.raises(ConfigurationError, match="DATABASES__OTHER__DEV_DATABASE_URL is not set"):
+        other.url(dev=True)
+
+
+def test_other_database_may_have_urls_of_its_own(everywhere: DatabaseSettings) -> None:
+    other = everywhere.for_url("postgres://other/d", read_database_url="postgres://replica/d")
+
+    assert other.url(read_only=True).host == "replica"
+    assert other.name == "primary"
+
+
+def test_other_database_of_one_that_is_given_in_parts(environment: pytest.MonkeyPatch) -> None:
+    for field, value in {"HOST": "h", "USERNAME": "u", "PASSWORD": SECRET, "DBNAME": "d"}.items():
+        environment.setenv(f"DATABASES__PRIMARY__{field}", value)
+
+    other = get_database().for_url(get_database().url().set(database="e"))
+
+    assert other.url() == get_database().url().set(database="e")
+    assert other.url().password == SECRET
+    assert SECRET not in repr(other)
+
+
+@pytest.mark.parametrize(
+    ("url", "changes", "message"),
+    [
+        ("mysql://u:hidden@h/d", {}, "DATABASE_URL: the database 'mysql' is not supported"),
+        ("u:hidden@h/d", {}, "DATABASE_URL: not a database URL"),
+        ("postgres://h/d", {"pool_size": 0}, "POOL_SIZE: .* greater than"),
+        ("postgres://h/d", {"pool_sise": 2}, "POOL_SISE: there is no such setting"),
+        ("postgres://h/d", {"read_database_url": "u:hidden@h"}, "READ_DATABASE_URL: not a"),
+    ],
+)
+def test_other_database_is_refused_in_one_sentence(
+    url: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=message) as error:
+        get_database().for_url(url, **changes)
+
+    assert "hidden" not in str(error.value)
+    assert error.value.__suppress_context__
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_copy_with_another_url_leads_there(everywhere: DatabaseSettings, deep: bool) -> None:
+    assert everywhere.url().host == "database"
+    copy = everywhere.model_copy(update={"database_url": SecretStr("postgres://x/d")}, deep=deep)
+
+    assert ("x", "database") == (copy.url().host, everywhere.url().host)

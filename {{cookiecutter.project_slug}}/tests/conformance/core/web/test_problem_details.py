@@ -1,0 +1,129 @@
+"""Error responses in rarer cases: task groups, locks, snapshots, bodies that never arrive."""
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+from fastapi import FastAPI, HTTPException
+from httpx2 import AsyncClient
+from sqlalchemy import exc, text
+
+from app.core.config import get_settings
+from app.core.db import session_scope
+from app.dependencies import ReadSessionDep, SessionDep
+from app.errors import ConflictError, NotFoundError
+from tests.support import leaving, new_user, problem
+
+
+async def test_status_that_forbids_a_body_gets_none(app: FastAPI, server: AsyncClient) -> None:
+    @app.get("/error")
+    async def error() -> None:
+        raise HTTPException(304)
+
+    answer = await server.get("/error")
+
+    assert (answer.status_code, answer.content) == (304, b"")
+
+
+async def test_body_that_is_said_to_be_too_large_is_not_waited_for(server: AsyncClient) -> None:
+    length = f"Content-Length: {11 * 2**20}"
+
+    async with leaving(server, "POST", "/users", length) as reader:
+        assert b" 413 " in await reader.readline()
+
+
+async def test_write_of_a_read_only_session_is_logged_with_what_to_do(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.get("/write")
+    async def write(session: ReadSessionDep) -> None:
+        session.add(new_user())
+        await session.flush()
+
+    answer = await client.get("/write")
+
+    assert problem(answer)["status"] == 500
+    assert "A read-only session was asked to write" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (NotFoundError("There is no such thing."), 404),
+        (exc.TimeoutError(), 503),
+        (ExceptionGroup("", [ConflictError("It has changed.")]), 409),
+        (LookupError(), 500),
+    ],
+)
+async def test_error_of_a_task_is_answered_as_one_of_the_route(
+    app: FastAPI, client: AsyncClient, error: Exception, status: int
+) -> None:
+    async def fail() -> None:
+        raise error
+
+    @app.get("/tasks")
+    async def tasks() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.sleep(60))
+            group.create_task(fail())
+
+    answer = await client.get("/tasks")
+
+    assert problem(answer)["status"] == status
+
+
+async def test_error_of_the_database_is_logged_with_its_cause_and_without_its_parameters(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    secret = str(uuid4())  # a traceback shows the line of code, so it must not stand there
+
+    @app.get("/error")
+    async def error(session: SessionDep) -> None:
+        await session.execute(text("SELECT * FROM nowhere WHERE 'x' = :x"), {"x": secret})
+
+    await client.get("/error")
+
+    [record] = [
+        record for record in caplog.records if record.name == "app.core.web.problem_details"
+    ]
+    assert record.exc_info
+    assert '"nowhere" does not exist' in caplog.text or "no such table: nowhere" in caplog.text
+    assert secret not in caplog.text
+
+
+async def test_lock_that_another_holds_too_long_may_be_tried_again(
+    app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setattr("app.core.database.sqlite.BUSY_TIMEOUT", 0.1)
+    environment.setenv("DATABASES__PRIMARY__LOCK_TIMEOUT", "0.1")
+    get_settings.cache_clear()
+    async with session_scope() as session:
+        session.add(new_user())
+
+    @app.get("/write")
+    async def write(session: SessionDep) -> None:
+        await session.execute(text("UPDATE users SET version = 2"))
+
+    async with session_scope() as holder:
+        await holder.execute(text("UPDATE users SET version = 2"))
+        answer = await client.get("/write")
+
+    assert problem(answer)["status"] == 503
+    assert answer.headers["retry-after"] == "1"
+
+
+@pytest.mark.sqlite
+async def test_write_on_a_snapshot_that_is_no_longer_the_newest_may_be_tried_again(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    @app.get("/write")
+    async def write(session: SessionDep) -> None:
+        await session.execute(text("SELECT * FROM users"))
+        async with session_scope() as other:
+            await other.execute(text("CREATE TABLE newer (id INTEGER)"))
+        await session.execute(text("UPDATE users SET version = 2"))
+
+    answer = await client.get("/write")
+
+    assert problem(answer)["status"] == 503
+    assert answer.headers["retry-after"] == "1"
