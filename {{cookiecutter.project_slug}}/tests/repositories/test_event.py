@@ -1,13 +1,9 @@
 from typing import Any
 from uuid import uuid4
 
-import pytest
-from sqlalchemy import insert, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import text
 
 from app.core.db import session_scope
-from app.models import Event
-from app.repositories import event
 from app.repositories.event import EventRepository
 from app.schemas.event import EventCreate
 
@@ -27,18 +23,6 @@ async def test_events_are_counted_by_user(databases: None) -> None:
         assert await events.count_by_user([]) == {}
 
 
-async def test_nobody_is_counted_beyond_a_limit(
-    databases: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(event, "MOST_COUNTED", 3)
-    ada = uuid4()
-    async with session_scope("analytics") as session:
-        events = EventRepository(session)
-        await events.add_all([new_event(user_id=ada) for _ in range(5)])
-
-        assert await events.count_by_user([ada]) == {ada: 3}
-
-
 async def test_events_keep_the_order_of_their_batch(databases: None) -> None:
     names = [f"event {n}" for n in range(2_000)]
     async with session_scope("analytics") as session:
@@ -46,46 +30,6 @@ async def test_events_keep_the_order_of_their_batch(databases: None) -> None:
         await events.add_all([new_event() | {"name": name} for name in names])
 
         assert names == [event.name for event in await events.page(2_000, None)]
-
-
-async def test_batch_costs_one_insert_whatever_its_values(databases: None) -> None:
-    """Arrays of PostgreSQL and parameters have their own ways with quotes, braces and NULL."""
-    odd = ["NULL", "{}", '"', "\\", "a,b", "'", "é🙂", "$1"]
-    batch = [
-        new_event(properties={"key": name, name: [None, 1.5]}) | {"name": name} for name in odd
-    ]
-    async with session_scope("analytics") as session:
-        events = EventRepository(session)
-        await events.add_all(batch)
-
-        stored = [
-            {key: row._mapping[key] for key in batch[0]} for row in await events.page(9, None)
-        ]
-
-    assert batch == stored
-
-
-@pytest.mark.postgresql
-async def test_value_that_is_too_long_is_refused_and_not_cut(databases: None) -> None:
-    with pytest.raises(DBAPIError, match="too long"):
-        async with session_scope("analytics") as session:
-            await EventRepository(session).add_all([new_event() | {"name": "x" * 201}])
-
-
-async def test_json_may_be_a_list_of_whatever_shape(databases: None) -> None:
-    values = [[1, 2], [[3], [4]], {"five": [6]}, None, "seven"]
-    async with session_scope("analytics") as session:
-        events = EventRepository(session)
-        await events.add_all([new_event() | {"properties": value} for value in values])
-
-        assert values == [event.properties for event in await events.page(9, None)]
-
-
-async def test_ids_have_64_bits(databases: None) -> None:
-    async with session_scope("analytics") as session:
-        await session.execute(insert(Event), [new_event() | {"id": 2**62}])
-
-        assert [2**62] == [event.id for event in await EventRepository(session).page(9, None)]
 
 
 async def test_every_event_is_exported_from_a_cursor_on_the_server(databases: None) -> None:

@@ -1,4 +1,4 @@
-"""Settings: rarer spellings, and databases that no variable names."""
+"""Settings: rarer spellings, refused values, and databases that no variable names."""
 
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,79 @@ def test_replica_and_direct_url_default_to_the_database_itself(
 
     assert get_database().url() == get_database().url(read_only=True)
     assert get_database().url() == get_database().migration_url()
+
+
+REFUSED = [
+    (
+        {"DATABASES": '{"Primary": {}}', "DATABASES__PRIMARY__POOL_SIZE": "4"},
+        "DATABASES: two names differ in case only: Primary, primary",
+    ),
+    ({"ENVIRONMENT": "prod"}, "ENVIRONMENT: Input should be 'local', 'test' or 'production'"),
+    ({"DATABASES": "{"}, 'error parsing value for field "databases"'),
+    ({"DATABASES__PRIMARY__POOL_SIZE": "0"}, "DATABASES__PRIMARY__POOL_SIZE: .* greater than"),
+    ({"DATABASES__PRIMARY__POOL_TIMEOUT": "-1"}, "DATABASES__PRIMARY__POOL_TIMEOUT: .* greater"),
+    ({"DATABASES__PRIMARY__URL": "x"}, "DATABASES__PRIMARY__URL: there is no such setting"),
+    ({"DATABASES__PRIMARY__HOST": "h"}, "DATABASES__PRIMARY: HOST and DBNAME are both needed"),
+    ({"DATABASES__PRIMARY__LOCK_TIMEOUT": "inf"}, "DATABASES__PRIMARY__LOCK_TIMEOUT: .* less"),
+    (
+        {
+            "DATABASE_URL": "postgresql://u:hidden@a/d",
+            "DATABASES__PRIMARY__DATABASE_URL": "postgresql://u:hidden@b/d",
+        },
+        "set DATABASE_URL or DATABASES__PRIMARY__DATABASE_URL, not both",
+    ),
+    (
+        {
+            "DATABASE_URL": "postgresql://u:hidden@a/d",
+            "DATABASES__PRIMARY__HOST": "b",
+            "DATABASES__PRIMARY__DBNAME": "d",
+        },
+        "set DATABASE_URL or DATABASES__PRIMARY__DATABASE_URL, not both",
+    ),
+    (
+        {
+            "DEV_DATABASE_URL": "postgresql://u:hidden@a/d",
+            "DATABASES__PRIMARY__DEV_DATABASE_URL": "postgresql://u:hidden@b/d",
+        },
+        "set DEV_DATABASE_URL or DATABASES__PRIMARY__DEV_DATABASE_URL, not both",
+    ),
+    (
+        {"DATABASES__PRIMARY__DATABASE_URL": "sqlite://", "DATABASES__PRIMARY__HOST": "h"},
+        "DATABASES__PRIMARY: set DATABASE_URL or HOST, not both",
+    ),
+    (
+        {"DATABASES__PRIMARY__DATABASE_URL": "mysql://u:hidden@h/d"},
+        "DATABASES__PRIMARY__DATABASE_URL: the database 'mysql' is not supported",
+    ),
+    (
+        {"DATABASE_URL": "postgresql+psycopg2://u:hidden@h/d"},
+        r"DATABASE_URL: the driver of 'postgresql\+psycopg2' is not",
+    ),
+    (
+        {"DATABASE_URL": "sqlite+pysqlite:///x.db"},
+        r"DATABASE_URL: the driver of 'sqlite\+pysqlite' is not async: write sqlite://",
+    ),
+    (
+        {"DATABASE_URL": "postgresql+asyncgp://u:hidden@h/d"},
+        r"DATABASE_URL: the driver of 'postgresql\+asyncgp' is not installed",
+    ),
+    ({"DATABASE_URL": "oracle://u:hidden@h/d"}, "DATABASE_URL: the database 'oracle' is not"),
+]
+
+
+@pytest.mark.parametrize(("variables", "message"), REFUSED)
+def test_wrong_value_is_refused_in_one_sentence_that_names_the_variable(
+    environment: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    for name, value in variables.items():
+        environment.setenv(name, value)
+
+    with pytest.raises(ConfigurationError, match=message) as error:
+        get_settings()
+
+    assert "hidden" not in str(error.value)
+    assert "\n" not in str(error.value)
+    assert error.value.__suppress_context__
 
 
 @pytest.fixture

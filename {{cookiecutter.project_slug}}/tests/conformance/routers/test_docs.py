@@ -1,5 +1,3 @@
-"""The page at /docs behind a prefix, from a cache, and after a sign-in."""
-
 import re
 from collections.abc import AsyncGenerator
 from html.parser import HTMLParser
@@ -46,6 +44,12 @@ async def loaded(client: AsyncClient, page: str) -> set[str]:
     return Links(text).found | set(re.findall(r"url: '(.+)'", text))
 
 
+async def test_page_loads_nothing_that_the_service_does_not_have(client: AsyncClient) -> None:
+    assert LOADED == await loaded(client, "/docs")
+    for path in LOADED:
+        assert (await client.get(path)).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("of_server", "of_app", "cut_off"),
     [
@@ -65,11 +69,29 @@ async def test_page_behind_a_prefix(of_server: str, of_app: str, cut_off: str) -
             assert (await client.get(path.removeprefix(cut_off))).status_code == 200
 
 
+async def test_page_may_talk_to_the_service_only(client: AsyncClient) -> None:
+    policy = (await client.get("/docs")).headers["content-security-policy"]
+    sources = {name: values for name, *values in map(str.split, policy.split(";"))}
+
+    assert sources["default-src"] == ["'none'"]
+    assert sources["connect-src"] == ["'self'"]
+    assert "'unsafe-inline'" not in sources["script-src"]
+    assert not re.search(r"\*|[a-z]+://|\.", policy)
+
+
 async def test_file_that_has_not_changed_is_not_sent_again(client: AsyncClient) -> None:
     script = await client.get("/docs/swagger-ui-bundle.js")
     known = {"if-none-match": script.headers["etag"]}
 
     assert (await client.get("/docs/swagger-ui-bundle.js", headers=known)).status_code == 304
+
+
+@pytest.mark.parametrize("path", ["/redoc", "/docs/nothing", "/docs/..%2fmain.py"])
+async def test_nothing_else_is_there(client: AsyncClient, path: str) -> None:
+    answer = await client.get(path)
+
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
 
 
 async def test_page_to_which_a_sign_in_leads_back(client: AsyncClient) -> None:

@@ -18,8 +18,6 @@ from app.core.process.logging import QUIET, logging_config
 from app.core.web.request_logging import REQUEST_ID
 from app.dependencies import ReadSessionDep, SessionDep
 
-HEX = re.compile(r"[0-9a-f]{32}")
-
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.name == "app.core.web.request_logging"]
@@ -34,15 +32,6 @@ async def test_id_of_the_client_is_kept(client: AsyncClient) -> None:
     answer = await client.get("/users", headers={REQUEST_ID: "a-1_b.C:2"})
 
     assert ["a-1_b.C:2"] == answer.headers.get_list(REQUEST_ID)
-
-
-@pytest.mark.parametrize("insane", ["", " ", "a b", "x" * 129, "é", "<b>", "%0a", "a;b", '"'])
-async def test_id_that_is_not_fit_to_be_logged_is_replaced(
-    client: AsyncClient, insane: str
-) -> None:
-    answer = await client.get("/users", headers={REQUEST_ID.encode(): insane.encode()})
-
-    assert HEX.fullmatch(answer.headers[REQUEST_ID])
 
 
 @pytest.mark.parametrize("path", ["/users", "/users/x", "/nowhere", "/raise"])
@@ -82,16 +71,6 @@ async def test_line_counts_the_statements_of_its_own_request(
     assert counts == {"/three": 3, "/nowhere": 0}
     [three_of_them] = [vars(r) for r in records if vars(r)["route"] == "/three"]
     assert 0 < three_of_them["database_ms"] <= three_of_them["duration_ms"]
-
-
-async def test_health_is_no_news_while_it_is_good(
-    client: AsyncClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    await client.get("/health/live")
-    await client.get("/health/nope")
-
-    [line] = lines(caplog)
-    assert line.startswith("GET /health/{database} 404 ")
 
 
 @pytest.fixture
@@ -157,16 +136,3 @@ async def test_production_logs_json(
         "database_ms": 0.0,
     }.items() <= documents[-1].items()
     assert datetime.fromisoformat(documents[-1]["timestamp"]).tzinfo
-
-
-async def test_line_of_an_error_says_500(
-    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    @app.get("/raise")
-    async def fail() -> None:
-        raise ZeroDivisionError
-
-    await client.get("/raise")
-
-    [line] = lines(caplog)
-    assert line.startswith("GET /raise 500 ")

@@ -1,8 +1,6 @@
 """What switches telemetry on, what does not, and what the end of the service waits for."""
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,78 +17,6 @@ from tests.processes import serving
 
 ROOT = Path(__file__).parents[3]
 VARIABLES = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
-
-OFF = """
-import asyncio, os, sys, threading
-from app.main import create_app
-from app.core.db import session_scope, get_engine
-from sqlalchemy import text
-
-HEAVY = ("opentelemetry.sdk", "opentelemetry.exporter", "opentelemetry.proto", "requests")
-ENDPOINT = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:1"}
-NONE = {"OTEL_TRACES_EXPORTER": "none", "OTEL_METRICS_EXPORTER": "none"}
-
-async def start():
-    app = create_app()
-    async with app.router.lifespan_context(app):
-        async with session_scope() as session:
-            await session.execute(text("SELECT 1"))
-        print(
-            [name for name in sys.modules if name.startswith(HEAVY)],
-            [name for name in vars(get_engine().dialect) if name.startswith("do_")],
-            [thread.name for thread in threading.enumerate() if "Otel" in thread.name],
-        )
-
-for variables in (
-    {},
-    {"OTEL_SERVICE_NAME": "s", "OTEL_TRACES_EXPORTER": "otlp", "OTEL_METRICS_EXPORTER": "otlp"},
-    ENDPOINT | NONE,
-    ENDPOINT | {"OTEL_SDK_DISABLED": "True"},
-):
-    os.environ.update(variables)
-    asyncio.run(start())
-    for name in variables:
-        del os.environ[name]
-"""
-
-WITHOUT_THE_EXTRA = """
-import sys
-sys.modules["opentelemetry.sdk"] = sys.modules["opentelemetry.exporter"] = None
-from app.__main__ import main
-main()
-"""
-
-
-def python(script: str, *arguments: str, folder: Path, **variables: str) -> tuple[int, str, str]:
-    ended = subprocess.run(
-        [sys.executable, "-c", script, *arguments],
-        capture_output=True,
-        check=False,
-        cwd=folder,
-        env=VARIABLES | variables,
-        text=True,
-    )
-    return ended.returncode, ended.stdout, ended.stderr
-
-
-def test_what_is_not_asked_for_is_not_imported(tmp_path: Path) -> None:
-    ended = python(OFF, folder=tmp_path, DATABASE_URL="sqlite://")
-
-    assert (0, "[] [] []\n" * 4, "") == ended
-
-
-def test_extra_that_is_missing_is_named_in_one_sentence(tmp_path: Path) -> None:
-    code, _, said = python(
-        WITHOUT_THE_EXTRA,
-        "serve",
-        folder=tmp_path,
-        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1",
-    )
-
-    assert code == 1
-    assert said.startswith("error: OTEL_EXPORTER_OTLP_ENDPOINT asks for telemetry, and ")
-    assert said.endswith("install the extra `telemetry`, or set OTEL_SDK_DISABLED=true\n")
-    assert len(said.splitlines()) == 1
 
 
 class Collector(ThreadingHTTPServer):

@@ -1,6 +1,7 @@
 """The request log in rarer cases: unknown paths, failed statements, COMMIT, WebSockets."""
 
 import logging.config
+import re
 
 import pytest
 from fastapi import APIRouter, FastAPI, WebSocket
@@ -13,6 +14,8 @@ from app.core.process.logging import request_id
 from app.core.web.request_logging import REQUEST_ID
 from app.dependencies import SessionDep
 
+HEX = re.compile(r"[0-9a-f]{32}")
+
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.name == "app.core.web.request_logging"]
@@ -21,6 +24,15 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 @pytest.fixture(autouse=True)
 def level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
+
+
+@pytest.mark.parametrize("insane", ["", " ", "a b", "x" * 129, "é", "<b>", "%0a", "a;b", '"'])
+async def test_id_that_is_not_fit_to_be_logged_is_replaced(
+    client: AsyncClient, insane: str
+) -> None:
+    answer = await client.get("/users", headers={REQUEST_ID.encode(): insane.encode()})
+
+    assert HEX.fullmatch(answer.headers[REQUEST_ID])
 
 
 async def test_ids_that_are_made_differ(client: AsyncClient) -> None:
@@ -89,6 +101,16 @@ async def test_line_has_the_prefix_of_an_included_router(
     assert line.startswith("GET /outer/inner/{name} 200 ")
 
 
+async def test_health_is_no_news_while_it_is_good(
+    client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    await client.get("/health/live")
+    await client.get("/health/nope")
+
+    [line] = lines(caplog)
+    assert line.startswith("GET /health/{database} 404 ")
+
+
 async def test_line_of_an_unknown_path_is_one_line(
     client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -107,6 +129,19 @@ async def test_line_of_an_unknown_path_is_short_and_of_a_redirected_one_has_none
     redirected, long = lines(caplog)
     assert redirected.startswith("GET - 307 ")
     assert len(long) < 300
+
+
+async def test_line_of_an_error_says_500(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    @app.get("/raise")
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    await client.get("/raise")
+
+    [line] = lines(caplog)
+    assert line.startswith("GET /raise 500 ")
 
 
 def test_websocket_passes(app: FastAPI) -> None:

@@ -1,6 +1,7 @@
-"""Error responses in rarer cases: task groups, locks, snapshots, bodies that never arrive."""
+"""Error responses in rarer cases: task groups, locks, snapshots, bodies that are too large."""
 
 import asyncio
+from collections.abc import AsyncGenerator
 from uuid import uuid4
 
 import pytest
@@ -23,6 +24,17 @@ async def test_status_that_forbids_a_body_gets_none(app: FastAPI, server: AsyncC
     answer = await server.get("/error")
 
     assert (answer.status_code, answer.content) == (304, b"")
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+async def test_body_that_is_too_large(server: AsyncClient, is_chunked: bool) -> None:
+    async def chunks() -> AsyncGenerator[bytes, None]:
+        for _ in range(11):
+            yield b" " * 2**20
+
+    answer = await server.post("/users", content=chunks() if is_chunked else b" " * 11 * 2**20)
+
+    assert problem(answer)["status"] == 413
 
 
 async def test_body_that_is_said_to_be_too_large_is_not_waited_for(server: AsyncClient) -> None:
@@ -89,6 +101,13 @@ async def test_error_of_the_database_is_logged_with_its_cause_and_without_its_pa
     assert record.exc_info
     assert '"nowhere" does not exist' in caplog.text or "no such table: nowhere" in caplog.text
     assert secret not in caplog.text
+
+
+def test_description_of_the_api_tells_what_an_error_is_answered_with(app: FastAPI) -> None:
+    responses = app.openapi()["paths"]["/users"]["post"]["responses"]
+
+    assert {"201", "4XX", "5XX"} == set(responses)
+    assert list(responses["4XX"]["content"]) == ["application/problem+json"]
 
 
 async def test_lock_that_another_holds_too_long_may_be_tried_again(
