@@ -15,8 +15,8 @@ from app.core.database import replica
 from app.core.db import dispose_engines, session_scope
 from app.dependencies import ReadSessionDep
 from tests.conformance.harness.fragile import Fragile, replicated
+from tests.conformance.harness.proxy import Proxy
 from tests.harness.connections import connect
-from tests.harness.proxy import Proxy
 from tests.inspection import execute_script, fetch, pid
 from tests.support import (
     configure,

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 from sqlalchemy import make_url
 
 from app.core.config import (
@@ -16,6 +16,10 @@ from app.core.config import (
 from app.core.db import ConfigurationError
 
 SECRET = "p%40:/?#&ü"
+
+
+def test_test_environment_keeps_off_the_files_of_the_local_one() -> None:
+    assert get_database().url().database == "var/test-primary.db"
 
 
 def test_name_of_a_database_has_no_case(environment: pytest.MonkeyPatch) -> None:
@@ -44,6 +48,21 @@ def test_dotenv_file_that_is_no_text_is_refused_without_its_bytes(
     assert "hidden" not in repr(error.value)
 
 
+def test_url_can_be_given_in_parts(environment: pytest.MonkeyPatch) -> None:
+    for field, value in {"HOST": "h", "USERNAME": "u", "PASSWORD": SECRET, "DBNAME": "d"}.items():
+        environment.setenv(f"DATABASES__PRIMARY__{field}", value)
+
+    url = get_database().url()
+
+    assert ("h", 5432, "u", SECRET, "d") == (
+        url.host,
+        url.port,
+        url.username,
+        url.password,
+        url.database,
+    )
+
+
 def test_replica_and_direct_url_default_to_the_database_itself(
     environment: pytest.MonkeyPatch,
 ) -> None:
@@ -51,6 +70,45 @@ def test_replica_and_direct_url_default_to_the_database_itself(
 
     assert get_database().url() == get_database().url(read_only=True)
     assert get_database().url() == get_database().migration_url()
+
+
+def test_settings_are_read_once_and_anew_when_asked(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DATABASE_URL", "sqlite:///first.db")
+    first = get_settings()
+    environment.setenv("DATABASE_URL", "sqlite:///second.db")
+
+    assert get_settings() is first
+    assert get_database().url().database == "first.db"
+
+    get_settings.cache_clear()
+
+    assert get_database().url().database == "second.db"
+
+
+def test_dotenv_file_is_read_and_the_environment_goes_before_it(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    dotenv = tmp_path / ".env"
+    dotenv.write_text(
+        "DATABASE_URL=sqlite:///file.db\nDATABASES__PRIMARY__POOL_SIZE=7\nSOMETHING_ELSE=1\n"
+    )
+    environment.setitem(Settings.model_config, "env_file", dotenv)
+
+    assert get_database().url().database == "file.db"
+    assert get_database().pool_size == 7
+
+    environment.setenv("DATABASE_URL", "sqlite:///environment.db")
+    get_settings.cache_clear()
+
+    assert get_database().url().database == "environment.db"
+
+
+def test_empty_variable_counts_as_not_set(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("ENVIRONMENT", "production")
+    environment.setenv("DATABASES__PRIMARY__DATABASE_URL", "")
+
+    with pytest.raises(ConfigurationError, match="DATABASES__PRIMARY__DATABASE_URL"):
+        get_settings()
 
 
 REFUSED = [
@@ -126,6 +184,16 @@ def test_wrong_value_is_refused_in_one_sentence_that_names_the_variable(
     assert error.value.__suppress_context__
 
 
+@pytest.mark.parametrize("name", ["live", "READY"])
+def test_name_that_is_a_page_of_health_is_refused(
+    environment: pytest.MonkeyPatch, name: str
+) -> None:
+    environment.setenv(f"DATABASES__{name}__DATABASE_URL", "sqlite:///x.db")
+
+    with pytest.raises(ConfigurationError, match=f"'{name.lower()}' is a page of /health"):
+        get_settings()
+
+
 @pytest.fixture
 def everywhere(environment: pytest.MonkeyPatch) -> DatabaseSettings:
     """Settings with every URL, and one that is not the default."""
@@ -193,3 +261,8 @@ def test_copy_with_another_url_leads_there(everywhere: DatabaseSettings, deep: b
     copy = everywhere.model_copy(update={"database_url": SecretStr("postgres://x/d")}, deep=deep)
 
     assert ("x", "database") == (copy.url().host, everywhere.url().host)
+
+
+def test_settings_cannot_be_changed_in_flight() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        get_database().pool_size = 1  # type: ignore[misc]

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from app.migrations.lock import lock
 from tests.harness.backends import Backend
 from tests.support import set_databases
 
+ROOT = Path(__file__).parents[2]
 DATABASES = migrations.databases()
 
 
@@ -140,3 +143,14 @@ def test_setting_that_is_wrong_is_a_sentence_of_alembic(environment: pytest.Monk
 
     with pytest.raises(CommandError, match="DATABASE_URL: the database 'mysql' is not supported"):
         migrations.upgrade("primary")
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_alembic_names_the_database_by_its_section(
+    empty: None, database: str, tmp_path: Path
+) -> None:
+    alembic = [sys.executable, "-m", "alembic", "-c", f"{ROOT}/alembic.ini", "-n", database]
+    for arguments in (["upgrade", "head"], ["check"]):
+        subprocess.run([*alembic, *arguments], check=True, cwd=tmp_path)  # without a .env
+
+    assert migrations.pending(database) == []

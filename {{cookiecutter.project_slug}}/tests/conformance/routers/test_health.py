@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from app.core.config import DATABASES, variable
 from app.core.db import session_scope
-from tests.harness.proxy import Proxy
+from tests.conformance.harness.proxy import Proxy
 from tests.inspection import connections
 from tests.support import configure, problem, set_databases, until
 

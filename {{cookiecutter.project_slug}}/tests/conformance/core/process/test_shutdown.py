@@ -1,4 +1,4 @@
-"""SHUTDOWN_DELAY with one process and with several workers."""
+"""Who sends work hears of the stop before it, and the stop takes no longer than the settings say."""
 
 import asyncio
 import os
@@ -7,14 +7,43 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+from httpx2 import AsyncClient
+from sqlalchemy import text
+
+from app.core.db import session_scope
+from tests.inspection import fetch, stored_users
 from tests.processes import serving
-from tests.support import until
+from tests.support import new_email, problem, until
 
 ROOT = Path(__file__).parents[4]
 
 
 def variables(**settings: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), **settings}
+
+
+async def test_service_that_is_to_stop_says_so_and_still_answers(
+    databases: None, tmp_path: Path
+) -> None:
+    with serving(variables=variables(SHUTDOWN_DELAY="60"), folder=tmp_path) as served:
+        async with AsyncClient(base_url=served.url) as client:
+            assert (await client.get("/health/ready")).status_code == 200
+
+            served.process.terminate()
+
+            async def says_so() -> bool:
+                return (await client.get("/health/ready")).status_code == 503
+
+            await until(says_so)
+            ready = problem(await client.get("/health/ready"))
+            assert ready["detail"] == "The service is about to stop."
+            assert (await client.get("/health/live")).status_code == 200
+            user = {"name": "Ada", "email": new_email()}
+            assert (await client.post("/users", json=user)).status_code == 201
+
+            served.process.terminate()  # who says it twice does not want to wait
+        assert await asyncio.to_thread(served.exit_code) == 0
 
 
 async def test_stop_takes_the_delay_of_the_settings(databases: None, tmp_path: Path) -> None:
@@ -41,3 +70,25 @@ async def test_workers_whose_whole_group_is_told_to_stop_take_the_delay(
 
         assert await asyncio.to_thread(served.exit_code) == 0
         assert time.monotonic() - began >= delay
+
+
+@pytest.mark.postgresql
+async def test_request_that_takes_too_long_is_cancelled_and_rolled_back(
+    databases: None, tmp_path: Path
+) -> None:
+    with serving(variables=variables(SHUTDOWN_TIMEOUT="1"), folder=tmp_path) as served:
+        async with AsyncClient(base_url=served.url) as client, session_scope() as holder:
+            await holder.execute(text("LOCK TABLE users IN SHARE MODE"))
+            user = {"name": "Ada", "email": new_email()}
+            writing = asyncio.create_task(client.post("/users", json=user))
+            await until(somebody_waits)
+
+            served.process.terminate()
+
+            assert await asyncio.to_thread(served.exit_code) == 0
+            assert (await writing).status_code == 500
+    assert await stored_users() == 0
+
+
+async def somebody_waits() -> bool:
+    return bool(await fetch("SELECT 1 FROM pg_locks WHERE NOT granted"))

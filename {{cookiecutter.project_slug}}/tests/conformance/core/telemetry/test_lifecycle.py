@@ -1,4 +1,4 @@
-"""OpenTelemetry: refused values, headers, a collector that does not respond."""
+"""What switches telemetry on, what does not, and what the end of the service waits for."""
 
 import os
 import subprocess
@@ -13,11 +13,13 @@ from threading import Thread
 import httpx2
 import pytest
 
-from app import NAME
+from app import NAME, __version__
+from app.core.config import variable
 from app.core.db import ConfigurationError
 from app.core.telemetry import lifecycle
 from app.core.telemetry.exporters import name_of_service
 from app.core.telemetry.lifecycle import TIME_TO_FLUSH
+from tests.harness.backends import Backend
 from tests.processes import serving
 
 ROOT = Path(__file__).parents[4]
@@ -241,6 +243,36 @@ def collecting() -> Iterator[Collector]:
         finally:
             collector.shutdown()
             thread.join()
+
+
+def test_spans_and_metrics_are_sent_and_the_end_waits_for_the_last(
+    backend: Backend, tmp_path: Path
+) -> None:
+    urls = {variable(name): url for name, url in backend.migrated().items()}
+    with collecting() as collector:
+        sent = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url,
+            "OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Bearer hidden",
+            "OTEL_METRIC_EXPORT_INTERVAL": "100",  # milliseconds
+            "FASTAPI_OTEL_AUTO_CONFIGURE": "true",  # which is not needed, and does no harm
+            "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=blue",
+        }
+        with serving(variables=VARIABLES | urls | sent, folder=tmp_path) as served:
+            httpx2.get(f"{served.url}/users").raise_for_status()
+            collector.wait_for(b"primary read-only", "/v1/metrics")
+            served.process.terminate()
+
+            assert served.exit_code() == 0
+
+    traces, metrics = collector.body("/v1/traces"), collector.body("/v1/metrics")
+    for told in (NAME.encode(), __version__.encode(), b"deployment.environment.name", b"blue"):
+        assert told in traces
+        assert told in metrics
+    assert b"GET /users" in traces
+    assert b"SELECT primary" in traces
+    assert b"http.server.request.duration" in metrics
+    assert {authorization for _, authorization, _ in collector.received} == {"Bearer hidden"}
+    assert "hidden" not in served.log.read_text()
 
 
 def test_collector_that_does_not_answer_delays_no_request_and_the_end_for_a_while_only(
