@@ -62,7 +62,9 @@ LICENSES = ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"]
 # Pages of the service link to pages of the reference. Without the reference, they link to the template's repository.
 PAGES = ["README.md", "deploy/README.md", "docs/operations.md", "docs/sessions.md"]
 LINK = re.compile(rb"(?<=\]\()(?!https?:|#)[^)#]+")
-TEMPLATE = "https://github.com/org/dbwarden-template/blob/main/%7B%7Bcookiecutter.project_slug%7D%7D"
+TEMPLATE = (
+    "https://github.com/org/dbwarden-template/blob/main/%7B%7Bcookiecutter.project_slug%7D%7D"
+)
 
 
 def remove(path: Path) -> None:

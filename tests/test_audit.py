@@ -57,7 +57,7 @@ def test_vulnerability_of_what_is_installed_is_found(project: Path, database: Da
     make(project, "audit", arguments)
 
     assert {"fastapi", "pytest", "starlette"} <= database.asked  # also what another one needs
-    assert "example-service" not in database.asked
+    assert "app" not in database.asked
 
     database.vulnerable = {"starlette"}
     refused = make(project, "audit", arguments, check=False)

@@ -1,4 +1,4 @@
-"""A service that its owner has edited takes over what is new in the template."""
+"""Updates bring what is new in the template, or in a changed answer, and keep the owner's edits."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SERVICE, Render, clean_environment, files
+from tests.conftest import REFERENCE, SERVICE, Render, clean_environment, files
 from tests.recording import README
 from tests.servers import run_python
 from tests.test_answers import title_and_description
@@ -18,7 +18,7 @@ from tests.test_answers import title_and_description
 pytestmark = pytest.mark.full
 
 DESCRIPTION = 'Takes {{ orders }}, "quickly"'
-NEW_FILE = "tests/conformance/test_pool.py"
+NEW_FILE = "tests/models/test_user.py"
 OLDER, NEWER = "pool_timeout: Seconds = 4\n", "pool_timeout: Seconds = 5\n"
 
 ROUTE = '''
@@ -133,8 +133,60 @@ def test_answer_that_is_changed_afterwards_takes_its_files_along(
     for path in {*files(changed)} - {changed / ".cruft.json"}:
         assert "analytics" not in (path.name + path.read_text()).lower(), path
     assert_owners_edits_are_there(changed)
-    # The sessions of one database have had their tests in test_generated.py.
-    assert_suite_passes(project, changed, "--ignore=tests/conformance", "--ignore=tests/core")
+    # test_generated.py has run the tests of core with one database.
+    assert_suite_passes(project, changed, "--ignore=tests/core")
+
+
+def test_contents_may_be_changed_in_both_directions(
+    project: Path, repository: Path, folder: Path
+) -> None:
+    create = ["create", "--no-input", "--extra-context", json.dumps({"project_slug": "owned"})]
+    cruft(folder, *create, str(repository))
+    owned = folder / "owned"
+    commit(owned)
+    edit(owned)
+    of_service = names(owned)
+    (owned / "docs/ours.md").write_text("# Ours\n")
+    replace(owned / "docs/operations.md", "# ", "# Our ")
+    commit(owned)
+
+    change(owned, REFERENCE)
+
+    came = names(owned) - of_service - {"docs/ours.md"}
+    assert {"docs/transactions.md", "tests/docs/snippets.py", "tests/conformance/plugin.py"} <= came
+    assert "](docs/transactions.md)" in (owned / "README.md").read_text()
+    assert_owners_edits_are_there(owned)
+    assert (owned / "docs/operations.md").read_text().startswith("# Our ")
+    assert_suite_passes(
+        project, owned, "tests/docs/test_pages.py", "tests/conformance/test_pool.py"
+    )
+
+    (owned / "tests/conformance/test_ours.py").write_text("def test_ours() -> None:\n    pass\n")
+    commit(owned)
+    change(owned, "service")
+
+    ours = {"docs/ours.md", "tests/conformance/test_ours.py"}
+    assert names(owned) == of_service | ours
+    assert "](docs/transactions.md)" not in (owned / "README.md").read_text()
+    assert_owners_edits_are_there(owned)
+    assert (owned / "docs/operations.md").read_text().startswith("# Our ")
+    assert_suite_passes(project, owned)
+
+
+def change(service: Path, contents: str) -> None:
+    """Change the answer to `contents`, as the service's README says."""
+    command = re.search(
+        r"`cruft (update --variables-to-update '.*contents.*?')`",
+        (service / "README.md").read_text(),
+    )
+    assert command
+    update = command[1].replace(REFERENCE, contents)
+    cruft(service, *shlex.split(update), "--skip-apply-ask")
+    commit(service)
+
+
+def names(project: Path) -> set[str]:
+    return {str(path.relative_to(project)) for path in files(project) if path.suffix != ".pyc"}
 
 
 def test_replayed_answers_bring_what_is_new_and_leave_the_owners_files(
