@@ -1,4 +1,4 @@
-"""The tree of a rendered service, as the README shows it: python -m tests.drawing writes it there."""
+"""Draws the tree of a rendered service in the README: python -m tests.drawing."""
 
 import ast
 import re
@@ -13,28 +13,27 @@ README = ROOT / "README.md"
 SHOWN = re.compile(r"(?<=<!-- tree -->\n```text\n).*?(?=```\n)", re.DOTALL)
 
 OPEN = {".", "app", "app/core", "app/migrations", "docs", "tests"}  # folders whose files are shown
-SAID = {  # of what cannot say it itself
+SAID = {  # for files and folders without a docstring or a title
     ".dockerignore": "",
     ".env.example": "Every setting, its default and its meaning",
     ".github": "Checks at every push, audit every week (or .gitlab-ci.yml)",
     ".gitignore": "",
-    "Dockerfile": "The image: serves, or migrates",
+    "Dockerfile": "The image: serves or migrates",
     "LICENSE": "",
     "Makefile": "make run, test, check, format, audit, migrate, revision",
-    "SECURITY.md": "Whom to tell of a vulnerability",
-    "alembic.ini": "A section for each database",
+    "SECURITY.md": "How to report a vulnerability",
+    "alembic.ini": "Alembic's settings, a section for each database",
     "app/migrations/analytics": "Revisions of the analytics database",
     "app/migrations/primary": "Revisions of the primary database",
-    "app/migrations/script.py.mako": "What a new revision looks like",
+    "app/migrations/script.py.mako": "The template of a new revision",
     "compose.yaml": "The service on PostgreSQL, on one machine",
     "deploy": "Kubernetes: a kustomize base, staging and production",
-    "docs": "Patterns that run: each example is run by the tests",
+    "docs": "",
     "pyproject.toml": "",
-    "README.md": "Run, test, configure; one more database; what may be deleted",
-    "tests/core": "Tests stand as the rooms do",
-    "tests/docs": "Runs every example of the pages",
-    "tests/harness": "The servers that tests run on: yours, Docker's, a wheel's; PgBouncer, a replica",
-    "tests/conformance": "A file for each promise of a session",
+    "README.md": "Run, test, configure, add a resource or a database",
+    "tests": "Tests, in the layout of app/",
+    "tests/core": "",
+    "tests/harness": "Starts PostgreSQL: your server, Docker, or a Python package",
 }
 UNSHOWN = {
     "tests/migrations",
@@ -47,7 +46,7 @@ WIDTH = 30
 
 
 def draw(project: Path) -> str:
-    """Return the tree of a rendered service, each line with what the file says of itself."""
+    """Return the tree of a rendered service, each line with the first sentence of the file."""
     return "".join(f"{line}\n" for line in [f"{project.name}/", *_lines(project, project, "")])
 
 
@@ -68,7 +67,7 @@ def _is_shown(project: Path, path: Path) -> bool:
 
 
 def _about(project: Path, path: Path) -> str:
-    """Return the first sentence of a module, the title of a page, or what is said of it here."""
+    """Return the text in SAID, the title of a page, or the first sentence of a module."""
     relative = path.relative_to(project).as_posix()
     module = path / "__init__.py" if path.is_dir() else path
     if relative in SAID:

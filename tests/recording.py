@@ -1,4 +1,4 @@
-"""A first session at a terminal, as the README shows it: python -m tests.recording writes it there."""
+"""Records a first session at a terminal in the README: python -m tests.recording."""
 
 import os
 import pty
@@ -18,7 +18,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 
 def record(template: Path) -> str:
-    """Return what the terminal shows of somebody who answers two questions and takes the defaults."""
+    """Return the output of a terminal in which two questions are answered and the defaults accepted."""
     with TemporaryDirectory() as folder:
         config = Path(folder, "gitconfig")
         config.write_text("[user]\nname = Ada Lovelace\nemail = ada@example.com\n")
@@ -50,7 +50,7 @@ def record(template: Path) -> str:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 10_000)
-    except OSError:  # how Linux says that nobody is at the other end any more
+    except OSError:  # Linux, when the process has closed its end
         return b""
 
 

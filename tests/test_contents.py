@@ -1,4 +1,4 @@
-"""What a team owns: the service is small and complete, and the reference is everything else."""
+"""The answer to `contents`: the service is small and complete, the reference is everything else."""
 
 import re
 from pathlib import Path
@@ -21,7 +21,7 @@ def service(bake: Bake) -> Path:
 
 @pytest.fixture(scope="module")
 def hook() -> dict[str, Any]:
-    """The names that the hook defines, without what it does."""
+    """The names that the hook defines. Its actions do not run."""
     source = (ROOT / "hooks/post_gen_project.py").read_text()
     source = source.replace("{{ cookiecutter | tojson }}", "{}").partition("\nkeep_what")[0]
     names: dict[str, Any] = {}

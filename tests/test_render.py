@@ -1,4 +1,4 @@
-"""What is rendered is complete and tidy, whatever the answers."""
+"""Rendered projects are complete and tidy, for all answers."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""The snippets of the service's pages are linted and typed as its code is; its own tests run them."""
+"""The snippets of the service's pages pass ruff and mypy. The tests of the reference run them."""
 
 import shutil
 from collections.abc import Iterator
