@@ -55,7 +55,7 @@ def cruft(folder: Path, *arguments: str) -> str:
 
 
 def assert_owners_edits_are_there(service: Path) -> None:
-    assert "pool_size: int = Field(7" in (service / "app/core/config.py").read_text()
+    assert "pool_size: int = Field(7" in (service / "app/core/database/settings.py").read_text()
     assert ROUTE in (service / "app/routers/users.py").read_text()
     assert (service / "app/owner.py").exists()
     assert not (service / "LICENSE").exists()
@@ -75,12 +75,12 @@ def repository(template: Path, tmp_path: Path) -> Path:
     service = repository / SERVICE
     new = (service / NEW_FILE).read_text()
     (service / NEW_FILE).unlink()
-    replace(service / "app/core/config.py", NEWER, OLDER)
+    replace(service / "app/core/database/settings.py", NEWER, OLDER)
     run(repository, "git", "init", "--quiet", "--initial-branch=main")
     commit(repository)
     run(repository, "git", "tag", "older")
     (service / NEW_FILE).write_text(new)
-    replace(service / "app/core/config.py", OLDER, NEWER)
+    replace(service / "app/core/database/settings.py", OLDER, NEWER)
     commit(repository)
     return repository
 
@@ -89,7 +89,7 @@ def edit(project: Path) -> None:
     """Do what owners do: a new route, a changed setting, a file of their own, a file less."""
     with (project / "app/routers/users.py").open("a") as router:
         router.write(ROUTE)
-    replace(project / "app/core/config.py", "pool_size: int = Field(20", "pool_size: int = Field(7")
+    replace(project / "app/core/database/settings.py", "pool_size: int = Field(20", "pool_size: int = Field(7")
     replace(project / ".env.example", "POOL_SIZE=20", "POOL_SIZE=7")
     (project / "app/owner.py").write_text('"""The owner\'s."""\n')
     (project / "LICENSE").unlink()
@@ -109,7 +109,7 @@ def test_update_with_cruft_keeps_what_the_owner_has_edited(
     cruft(orders, "update", "--skip-apply-ask", "--checkout", "main")
 
     assert (orders / NEW_FILE).exists()
-    settings = (orders / "app/core/config.py").read_text()
+    settings = (orders / "app/core/database/settings.py").read_text()
     assert NEWER in settings
     assert title_and_description(orders) == ("Example Service", DESCRIPTION)
     cruft(orders, "check")
@@ -205,4 +205,4 @@ def test_replayed_answers_bring_what_is_new_and_leave_the_owners_files(
     assert (orders / "app/owner.py").exists()
     assert title_and_description(orders) == ("Example Service", DESCRIPTION)
     changed = run(orders, "git", "diff", "--name-only").split()  # where the owner has a choice
-    assert changed == [".env.example", "app/core/config.py", "app/routers/users.py"]
+    assert changed == [".env.example", "app/core/database/settings.py", "app/routers/users.py"]
