@@ -163,7 +163,7 @@ def test_contents_may_be_changed_in_both_directions(
     assert_owners_edits_are_there(owned)
     assert (owned / "docs/operations.md").read_text().endswith("\nOurs.\n")
     assert_suite_passes(
-        project, owned, "tests/docs/test_pages.py", "tests/conformance/test_pool.py"
+        project, owned, "tests/docs/test_readme.py", "tests/conformance/test_pool.py"
     )
 
     (owned / "tests/conformance/test_ours.py").write_text("def test_ours() -> None:\n    pass\n")
