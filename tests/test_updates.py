@@ -63,7 +63,7 @@ def assert_owners_edits_are_there(service: Path) -> None:
 
 
 def assert_suite_passes(project: Path, service: Path, *options: str) -> None:
-    arguments = ["-q", "-n2", "-m", "not load", "--db=sqlite", *options]
+    arguments = ["-q", "-n2", "-p", "no:cacheprovider", "--db=sqlite", *options]
     passed = run_python(project, "-m", "pytest", *arguments, folder=service)
     assert passed.returncode == 0, passed.stdout
 
