@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import QUIET, UV, Bake, clean_environment, make
+from tests.conftest import UV, Bake, clean_environment, make
 from tests.servers import free_port, wait_until_served
 
 pytestmark = pytest.mark.full
@@ -86,4 +86,4 @@ def test_readme_leads_from_a_changed_model_to_a_revision(bake: Bake) -> None:
     subprocess.run(
         ["bash", "-c", "\n".join(script)], check=True, cwd=project, env=clean_environment()
     )
-    make(project, "check", "test", f"{QUIET} --db=sqlite tests/migrations tests/models")
+    make(project, "check", "test", "ARGS=--db=sqlite tests/migrations tests/models")
