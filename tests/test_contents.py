@@ -67,7 +67,7 @@ def test_links_and_names_of_the_service_lead_to_files(service: Path, hook: dict[
         text = path.read_text()
         if path.suffix == ".md":
             assert [link for link in LINK.findall(text) if not (path.parent / link).exists()] == []
-            assert [l for l in in_template.findall(text) if not (ROOT / SERVICE / l).exists()] == []
+            assert [p for p in in_template.findall(text) if not (ROOT / SERVICE / p).exists()] == []
         # A comment may name a page of the reference that the README links to.
         named = {name for name in NAMED.findall(text) if is_reference(name, hook)}
         assert named <= linked, f"{path} names files of the reference"
