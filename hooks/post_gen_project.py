@@ -1,10 +1,12 @@
-"""Leave only the files that the answers ask for, begin a repository, say what comes next.
+"""Delete the files that the answers do not ask for, create a repository, print the next steps.
 
-Here and in the other hook there is nothing but the standard library, no shell and no network.
+Both hooks use the standard library only, no shell and no network.
 """
 
 import json
 import os
+import posixpath
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -22,31 +24,55 @@ ANALYTICS = [
     "app/schemas/report.py",
     "app/services/event.py",
     "app/services/report.py",
-    "tests/core/web/test_streaming.py",
-    "tests/docs/test_two_phase_commit.py",
+    "tests/conformance/core/web/test_streaming.py",
+    "tests/conformance/repositories/test_event.py",
+    "tests/conformance/repositories/test_growth_of_events.py",
+    "tests/conformance/routers/test_events.py",
     "tests/conformance/test_two_databases.py",
+    "tests/core/test_two_databases.py",
+    "tests/docs/test_two_phase_commit.py",
     "tests/repositories/test_event.py",
-    "tests/repositories/test_growth_of_events.py",
     "tests/routers/test_events.py",
     "tests/routers/test_reports.py",
     "tests/services/test_report.py",
 ]
 
+# Pages of patterns, the tests that run their examples, and the exhaustive tests.
+REFERENCE = [
+    "docs/coming-from.md",
+    "docs/databases.md",
+    "docs/migrations.md",
+    "docs/private-apis.md",
+    "docs/session-patterns.md",
+    "docs/testing.md",
+    "docs/transactions.md",
+    "docs/troubleshooting.md",
+    "tests/conformance",
+    "tests/docs",
+]
 
-# What is left only where an answer asks for it. None of it is anybody's own: rendering has written it.
+# A question, an answer, and the files that only this answer keeps. All of them are the template's.
 ASKED_FOR = [
     ("databases", "primary + analytics", ANALYTICS),
+    ("contents", "service + reference", REFERENCE),
     ("ci", "github", [".github/dependabot.yml", ".github/workflows/ci.yml"]),
     ("ci", "gitlab", [".gitlab-ci.yml"]),
 ]
 LICENSES = ["MIT", "Apache-2.0", "BSD-3-Clause", "Proprietary"]
+
+# Pages of the service link to pages of the reference. Without the reference, they link to the template's repository.
+PAGES = ["README.md", "deploy/README.md", "docs/operations.md", "docs/sessions.md"]
+LINK = re.compile(rb"(?<=\]\()(?!https?:|#)[^)#]+")
+TEMPLATE = (
+    "https://github.com/org/dbwarden-template/blob/main/%7B%7Bcookiecutter.project_slug%7D%7D"
+)
 
 
 def remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
     else:
-        path.unlink()
+        path.unlink(missing_ok=True)
 
 
 def keep_what_was_asked_for() -> None:
@@ -54,17 +80,29 @@ def keep_what_was_asked_for() -> None:
         for path in map(Path, names if ANSWERS[question] != answer else []):
             remove(path)
             for folder in list(path.parents)[:-1]:
-                if not any(folder.iterdir()):
+                if folder.is_dir() and not any(folder.iterdir()):
                     folder.rmdir()
     Path(f"LICENSE.{ANSWERS['license']}").replace("LICENSE")
     for name in LICENSES:
         Path(f"LICENSE.{name}").unlink(missing_ok=True)
 
 
-def remove_leftovers() -> None:
-    """Remove what somebody who worked in the template's own folder left there: it is copied too.
+def link_to_the_template() -> None:
+    """Point links to files of the reference that were deleted to the template's repository."""
+    for page in map(Path, PAGES):
 
-    Only from a new project: in one that is rendered again, these are its owner's.
+        def target(link: re.Match[bytes], folder: str = page.parent.as_posix()) -> bytes:
+            path = posixpath.normpath(f"{folder}/{link[0].decode()}")
+            in_reference = any(f"{path}/".startswith(f"{name}/") for name in REFERENCE)
+            return f"{TEMPLATE}/{path}".encode() if in_reference else link[0]
+
+        page.write_bytes(LINK.sub(target, page.read_bytes()))
+
+
+def remove_leftovers() -> None:
+    """Remove caches and local files that somebody left in the template's folder: they are copied too.
+
+    Only from a new project. In a project that is rendered again, they are the owner's.
     """
     new_project = Path(".new-project")
     if not new_project.exists():
@@ -75,39 +113,40 @@ def remove_leftovers() -> None:
             remove(leftover)
 
 
-# Without what leads git to another repository, as in one of its own hooks.
+# Without the variables that point git to another repository. Git sets them for its hooks.
 ELSEWHERE = {"GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_WORK_TREE"}
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
 
 
 def begin_repository() -> None:
-    """Begin a repository with a first commit, unless there is no git or this is inside one already.
+    """Create a repository with a first commit, unless git is missing or the folder is in a repository.
 
-    Without a commit where cruft renders: it compares what two versions of the template give with all
-    that is in the folder, and an empty repository is like another.
+    No commit if cruft renders: cruft compares the folders of two versions, and two empty repositories are equal.
     """
     if shutil.which("git") is None or git("rev-parse"):
         return
     git("init", "--quiet")
-    if "_output_dir" not in ANSWERS:  # which Cookiecutter's command sets, and cruft does not
+    if "_output_dir" not in ANSWERS:  # cookiecutter sets it, cruft does not
         return
     git("add", "--all")
     author = [f"user.name={ANSWERS['author_name']}", f"user.email={ANSWERS['author_email']}"]
-    # The user's own hooks and keys are for the user's own commits.
+    # Do not run the user's git hooks, do not ask for the user's key.
     options = ["commit.gpgSign=false", f"core.hooksPath={os.devnull}"]
     settings = [part for option in author + options for part in ("-c", option)]
     commit = ["commit", "--quiet", "--message", "Begin with dbwarden-template"]
-    if not git(*settings, *commit):  # there are names that git refuses, such as "."
+    if not git(*settings, *commit):  # git refuses some names, such as "."
         git(*settings, "-c", f"user.name={ANSWERS['project_slug']}", *commit)
 
 
 def git(*arguments: str) -> bool:
-    """Run git and say whether it has worked; a project without a commit is one nevertheless."""
+    """Run git and return whether it succeeded. The project is complete without a commit."""
     ran = subprocess.run(["git", *arguments], capture_output=True, check=False, env=ENVIRONMENT)
     return ran.returncode == 0
 
 
 keep_what_was_asked_for()
+if ANSWERS["contents"] == "service":
+    link_to_the_template()
 remove_leftovers()
 begin_repository()
 print(f"""

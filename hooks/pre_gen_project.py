@@ -1,4 +1,4 @@
-"""Refuse what a replay file brings, all else is checked before; note whether the folder is new."""
+"""Refuse bad answers of a replay file (others are refused earlier), and note whether the folder is new."""
 
 import json
 import sys
@@ -9,4 +9,4 @@ COMPLAINT = json.loads(r""" {{ cookiecutter | complaint | tojson }} """)
 if COMPLAINT:
     sys.exit(COMPLAINT)
 if not any(Path().iterdir()):
-    Path(".new-project").touch()  # tells the other hook that nothing here is somebody's work
+    Path(".new-project").touch()  # tells the other hook that no file here is the owner's

@@ -14,14 +14,15 @@ def pairs(combination: Combination) -> set[tuple[tuple[str, str], ...]]:
     return {*combinations(combination.items(), 2)}
 
 
-def covering_subset() -> list[Combination]:
-    """Return combinations in which every pair of answers occurs.
+def covering_subset(**answers: str) -> list[Combination]:
+    """Return combinations with these answers in which every pair of the other answers occurs.
 
-    Each is the one with the most pairs that are missing yet, which need not give the fewest.
+    Each is the one with the most missing pairs, which is not always the smallest subset.
     """
-    missing = set[tuple[tuple[str, str], ...]]().union(*map(pairs, COMBINATIONS))
+    possible = [c for c in COMBINATIONS if answers.items() <= c.items()]
+    missing = set[tuple[tuple[str, str], ...]]().union(*map(pairs, possible))
     subset = []
     while missing:
-        subset.append(max(COMBINATIONS, key=lambda combination: len(missing & pairs(combination))))
+        subset.append(max(possible, key=lambda combination: len(missing & pairs(combination))))
         missing -= pairs(subset[-1])
     return subset

@@ -1,4 +1,4 @@
-"""The ladder: bake → project → a project in an environment of its own."""
+"""Fixtures: bake renders the template; project and reference are rendered and installed."""
 
 import json
 import os
@@ -24,9 +24,11 @@ QUESTIONS: dict[str, Any] = {
     if not name.startswith("_")
 }
 
+REFERENCE = "service + reference"
+
 UV = find_uv_bin()
 
-# For make. Once is enough for the load tests: they need half a minute, and neither Docker nor a Python.
+# For make. The load tests of the reference take half a minute: one test runs them.
 QUIET = 'ARGS=-m "not load"'
 
 # Where hundreds of projects are rendered: to make a file on a disk may take a millisecond.
@@ -172,6 +174,14 @@ def project(bake: Bake) -> Path:
     project = bake()
     make(project, ".venv/ready")
     return project
+
+
+@pytest.fixture(scope="session")
+def reference(bake: Bake) -> Path:
+    """The service and the reference, in an environment of their own."""
+    reference = bake(contents=REFERENCE)
+    make(reference, ".venv/ready")
+    return reference
 
 
 def make(

@@ -13,7 +13,7 @@ README = ROOT / "README.md"
 SHOWN = re.compile(r"(?<=<!-- first session -->\n```console\n).*?(?=```\n)", re.DOTALL)
 
 COMMAND = "cookiecutter gh:org/dbwarden-template"
-TYPED = ["Order Service", "", "Takes orders, and commits before it answers.", *[""] * 7]
+TYPED = ["Order Service", "", "Takes orders.", *[""] * 8]
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 

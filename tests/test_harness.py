@@ -28,6 +28,14 @@ from tests.servers import (
 pytestmark = pytest.mark.full
 
 QUICK = "tests/repositories"
+
+
+@pytest.fixture(scope="module")
+def project(reference: Path) -> Path:
+    """The project with the reference: some tests need PgBouncer, others a run of a minute."""
+    return reference
+
+
 EMBEDDED = {"TEST_POSTGRES": "embedded"}
 
 
@@ -288,7 +296,14 @@ KILLS: dict[str, Callable[[subprocess.Popen[str]], None]] = {
 def killed_run(project: Path, how: str, *tests: str, **variables: str) -> Iterator[None]:
     """Start a run. When its first tests have passed, run the block, then kill the run."""
     running = subprocess.Popen(
-        [project / ".venv/bin/python", "-u", "-m", "pytest", "-n2", *(tests or ["tests/core"])],
+        [
+            project / ".venv/bin/python",
+            "-u",
+            "-m",
+            "pytest",
+            "-n2",
+            *(tests or ["tests/conformance/core"]),
+        ],
         cwd=project,
         env=clean_environment(**variables),
         start_new_session=True,

@@ -1,4 +1,4 @@
-"""What is done beside rendering: a repository is begun, and what comes next is said."""
+"""The hooks create a repository, print the next steps, and keep the owner's files."""
 
 import subprocess
 from pathlib import Path
@@ -71,6 +71,7 @@ def test_rendering_again_removes_nothing_that_the_template_does_not_have(
     answers = {"databases": "primary", "ci": "none", "project_slug": "orders"}
     render(**answers)
     made = [".github/ISSUE_TEMPLATE/a.md", "LICENSE.fonts", "app/routers/orders.py", ".env"]
+    made += ["docs/ours.md", "tests/routers/test_orders.py"]
     for name in made:
         (tmp_path / "orders" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "orders" / name).write_text("the owner's")

@@ -1,6 +1,7 @@
-"""All combinations of the closed questions render, and whatever any of them renders is well.
+"""All combinations of the closed questions render files that parse, and code that passes the checks.
 
-What several combinations render alike is checked once.
+With the reference, all combinations are rendered. Without it, every pair of answers is: `contents` deletes files
+and changes links, as one test shows. A text that several combinations share is checked once.
 """
 
 import os
@@ -9,7 +10,6 @@ import subprocess
 import sys
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
-from math import prod
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
@@ -18,23 +18,32 @@ from typing import NamedTuple
 import pytest
 from cookiecutter.main import cookiecutter
 
-from tests.combinations import CLOSED, COMBINATIONS
-from tests.conftest import IN_MEMORY, files
+from tests.combinations import CLOSED, COMBINATIONS, Combination, covering_subset
+from tests.conftest import IN_MEMORY, REFERENCE, files
 from tests.test_render import parse
 
 pytestmark = pytest.mark.full
 
-Tree = frozenset[tuple[str, str]]  # paths and what stands there
+Tree = frozenset[tuple[str, str]]  # paths and texts
+
+WITH_REFERENCE = [c for c in COMBINATIONS if c["contents"] == REFERENCE]
+WITHOUT_REFERENCE = covering_subset(contents="service")
+PAGES = {
+    "README.md",
+    "deploy/README.md",
+    "docs/operations.md",
+    "docs/sessions.md",
+}  # link to the reference
 
 
 class Rendered(NamedTuple):
-    projects: int
-    texts: dict[str, set[str]]  # what any of them has at each path
+    projects: list[tuple[Combination, dict[str, str]]]  # the texts of each
+    texts: dict[str, set[str]]  # the texts of all projects at each path
     code: set[Tree]  # the Python files of each
 
 
 def render(template: Path, config: Path, answers: dict[str, str]) -> dict[str, str]:
-    """Return the texts of a project; without git, which would take as long as the rest."""
+    """Return the texts of a project, rendered without git, which would take as long as the rest."""
     os.environ["PATH"] = ""
     with TemporaryDirectory(dir=IN_MEMORY) as folder:
         project = Path(
@@ -53,18 +62,25 @@ def render(template: Path, config: Path, answers: dict[str, str]) -> dict[str, s
 def rendered(template: Path, cookiecutter_config: Path) -> Rendered:
     texts = defaultdict[str, set[str]](set)
     code = set[Tree]()
+    chosen = WITH_REFERENCE + WITHOUT_REFERENCE
     with ProcessPoolExecutor() as executor:
-        arguments = ([template] * len(COMBINATIONS), [cookiecutter_config] * len(COMBINATIONS))
-        projects = [*executor.map(render, *arguments, COMBINATIONS, chunksize=8)]
+        arguments = ([template] * len(chosen), [cookiecutter_config] * len(chosen))
+        projects = [*executor.map(render, *arguments, chosen, chunksize=8)]
     for project in projects:
         for path, text in project.items():
             texts[path].add(text)
         code.add(frozenset((p, t) for p, t in project.items() if p.endswith(".py")))
-    return Rendered(len(projects), texts, code)
+    return Rendered([*zip(chosen, projects, strict=True)], texts, code)
 
 
-def test_every_combination_renders(rendered: Rendered) -> None:
-    assert rendered.projects == prod(map(len, CLOSED.values()))
+def test_contents_delete_files_and_change_links_only(rendered: Rendered) -> None:
+    projects = {tuple(answers.values()): texts for answers, texts in rendered.projects}
+
+    for answers in WITHOUT_REFERENCE:
+        service = projects[tuple(answers.values())]
+        reference = projects[tuple((answers | {"contents": REFERENCE}).values())]
+        changed = {path for path, text in service.items() if reference[path] != text}
+        assert changed <= PAGES
 
 
 def test_every_file_is_tidy_and_parses(rendered: Rendered) -> None:
@@ -75,7 +91,7 @@ def test_every_file_is_tidy_and_parses(rendered: Rendered) -> None:
 
 
 def assert_tidy(path: Path, text: str) -> None:
-    assert not re.search(r"cookiecutter|\{%|%\}|(?<!\$)\{\{", text), path
+    assert not re.search(r"(?<!%7B)cookiecutter|\{%|%\}|(?<!\$)\{\{", text), path
     assert text.endswith("\n"), path
     assert not text.endswith("\n\n"), path
     assert not re.search(r"\n\n\n\n|[ \t]\n", text), path
@@ -111,7 +127,7 @@ def test_code_is_formatted_linted_and_typed_and_its_arrows_point_one_way(
     rendered: Rendered, project: Path, folder: Path
 ) -> None:
     tools = project / ".venv" / "bin"
-    assert len(rendered.code) == len(CLOSED["databases"])  # nothing else makes another service
+    assert len(rendered.code) == len(CLOSED["databases"]) * len(CLOSED["contents"])
     for tree in rendered.code:
         copy = folder / "matrix"
         for path, text in [*tree, ("pyproject.toml", (project / "pyproject.toml").read_text())]:

@@ -1,4 +1,4 @@
-"""Whoever breaks a promise of the sessions hears of it from the test file that is named after it."""
+"""Each mutation of tests/mutations.py makes the service's own tests fail, without the reference."""
 
 import os
 import re
@@ -22,7 +22,7 @@ Outcome = subprocess.CompletedProcess[str]
 def outcomes(
     request: pytest.FixtureRequest, project: Path, folder: Path
 ) -> Iterator[dict[str, Future[Outcome]]]:
-    """How the tests of each broken promise end: all of them run in parallel."""
+    """The result of the tests of each mutation. They run in parallel."""
 
     def run(mutation: Mutation) -> Outcome:
         copy = folder / f"mutated-{SESSIONS.index(mutation)}"

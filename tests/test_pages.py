@@ -1,4 +1,4 @@
-"""What the template's own pages show is so, and their links lead somewhere."""
+"""Recordings and drawings in the template's pages are up to date, and links lead somewhere."""
 
 import re
 from pathlib import Path
@@ -29,7 +29,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_python_stands_in_pages_whose_snippets_are_run() -> None:
-    """The rendered service runs those of its README and of docs/."""
+    """The reference runs the snippets of the service's README and of docs/."""
     run = {ROOT / SERVICE / "README.md", *(ROOT / SERVICE / "docs").glob("*.md")}
 
     assert {page for page in PAGES if "```python" in page.read_text()} <= run
@@ -44,7 +44,7 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 
 def test_no_file_names_the_host_of_a_package_registry() -> None:
-    """A mirror would have to change it, and a lock file that names one would be of no use elsewhere."""
+    """Elsewhere a mirror may take its place."""
     hosts = re.compile(r"pypi[.]org|pythonhosted[.]org|npmjs[.]org")
 
     assert not [path for path in tracked_files() if hosts.search(path.read_text(errors="replace"))]

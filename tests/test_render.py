@@ -1,4 +1,4 @@
-"""What is rendered is complete and tidy, whatever the answers."""
+"""Rendered projects are complete and tidy, for all answers."""
 
 import ast
 import json
@@ -82,8 +82,9 @@ def test_what_was_left_in_the_templates_folder_is_not_rendered(
         assert "leftover" not in path.read_text(), path
 
 
-def test_service_with_one_database_does_not_mention_another(bake: Bake) -> None:
-    for path in files(bake(databases="primary")):
+@pytest.mark.parametrize("contents", QUESTIONS["contents"])
+def test_service_with_one_database_does_not_mention_another(bake: Bake, contents: str) -> None:
+    for path in files(bake(databases="primary", contents=contents)):
         assert "analytics" not in (path.name + path.read_text()).lower(), path
 
 

@@ -1,4 +1,4 @@
-"""The snippets of the service's pages are linted and typed as its code is; its own tests run them."""
+"""The snippets of the service's pages pass ruff and mypy. The tests of the reference run them."""
 
 import shutil
 from collections.abc import Iterator
@@ -19,8 +19,13 @@ for snippet in SNIPPETS:
 
 
 @pytest.fixture(scope="module")
+def project(reference: Path) -> Path:
+    return reference
+
+
+@pytest.fixture(scope="module")
 def extracted(project: Path) -> Iterator[Path]:
-    """A folder of the project with a file for each snippet; it is named for the page and the line."""
+    """A folder of the project with a file for each snippet, named after the page and the line."""
     folder = project / "tests" / "extracted"
     folder.mkdir()
     assert python(project, "-c", EXTRACT, str(folder)).returncode == 0

@@ -1,4 +1,4 @@
-"""The template's own folder is a working service before anything is rendered."""
+"""The unrendered folder is a working service."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""A service that its owner has edited takes over what is new in the template."""
+"""Updates bring what is new in the template, or in a changed answer, and keep the owner's edits."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import SERVICE, Render, clean_environment, files
+from tests.conftest import REFERENCE, SERVICE, Render, clean_environment, files
 from tests.recording import README
 from tests.servers import run_python
 from tests.test_answers import title_and_description
@@ -18,7 +18,7 @@ from tests.test_answers import title_and_description
 pytestmark = pytest.mark.full
 
 DESCRIPTION = 'Takes {{ orders }}, "quickly"'
-NEW_FILE = "tests/conformance/test_pool.py"
+NEW_FILE = "tests/models/test_user.py"
 OLDER, NEWER = "pool_timeout: Seconds = 4\n", "pool_timeout: Seconds = 5\n"
 
 ROUTE = '''
@@ -55,7 +55,7 @@ def cruft(folder: Path, *arguments: str) -> str:
 
 
 def assert_owners_edits_are_there(service: Path) -> None:
-    assert "pool_size: int = Field(7" in (service / "app/core/config.py").read_text()
+    assert "pool_size: int = Field(7" in (service / "app/core/database/settings.py").read_text()
     assert ROUTE in (service / "app/routers/users.py").read_text()
     assert (service / "app/owner.py").exists()
     assert not (service / "LICENSE").exists()
@@ -63,7 +63,7 @@ def assert_owners_edits_are_there(service: Path) -> None:
 
 
 def assert_suite_passes(project: Path, service: Path, *options: str) -> None:
-    arguments = ["-q", "-n2", "-m", "not load", "--db=sqlite", *options]
+    arguments = ["-q", "-n2", "-p", "no:cacheprovider", "--db=sqlite", *options]
     passed = run_python(project, "-m", "pytest", *arguments, folder=service)
     assert passed.returncode == 0, passed.stdout
 
@@ -75,12 +75,12 @@ def repository(template: Path, tmp_path: Path) -> Path:
     service = repository / SERVICE
     new = (service / NEW_FILE).read_text()
     (service / NEW_FILE).unlink()
-    replace(service / "app/core/config.py", NEWER, OLDER)
+    replace(service / "app/core/database/settings.py", NEWER, OLDER)
     run(repository, "git", "init", "--quiet", "--initial-branch=main")
     commit(repository)
     run(repository, "git", "tag", "older")
     (service / NEW_FILE).write_text(new)
-    replace(service / "app/core/config.py", OLDER, NEWER)
+    replace(service / "app/core/database/settings.py", OLDER, NEWER)
     commit(repository)
     return repository
 
@@ -89,7 +89,11 @@ def edit(project: Path) -> None:
     """Do what owners do: a new route, a changed setting, a file of their own, a file less."""
     with (project / "app/routers/users.py").open("a") as router:
         router.write(ROUTE)
-    replace(project / "app/core/config.py", "pool_size: int = Field(20", "pool_size: int = Field(7")
+    replace(
+        project / "app/core/database/settings.py",
+        "pool_size: int = Field(20",
+        "pool_size: int = Field(7",
+    )
     replace(project / ".env.example", "POOL_SIZE=20", "POOL_SIZE=7")
     (project / "app/owner.py").write_text('"""The owner\'s."""\n')
     (project / "LICENSE").unlink()
@@ -109,7 +113,7 @@ def test_update_with_cruft_keeps_what_the_owner_has_edited(
     cruft(orders, "update", "--skip-apply-ask", "--checkout", "main")
 
     assert (orders / NEW_FILE).exists()
-    settings = (orders / "app/core/config.py").read_text()
+    settings = (orders / "app/core/database/settings.py").read_text()
     assert NEWER in settings
     assert title_and_description(orders) == ("Example Service", DESCRIPTION)
     cruft(orders, "check")
@@ -133,8 +137,61 @@ def test_answer_that_is_changed_afterwards_takes_its_files_along(
     for path in {*files(changed)} - {changed / ".cruft.json"}:
         assert "analytics" not in (path.name + path.read_text()).lower(), path
     assert_owners_edits_are_there(changed)
-    # The sessions of one database have had their tests in test_generated.py.
-    assert_suite_passes(project, changed, "--ignore=tests/conformance", "--ignore=tests/core")
+    # test_generated.py has run the tests of core with one database.
+    assert_suite_passes(project, changed, "--ignore=tests/core")
+
+
+def test_contents_may_be_changed_in_both_directions(
+    project: Path, repository: Path, folder: Path
+) -> None:
+    create = ["create", "--no-input", "--extra-context", json.dumps({"project_slug": "owned"})]
+    cruft(folder, *create, str(repository))
+    owned = folder / "owned"
+    commit(owned)
+    edit(owned)
+    of_service = names(owned)
+    (owned / "docs/ours.md").write_text("# Ours\n")
+    with (owned / "docs/operations.md").open("a") as page:
+        page.write("\nOurs.\n")
+    commit(owned)
+
+    change(owned, REFERENCE)
+
+    came = names(owned) - of_service - {"docs/ours.md"}
+    assert {"docs/transactions.md", "tests/docs/snippets.py", "tests/conformance/plugin.py"} <= came
+    assert "](docs/transactions.md)" in (owned / "README.md").read_text()
+    assert_owners_edits_are_there(owned)
+    assert (owned / "docs/operations.md").read_text().endswith("\nOurs.\n")
+    assert_suite_passes(
+        project, owned, "tests/docs/test_readme.py", "tests/conformance/test_pool.py"
+    )
+
+    (owned / "tests/conformance/test_ours.py").write_text("def test_ours() -> None:\n    pass\n")
+    commit(owned)
+    change(owned, "service")
+
+    ours = {"docs/ours.md", "tests/conformance/test_ours.py"}
+    assert names(owned) == of_service | ours
+    assert "](docs/transactions.md)" not in (owned / "README.md").read_text()
+    assert_owners_edits_are_there(owned)
+    assert (owned / "docs/operations.md").read_text().endswith("\nOurs.\n")
+    assert_suite_passes(project, owned)
+
+
+def change(service: Path, contents: str) -> None:
+    """Change the answer to `contents`, as the service's README says."""
+    command = re.search(
+        r"`cruft (update --variables-to-update '.*contents.*?')`",
+        (service / "README.md").read_text(),
+    )
+    assert command
+    update = command[1].replace(REFERENCE, contents)
+    cruft(service, *shlex.split(update), "--skip-apply-ask")
+    commit(service)
+
+
+def names(project: Path) -> set[str]:
+    return {str(path.relative_to(project)) for path in files(project) if path.suffix != ".pyc"}
 
 
 def test_replayed_answers_bring_what_is_new_and_leave_the_owners_files(
@@ -153,4 +210,4 @@ def test_replayed_answers_bring_what_is_new_and_leave_the_owners_files(
     assert (orders / "app/owner.py").exists()
     assert title_and_description(orders) == ("Example Service", DESCRIPTION)
     changed = run(orders, "git", "diff", "--name-only").split()  # where the owner has a choice
-    assert changed == [".env.example", "app/core/config.py", "app/routers/users.py"]
+    assert changed == [".env.example", "app/core/database/settings.py", "app/routers/users.py"]

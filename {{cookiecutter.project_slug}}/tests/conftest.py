@@ -15,7 +15,7 @@ from httpx2 import ASGITransport, AsyncClient
 from app.core.config import get_settings
 from app.core.db import dispose_engines
 from app.main import create_app
-from tests.harness.backends import Backend, PostgreSQL, SQLite, ThroughPgBouncer
+from tests.harness.backends import KINDS, Backend
 from tests.inspection import checked_out, sqlite_connections
 from tests.support import (
     clear_environment,
@@ -26,7 +26,10 @@ from tests.support import (
     until,
 )
 
-pytest_plugins = ["tests.harness.plugin"]
+# Each folder below tests/ may have a plugin: tests/harness/plugin.py, for example.
+pytest_plugins = [
+    f"tests.{path.parent.name}.plugin" for path in sorted(Path(__file__).parent.glob("*/plugin.py"))
+]
 
 
 @pytest.fixture(autouse=True)
@@ -45,18 +48,9 @@ def sqlite_templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def backend(
-    request: pytest.FixtureRequest, tmp_path: Path, environment: pytest.MonkeyPatch
-) -> Iterator[Backend]:
+def backend(request: pytest.FixtureRequest, environment: pytest.MonkeyPatch) -> Iterator[Backend]:
     """The kind of database that the test runs on. The test runs once for each kind."""
-    backend: Backend
-    if request.param == PostgreSQL.kind:
-        backend = PostgreSQL(request.getfixturevalue("postgresql"))
-    elif request.param == ThroughPgBouncer.kind:
-        fixtures = (request.getfixturevalue(name) for name in ("postgresql", "pgbouncer"))
-        backend = ThroughPgBouncer(*fixtures)
-    else:
-        backend = SQLite(tmp_path, request.getfixturevalue("sqlite_templates"))
+    backend = KINDS[request.param](request)
     yield backend
     collect_garbage()
     backend.clean_up()

@@ -1,6 +1,5 @@
 """The command line: python -m app serve, migrate, check."""
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -14,10 +13,11 @@ from sqlalchemy import make_url
 from app import migrations
 from app.core.config import variable
 from tests.harness.backends import Backend
-from tests.inspection import execute_script
 from tests.processes import serving
 
 ROOT = Path(__file__).parents[1]
+
+
 DATABASES = migrations.databases()
 
 
@@ -72,49 +72,6 @@ def test_check_lists_pending_revisions_until_migrate_has_run(
     assert after.stdout.count(": up to date\n") == len(DATABASES)
 
 
-def test_one_database_can_be_migrated_alone(variables: dict[str, str], tmp_path: Path) -> None:
-    migrated = run("migrate", "--database", "primary", variables=variables, folder=tmp_path)
-
-    assert migrated.stdout.strip() == expected_line("primary", "applied", variables)
-    after = run("check", variables=variables, folder=tmp_path)
-    assert len(DATABASES) - 1 == after.stdout.count(" pending: ")
-
-
-def test_printed_sql_does_what_migrate_would_do(variables: dict[str, str], tmp_path: Path) -> None:
-    arguments = ["migrate", "--database", "primary", "--sql"]
-    written = run(*arguments, variables=variables, folder=tmp_path)
-
-    url = variables.get(variable("primary"), f"sqlite:///{tmp_path}/var/primary.db")
-    asyncio.run(execute_script(url, written.stdout))
-
-    checked = run("check", "--database", "primary", variables=variables, folder=tmp_path)
-    assert checked.returncode == 0
-
-
-@pytest.mark.load
-def test_concurrent_processes_apply_each_revision_once(
-    variables: dict[str, str], tmp_path: Path
-) -> None:
-    command = [sys.executable, "-m", "app", "migrate"]
-    processes = [
-        subprocess.Popen(
-            command,
-            cwd=tmp_path,
-            env=variables,
-            stderr=subprocess.STDOUT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(10)
-    ]
-    lines = [line for process in processes for line in process.communicate()[0].splitlines()]
-
-    assert [0] * 10 == [process.returncode for process in processes], lines
-    assert [line for line in sorted(lines) if not line.endswith(": nothing to do")] == [
-        expected_line(name, "applied", variables) for name in DATABASES
-    ]
-
-
 MISTAKES = [
     (["migrate", "--database", "nope"], {}, "error: no database 'nope' has migrations; these"),
     (["check"], {"ENVIRONMENT": "prod"}, "error: ENVIRONMENT: Input should be 'local', "),
@@ -161,15 +118,6 @@ def test_serve_keeps_stored_data_over_a_restart(variables: dict[str, str], tmp_p
             email = f"{expected}@example.com"
             httpx2.post(users, json={"name": "Ada", "email": email}).raise_for_status()
             assert len(httpx2.get(users).json()["items"]) == expected
-
-
-def test_serve_does_not_start_if_it_cannot_migrate(tmp_path: Path) -> None:
-    wrong = {"MIGRATE_ON_START": "true", "DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/d"}
-    ended = run("serve", "--workers", "2", variables=VARIABLES | wrong, folder=tmp_path)
-
-    assert ended.returncode == 1
-    assert ended.stderr.splitlines()[-1].startswith("error: the database 'primary' cannot be used")
-    assert "hidden" not in ended.stderr
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -12,7 +12,7 @@ from app.core import db
 from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
 from app.dependencies import SessionDep
-from tests.harness.proxy import Proxy
+from tests.conformance.harness.proxy import Proxy
 from tests.inspection import count_users, nobody_is_connected, observer, stored_users
 from tests.support import new_user, problem, serves, set_databases, until, violate_at_commit
 

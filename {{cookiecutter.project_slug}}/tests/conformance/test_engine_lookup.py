@@ -22,7 +22,7 @@ from app.core.db import (
 )
 from app.main import create_app
 from app.models import User
-from tests.harness.proxy import Proxy
+from tests.conformance.harness.proxy import Proxy
 from tests.inspection import (
     checked_out,
     kill,

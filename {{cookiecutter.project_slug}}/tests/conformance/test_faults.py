@@ -15,7 +15,7 @@ from httpx2 import AsyncClient
 from sqlalchemy import make_url, text
 
 from app.core.db import session_scope
-from tests.harness.fragile import Fragile, fragile
+from tests.conformance.harness.fragile import Fragile, fragile
 from tests.inspection import checked_out, fetch
 from tests.processes import serving
 from tests.support import configure, migrate, new_email, set_databases, until

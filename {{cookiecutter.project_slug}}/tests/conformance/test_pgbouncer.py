@@ -12,10 +12,10 @@ from sqlalchemy.exc import DBAPIError
 from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
 from app.models import User
+from tests.conformance.harness.pgbouncer import PgBouncer, pgbouncer_before
+from tests.conformance.harness.proxy import Proxy
 from tests.harness.connections import connect
-from tests.harness.pgbouncer import PgBouncer
 from tests.harness.postgresql import Server
-from tests.harness.proxy import Proxy
 from tests.inspection import driver, fetch, pid, stored_users
 from tests.support import configure, is_unavailable, new_user, serves, set_databases
 from tests.test_command_line import run
@@ -41,7 +41,7 @@ def own_pgbouncer(
 ) -> Iterator[PgBouncer]:
     """A PgBouncer for this test only, with one connection to the primary database."""
     database = make_url(os.environ[variable("primary")]).database
-    with postgresql.pgbouncer(default_pool_size=1, query_wait_timeout=1) as own_pgbouncer:
+    with pgbouncer_before(postgresql, default_pool_size=1, query_wait_timeout=1) as own_pgbouncer:
         set_databases(environment, {"primary": own_pgbouncer.url(database or "")})
         yield own_pgbouncer
 

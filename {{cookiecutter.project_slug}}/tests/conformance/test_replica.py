@@ -13,9 +13,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import dispose_engines, session_scope
 from app.dependencies import ReadSessionDep
+from tests.conformance.harness.fragile import Fragile, replicated
+from tests.conformance.harness.proxy import Proxy
 from tests.harness.connections import connect
-from tests.harness.fragile import Fragile, replicated
-from tests.harness.proxy import Proxy
 from tests.inspection import REPLICA_RETRY_AFTER, execute_script, fetch, pid
 from tests.support import (
     configure,

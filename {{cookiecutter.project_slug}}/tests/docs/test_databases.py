@@ -18,9 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.database.registry import live_pools
 from app.core.db import dispose_engines, session_scope
 from app.models import User, base
+from tests.conformance.harness.proxy import Proxy
 from tests.docs.conftest import Load
 from tests.harness.backends import Backend
-from tests.harness.proxy import Proxy
 from tests.inspection import fetch, kill, stored_users, until_waiting
 from tests.support import configure, create_tables, new_email, new_user, problem
 

@@ -10,8 +10,8 @@ from sqlalchemy import make_url, text
 
 from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
+from tests.conformance.harness.proxy import Proxy
 from tests.docs.snippets import ROOT
-from tests.harness.proxy import Proxy
 from tests.inspection import fetch, pid, until_waiting
 from tests.support import set_databases
 

@@ -1,13 +1,8 @@
-"""The examples of README.md."""
-
-import asyncio
+"""The route of the README."""
 
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import select
 
-from app.core.db import session_scope
-from app.models import User
 from tests.docs.conftest import Load
 
 
@@ -16,13 +11,3 @@ async def test_route_counts_users(app: FastAPI, client: AsyncClient, load: Load)
     await client.post("/users", json={"name": "Ada", "email": "ada@example.com"})
 
     assert (await client.get("/user-count")).json() == 1
-
-
-def test_script_stores_a_user(load: Load) -> None:
-    load("a script")
-
-    async def names() -> list[str]:
-        async with session_scope() as session:
-            return list(await session.scalars(select(User.name)))
-
-    assert asyncio.run(names()) == ["Grace"]

@@ -23,8 +23,8 @@ from app.core.web.problem_details import problem_for
 from app.dependencies import SessionDep
 from app.models import User, base
 from app.schemas.user import UserCreate
+from tests.conformance.harness.proxy import Proxy
 from tests.docs.conftest import Load
-from tests.harness.proxy import Proxy
 from tests.inspection import (
     driver,
     fetch,

@@ -47,11 +47,12 @@ from app.core.db import TransactionFailedError, dispose_engines, get_engine, ses
 from app.core.web.problem_details import problem_for
 from app.dependencies import SessionDep
 from app.models import User, base
+from tests.conformance.harness.fragile import fragile
+from tests.conformance.harness.pgbouncer import pgbouncer_before
 from tests.docs.conftest import Load
 from tests.docs.snippets import ROOT
 from tests.docs.test_pages import anchors
 from tests.harness.connections import connect
-from tests.harness.fragile import fragile
 from tests.harness.postgresql import Server
 from tests.inspection import fetch, pid, stored_users, until_active
 from tests.support import (
@@ -640,7 +641,7 @@ async def test_pgbouncer_works_with_its_setting_only(
 ) -> None:
     exists, unsupported = messages
     database = make_url(os.environ[variable("primary")]).database or ""
-    with postgresql.pgbouncer(default_pool_size=1) as own:
+    with pgbouncer_before(postgresql, default_pool_size=1) as own:
         set_databases(environment, {"primary": own.url(database)})
 
         first, second = (run("-c", WORKER, "plain", folder=tmp_path) for _ in range(2))

@@ -1,14 +1,13 @@
-"""The kinds of databases that a test can run on: SQLite, PostgreSQL, PgBouncer."""
+"""The kinds of databases that a test can run on: SQLite and PostgreSQL."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from app import migrations
-from app.core.config import variable
-from tests.harness.pgbouncer import PgBouncer
 from tests.harness.postgresql import Clone, Server
 from tests.support import migrate
 
@@ -102,26 +101,17 @@ class PostgreSQL:
         return self._server.connections_to(databases)
 
 
-class ThroughPgBouncer(PostgreSQL):
-    """The same clones through PgBouncer. Migrations use a direct URL."""
+def sqlite(request: pytest.FixtureRequest) -> Backend:
+    return SQLite(request.getfixturevalue("tmp_path"), request.getfixturevalue("sqlite_templates"))
 
-    kind = "pgbouncer"
 
-    def __init__(self, server: Server, pgbouncer: PgBouncer) -> None:
-        super().__init__(server)
-        self._pgbouncer = pgbouncer
+def postgresql(request: pytest.FixtureRequest) -> Backend:
+    return PostgreSQL(request.getfixturevalue("postgresql"))
 
-    def migrated(self) -> dict[str, str]:
-        self._direct = super().migrated()
-        return {name: self._pgbouncer.url(c.database) for name, c in self._clones.items()}
 
-    def settings(self) -> dict[str, str]:
-        pgbouncer = {variable(name, "pgbouncer"): "true" for name in self._direct}
-        direct = {
-            variable(name, "migration_database_url"): url for name, url in self._direct.items()
-        }
-        return pgbouncer | direct
-
-    def _leaks(self, databases: list[str]) -> list[str]:
-        """Return the connections in a transaction. PgBouncer keeps idle connections open."""
-        return self._server.connections_to(databases, idle=False)
+# The kinds of databases that --db accepts, each with the function that creates its backend.
+# A plugin may add a kind.
+KINDS: dict[str, Callable[[pytest.FixtureRequest], Backend]] = {
+    SQLite.kind: sqlite,
+    PostgreSQL.kind: postgresql,
+}

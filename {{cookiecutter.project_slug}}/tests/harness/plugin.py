@@ -1,10 +1,8 @@
 """A pytest plugin: runs tests on several kinds of databases and starts the server of the run.
 
 - A test that uses `backend`, directly or through another fixture, runs on SQLite and on PostgreSQL.
-- A test in tests/routers also runs on PostgreSQL through PgBouncer, if PgBouncer is on PATH.
-- A test with @pytest.mark.sqlite, @pytest.mark.postgresql or @pytest.mark.pgbouncer runs on that
-  kind only. Several marks may be combined.
-- `--db=sqlite` (or postgresql, pgbouncer) selects the tests on that kind.
+- A test with @pytest.mark.sqlite or @pytest.mark.postgresql runs on that kind only.
+- `--db=sqlite` or `--db=postgresql` selects the tests on that kind.
 - The header of the report names the server.
 """
 
@@ -21,14 +19,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from tests.harness.backends import KINDS
 from tests.harness.connections import clear_libpq_environment
 from tests.harness.launch import launch
-from tests.harness.pgbouncer import PgBouncer, find_pgbouncer, pgbouncer_name
 from tests.harness.postgresql import Server
-
-KINDS = ("sqlite", "postgresql", "pgbouncer")
-
-NO_PGBOUNCER = "not on PATH, so its tests are skipped: install PgBouncer"
 
 SECONDS_TO_STOP = 60.0  # that the run waits for its server to stop
 
@@ -38,9 +32,6 @@ keeper = pytest.StashKey[subprocess.Popen[str]]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--db", choices=KINDS, help="run tests on this kind of database only")
-    parser.addoption(
-        "--update-examples", action="store_true", help="update the printed output of docs/ examples"
-    )
     parser.addini("postgres_image", "image for Testcontainers; POSTGRES_IMAGE overrides it")
 
 
@@ -52,7 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "backend" in metafunc.fixturenames:
         is_route = metafunc.definition.path.parent.name == "routers"
-        kinds = _kinds(metafunc.definition) or KINDS[: 3 if is_route else 2]
+        kinds = _kinds(metafunc.definition) or [*KINDS][: None if is_route else 2]
         marked = [pytest.param(kind, marks=getattr(pytest.mark, kind)) for kind in kinds]
         metafunc.parametrize("backend", marked, indirect=True)
 
@@ -86,10 +77,6 @@ def _kinds(node: pytest.Item) -> list[str]:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Start or find the server: once for all workers, and before pytest prints the header."""
     config = session.config
-    if _uses_pgbouncer(config) and not find_pgbouncer() and os.environ.get("REQUIRE_PGBOUNCER"):
-        raise pytest.UsageError(
-            "REQUIRE_PGBOUNCER is set, but PgBouncer is not on PATH: install PgBouncer"
-        )
     if hasattr(config, "workerinput"):
         config.stash[address] = config.workerinput["postgresql"]
     elif config.getoption("db") == "sqlite" or config.getoption("collectonly"):
@@ -112,13 +99,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     lines = [f"database: {server}"] if server else []
     if chosen in {None, "sqlite"}:
         lines.append(f"database: {sqlite}")
-    if _uses_pgbouncer(config):
-        lines.append(f"pgbouncer: {pgbouncer_name() if find_pgbouncer() else NO_PGBOUNCER}")
     return lines
-
-
-def _uses_pgbouncer(config: pytest.Config) -> bool:
-    return config.getoption("db") in {None, "pgbouncer"}
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -158,15 +139,6 @@ def postgresql(pytestconfig: pytest.Config) -> Iterator[Server]:
     server = Server(where["url"], where["prefix"], worker)
     yield server
     server.close()
-
-
-@pytest.fixture(scope="session")
-def pgbouncer(postgresql: Server) -> Iterator[PgBouncer]:
-    """A PgBouncer in front of the server, for the tests of this process."""
-    if not find_pgbouncer():
-        pytest.skip(f"PgBouncer is {NO_PGBOUNCER}")
-    with postgresql.pgbouncer() as pgbouncer:
-        yield pgbouncer
 
 
 def _start(config: pytest.Config) -> dict[str, Any]:

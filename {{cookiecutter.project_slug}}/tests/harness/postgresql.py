@@ -7,7 +7,7 @@ template. Sessions commit to the clone as they do in production. After each test
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import asyncpg
@@ -15,7 +15,6 @@ import pytest
 from sqlalchemy import make_url
 
 from tests.harness.connections import APPLICATION_NAME, connect, quote_identifier
-from tests.harness.pgbouncer import PgBouncer, pgbouncer
 
 Result = TypeVar("Result")
 Migrate = Callable[[str, str], None]  # arguments: name of the database, URL
@@ -88,9 +87,6 @@ class Server:
 
     def url(self, database: str) -> str:
         return self._url.set(database=database).render_as_string(hide_password=False)
-
-    def pgbouncer(self, **settings: object) -> AbstractContextManager[PgBouncer]:
-        return pgbouncer(self._url, **settings)
 
     def connect(self, database: str | None = None) -> asyncpg.Connection:
         return self.run(connect(self._url.set(database=database) if database else self._url))

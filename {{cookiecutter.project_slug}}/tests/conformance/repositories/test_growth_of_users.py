@@ -10,7 +10,7 @@ from sqlalchemy import insert
 from app.core.db import session_scope
 from app.models import User
 from app.repositories.user import NEXT_PAGE, PAGE
-from tests.plans import plan, steps
+from tests.conformance.plans import plan, steps
 
 ROWS = 20_000
 LIMIT = 50

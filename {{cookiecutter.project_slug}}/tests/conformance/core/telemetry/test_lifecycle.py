@@ -22,7 +22,7 @@ from app.core.telemetry.lifecycle import FLUSH_TIMEOUT
 from tests.harness.backends import Backend
 from tests.processes import serving
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 VARIABLES = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
 
 OFF = """

@@ -1,17 +1,23 @@
 """The process that runs a PostgreSQL server and a streaming replica for a test; see keeper.py.
 
-    python -m tests.harness.replicated
+    python -m tests.conformance.harness.replicated
 
 A line "crash", "stop replica" or "start replica" on the input runs that command. At the end of the
 input, the process stops and removes both servers.
 """
 
+import shutil
+import subprocess
 import sys
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple
+
+from sqlalchemy import URL, make_url
 
 from tests.harness.connections import clear_libpq_environment
 from tests.harness.server import UnavailableError, send
-from tests.harness.wheel import replica, wheel
+from tests.harness.wheel import kill, new_server, wheel
 
 SETTINGS = {
     "max_standby_streaming_delay": "0",  # cancel queries that conflict with replay at once
@@ -19,6 +25,35 @@ SETTINGS = {
     "synchronous_commit": "local",  # flush at commit, so that the replica receives it without delay
     "wal_level": "replica",
 }
+
+
+class Replica(NamedTuple):
+    url: URL
+    stop: Callable[[], None]
+    start: Callable[[], None]
+
+
+@contextmanager
+def replica(of: URL) -> Iterator[Replica]:
+    """Run a streaming replica of the server at this URL, created from a base backup."""
+    with new_server() as (server, folder):
+        if server.system_user:  # we are root: the binaries refuse to run as root
+            shutil.chown(folder, server.system_user)
+        subprocess.run(
+            [
+                *(server.bin_path / "pg_basebackup", "--pgdata", folder, "--write-recovery-conf"),
+                *("--dbname", of.render_as_string(hide_password=False)),
+                *("--checkpoint", "fast", "--no-sync"),
+            ],
+            check=True,
+            user=server.system_user,
+        )
+        for lock in folder.glob(".s.PGSQL.*"):  # the backup has the socket of the primary
+            lock.unlink()
+        server.start()
+        yield Replica(
+            make_url(server.get_uri()), lambda: kill(folder / "postmaster.pid"), server.start
+        )
 
 
 def main() -> None:

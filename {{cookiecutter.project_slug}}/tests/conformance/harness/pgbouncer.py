@@ -12,10 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from sqlalchemy import URL
+from sqlalchemy import URL, make_url
 
 from tests.harness.connections import address
 from tests.harness.launch import launch
+from tests.harness.postgresql import Server
 from tests.harness.server import FailedError
 
 PORT = 6432  # only a part of the Unix socket's name; no TCP port is opened
@@ -103,10 +104,10 @@ def pgbouncer_name() -> str:
 
 
 @contextmanager
-def pgbouncer(server: URL, **settings: object) -> Iterator[PgBouncer]:
-    """Run PgBouncer with these settings in addition to SETTINGS."""
+def pgbouncer_before(server: Server, **settings: object) -> Iterator[PgBouncer]:
+    """Run PgBouncer in front of the server, with these settings in addition to SETTINGS."""
     with TemporaryDirectory(prefix="pgb-") as folder:
-        pgbouncer = PgBouncer(server, Path(folder), **settings)
+        pgbouncer = PgBouncer(make_url(server.url("postgres")), Path(folder), **settings)
         try:
             yield pgbouncer
         finally:

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, event
 
 from app.core.config import DATABASES, variable
 from app.core.db import dispose_engines
-from tests.harness.proxy import Proxy
+from tests.conformance.harness.proxy import Proxy
 from tests.support import new_email, set_databases
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import insert
 from app.core.db import session_scope
 from app.models import Event
 from app.repositories.event import NEXT_PAGE, _counts
-from tests.plans import plan, steps
+from tests.conformance.plans import plan, steps
 
 ROWS = 20_000
 LIMIT = 50

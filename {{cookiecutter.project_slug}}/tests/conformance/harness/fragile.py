@@ -66,7 +66,7 @@ def fragile() -> Iterator[Fragile]:
 @contextmanager
 def replicated() -> Iterator[Fragile]:
     """Run such a server with a streaming replica."""
-    with _kept("tests.harness.replicated") as fragile:
+    with _kept("tests.conformance.harness.replicated") as fragile:
         yield fragile
 
 

@@ -18,7 +18,7 @@ from tests.harness.postgresql import Server
 from tests.inspection import stored_users
 from tests.support import new_user, set_databases
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PASSWORD = "p%40:/?#&ü'\"\\ $x"
 
 

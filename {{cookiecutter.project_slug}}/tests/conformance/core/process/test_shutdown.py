@@ -16,7 +16,7 @@ from tests.inspection import fetch, stored_users
 from tests.processes import serving
 from tests.support import new_email, problem, until
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 
 
 def variables(**settings: str) -> dict[str, str]:

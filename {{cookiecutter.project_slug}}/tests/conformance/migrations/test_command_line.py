@@ -1,0 +1,105 @@
+"""The command line with ten processes at once, with one database alone, and as SQL."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from alembic.script import ScriptDirectory
+from sqlalchemy import make_url
+
+from app import migrations
+from app.core.config import variable
+from tests.harness.backends import Backend
+from tests.inspection import execute_script
+
+ROOT = Path(__file__).parents[1]
+
+
+DATABASES = migrations.databases()
+
+
+VARIABLES = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+
+
+@pytest.fixture
+def variables(backend: Backend) -> dict[str, str]:
+    """An environment with empty databases; on SQLite the default ones, which need no setting."""
+    if backend.kind == "sqlite":
+        return VARIABLES
+    return VARIABLES | {variable(name): backend.new() for name in DATABASES}
+
+
+def run(
+    *arguments: str, variables: dict[str, str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        capture_output=True,
+        check=False,
+        cwd=folder,
+        env=variables,
+        text=True,
+    )
+
+
+def expected_line(database: str, what: str, variables: dict[str, str]) -> str:
+    """Return the line for a database whose revisions are all pending, or have all been applied."""
+    url = make_url(variables.get(variable(database), f"sqlite:///var/{database}.db"))
+    script = ScriptDirectory.from_config(migrations.config(database))
+    history = [step.revision for step in reversed(list(script.walk_revisions()))]
+    return f"{database} ({url.set(query={})}): {len(history)} {what}: {', '.join(history)}"
+
+
+def test_one_database_can_be_migrated_alone(variables: dict[str, str], tmp_path: Path) -> None:
+    migrated = run("migrate", "--database", "primary", variables=variables, folder=tmp_path)
+
+    assert migrated.stdout.strip() == expected_line("primary", "applied", variables)
+    after = run("check", variables=variables, folder=tmp_path)
+    assert len(DATABASES) - 1 == after.stdout.count(" pending: ")
+
+
+def test_printed_sql_does_what_migrate_would_do(variables: dict[str, str], tmp_path: Path) -> None:
+    arguments = ["migrate", "--database", "primary", "--sql"]
+    written = run(*arguments, variables=variables, folder=tmp_path)
+
+    url = variables.get(variable("primary"), f"sqlite:///{tmp_path}/var/primary.db")
+    asyncio.run(execute_script(url, written.stdout))
+
+    checked = run("check", "--database", "primary", variables=variables, folder=tmp_path)
+    assert checked.returncode == 0
+
+
+@pytest.mark.load
+def test_concurrent_processes_apply_each_revision_once(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "app", "migrate"]
+    processes = [
+        subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env=variables,
+            stderr=subprocess.STDOUT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(10)
+    ]
+    lines = [line for process in processes for line in process.communicate()[0].splitlines()]
+
+    assert [0] * 10 == [process.returncode for process in processes], lines
+    assert [line for line in sorted(lines) if not line.endswith(": nothing to do")] == [
+        expected_line(name, "applied", variables) for name in DATABASES
+    ]
+
+
+def test_serve_does_not_start_if_it_cannot_migrate(tmp_path: Path) -> None:
+    wrong = {"MIGRATE_ON_START": "true", "DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/d"}
+    ended = run("serve", "--workers", "2", variables=VARIABLES | wrong, folder=tmp_path)
+
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith("error: the database 'primary' cannot be used")
+    assert "hidden" not in ended.stderr
