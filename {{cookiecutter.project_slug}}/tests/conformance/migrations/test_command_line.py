@@ -15,7 +15,7 @@ from app.core.config import variable
 from tests.harness.backends import Backend
 from tests.inspection import execute_script
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[3]
 
 
 DATABASES = migrations.databases()

@@ -24,7 +24,7 @@ from app.migrations.lock import lock
 from tests.harness.backends import Backend
 from tests.support import set_databases
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 DATABASES = migrations.databases()

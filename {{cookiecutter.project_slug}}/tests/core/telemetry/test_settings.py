@@ -21,5 +21,5 @@ def test_endpoint_switches_traces_and_metrics_on(environment: pytest.MonkeyPatch
 def test_endpoint_that_is_not_a_url_is_refused(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318")
 
-    with pytest.raises(ConfigurationError, match="OTEL_EXPORTER_OTLP_ENDPOINT: it has to be an"):
+    with pytest.raises(ConfigurationError, match="OTEL_EXPORTER_OTLP_ENDPOINT: it must be an"):
         lifecycle.check()
