@@ -17,14 +17,7 @@ from app.core.db import dispose_engines
 from app.main import create_app
 from tests.harness.backends import KINDS, Backend
 from tests.inspection import checked_out, sqlite_connections
-from tests.support import (
-    clear_environment,
-    collect_garbage,
-    configure,
-    serve,
-    set_databases,
-    until,
-)
+from tests.support import clear_environment, collect_garbage, configure, serve, set_databases, until
 
 # Each folder below tests/ may have a plugin: tests/harness/plugin.py, for example.
 pytest_plugins = [

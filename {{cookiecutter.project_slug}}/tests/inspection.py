@@ -1,7 +1,4 @@
-"""Reads the state of the service's engines and pools, and of the database server.
-
-The only module of the tests that imports private names of `app.core.database`.
-"""
+"""Reads the state of the service's pools and of the database server."""
 
 import threading
 from collections.abc import AsyncGenerator, Sequence
@@ -11,25 +8,14 @@ from typing import Any
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import (
     AsyncConnection,
-    AsyncEngine,
     AsyncSession,
-    async_sessionmaker,
-    create_async_engine,
 )
-from sqlalchemy.pool import NullPool
 
-from app.core.config import DatabaseSettings, get_database
+from app.core.config import get_database
 from app.core.database.engine import make_migration_engine
-from app.core.database.registry import _closers, _databases, find_database, find_probe, live_pools
-from app.core.database.url import resolve_async_url
-from app.core.db import get_engine
+from app.core.database.registry import live_pools
 from tests.harness.connections import APPLICATION_NAME
 from tests.support import until
-
-# Settings in the code, which tests shorten with `monkeypatch.setattr`.
-IDLE_BEFORE_PING = "app.core.database.postgresql._liveness.IDLE_BEFORE_PING"
-PING_TIMEOUT = "app.core.database.postgresql._liveness.PING_TIMEOUT"
-REPLICA_RETRY_AFTER = "app.core.database.replica.RETRY_AFTER"
 
 
 def checked_out() -> list[str]:
@@ -38,36 +24,6 @@ def checked_out() -> list[str]:
     One URL may have several engines: for read-only sessions, and for each event loop.
     """
     return [f"{name}: {pool.status()}" for name, _, pool in live_pools() if pool.checkedout()]
-
-
-def engine_loops() -> set[object]:
-    """Return the event loops that have engines; None stands for engines made outside of a loop."""
-    return {*_databases, *_closers}
-
-
-def registry_contents() -> list[object]:
-    """Return everything that the registry of engines stores."""
-    return [*_databases.values()]
-
-
-def session_factory(database: str | None = None) -> async_sessionmaker[AsyncSession]:
-    """Return the session factory of a database's engine."""
-    return find_database(get_database(database), dev=False, read_only=False).sessions
-
-
-def probe_engine(settings: DatabaseSettings) -> AsyncEngine:
-    """Return the engine of the readiness probe."""
-    return find_probe(settings)
-
-
-def count_pools() -> int:
-    """Count the pools of all event loops."""
-    return len(live_pools())
-
-
-def requests_in_queue() -> int:
-    """Count the tasks that wait for a connection of the primary database's pool."""
-    return len(get_engine().pool._pool._waiting)  # type: ignore[attr-defined]
 
 
 def sqlite_connections() -> int:
@@ -91,16 +47,6 @@ async def fetch(statement: str) -> Sequence[Row[Any]]:
     async with observer() as connection:
         result = await connection.execute(text(statement))
         return result.all() if result.returns_rows else []
-
-
-async def execute_script(url: str, script: str) -> None:
-    """Run several statements in one string on a database, as psql does, and commit."""
-    engine = create_async_engine(resolve_async_url(url), poolclass=NullPool)
-    async with engine.connect() as connection:
-        driver = (await connection.get_raw_connection()).driver_connection
-        assert driver
-        await (driver.executescript if engine.name == "sqlite" else driver.execute)(script)
-    await engine.dispose()
 
 
 async def stored_users() -> int:
@@ -165,16 +111,3 @@ async def until_active(number: int) -> None:
         return bool(state == "active")
 
     await until(is_active)
-
-
-async def until_waiting(statement: str) -> None:
-    """Wait until a statement that starts with this text waits for a lock."""
-    query = (
-        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() "
-        f"AND wait_event_type = 'Lock' AND query LIKE '{statement}%'"
-    )
-
-    async def is_waiting() -> bool:
-        return bool(await fetch(query))
-
-    await until(is_waiting)

@@ -5,7 +5,7 @@ import gc
 import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from inspect import isawaitable
 from typing import Any
 from uuid import uuid4
@@ -27,7 +27,6 @@ from sqlalchemy.orm import (
 
 from app import migrations
 from app.core.config import Settings, get_settings, variable
-from app.core.db import session_scope
 from app.models import User
 
 
@@ -87,12 +86,6 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float 
             await asyncio.sleep(0.01)
 
 
-async def create_tables(base: type[DeclarativeBase], database: str | None = None) -> None:
-    """Create the tables of an example, which has no migration."""
-    async with session_scope(database) as session:
-        await (await session.connection()).run_sync(base.metadata.create_all)
-
-
 def relate_without_lazy() -> None:
     """Configure a relationship without `lazy="raise"`, which would load on attribute access."""
 
@@ -118,18 +111,6 @@ def new_user(name: str = "Ada") -> User:
 
 def new_email() -> str:
     return f"{uuid4()}@example.com"
-
-
-def raise_file_limit(wanted: int = 4096) -> None:
-    """Raise the limit of open files and sockets of this process, at most to its hard limit."""
-    with suppress(ImportError):  # Windows has no such limit
-        import resource  # noqa: PLC0415
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if hard != resource.RLIM_INFINITY:
-            wanted = min(wanted, hard)
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def serves(client: AsyncClient) -> bool:
@@ -168,11 +149,6 @@ async def violate_at_commit(session: AsyncSession) -> None:
         )
     )
     await session.execute(text("INSERT INTO children VALUES (1)"))
-
-
-def is_unavailable(response: Response) -> bool:
-    """Return whether the response is 503 and asks the client to retry after a second."""
-    return (503, "1") == (response.status_code, response.headers.get("retry-after"))
 
 
 @asynccontextmanager

@@ -23,14 +23,7 @@ from app.core.db import (
 from app.main import create_app
 from app.models import User
 from tests.conformance.harness.proxy import Proxy
-from tests.inspection import (
-    checked_out,
-    kill,
-    nobody_is_connected,
-    pid,
-    stored_users,
-    until_active,
-)
+from tests.inspection import checked_out, kill, nobody_is_connected, pid, stored_users, until_active
 from tests.support import new_email, new_user, until
 
 

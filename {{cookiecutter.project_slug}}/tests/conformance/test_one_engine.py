@@ -17,16 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.config import DatabaseSettings, get_database, get_settings, variable
 from app.core.db import dispose_engines, get_engine, session_scope
-from tests.inspection import (
-    checked_out,
-    connections,
-    count_pools,
-    engine_loops,
-    nobody_is_connected,
-    probe_engine,
-    session_factory,
-    stored_users,
-)
+from tests.conformance.inspection import count_pools, engine_loops, probe_engine, session_factory
+from tests.inspection import checked_out, connections, nobody_is_connected, stored_users
 from tests.support import new_user, set_databases, until
 
 

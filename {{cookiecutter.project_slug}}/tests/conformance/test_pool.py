@@ -7,7 +7,8 @@ from sqlalchemy import text
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app.core.db import session_scope
-from tests.inspection import checked_out, connections, requests_in_queue
+from tests.conformance.inspection import requests_in_queue
+from tests.inspection import checked_out, connections
 from tests.support import configure, until
 
 

@@ -15,18 +15,11 @@ from app.core.db import dispose_engines, session_scope
 from app.dependencies import ReadSessionDep
 from tests.conformance.harness.fragile import Fragile, replicated
 from tests.conformance.harness.proxy import Proxy
+from tests.conformance.inspection import REPLICA_RETRY_AFTER, execute_script
+from tests.conformance.support import is_unavailable
 from tests.harness.connections import connect
-from tests.inspection import REPLICA_RETRY_AFTER, execute_script, fetch, pid
-from tests.support import (
-    configure,
-    is_unavailable,
-    migrate,
-    new_email,
-    new_user,
-    problem,
-    set_databases,
-    until,
-)
+from tests.inspection import fetch, pid
+from tests.support import configure, migrate, new_email, new_user, problem, set_databases, until
 
 pytestmark = pytest.mark.postgresql
 

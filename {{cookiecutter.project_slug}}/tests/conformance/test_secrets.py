@@ -15,7 +15,7 @@ from app.core.config import get_database, get_settings, variable
 from app.core.db import get_engine, get_session, session_scope
 from app.dependencies import SessionDep
 from app.models import User
-from tests.inspection import registry_contents
+from tests.conformance.inspection import registry_contents
 from tests.support import new_user, set_databases
 
 SECRET = "hush/p@ss:w%rd"

@@ -11,7 +11,8 @@ from httpx2 import AsyncClient
 from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
 from tests.conformance.harness.proxy import Proxy
-from tests.inspection import IDLE_BEFORE_PING, PING_TIMEOUT, kill, pid
+from tests.conformance.inspection import IDLE_BEFORE_PING, PING_TIMEOUT
+from tests.inspection import kill, pid
 from tests.support import serves, set_databases, until
 
 pytestmark = pytest.mark.postgresql

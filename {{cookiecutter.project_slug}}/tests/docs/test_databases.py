@@ -19,10 +19,12 @@ from app.core.database.registry import live_pools
 from app.core.db import dispose_engines, session_scope
 from app.models import User, base
 from tests.conformance.harness.proxy import Proxy
+from tests.conformance.inspection import until_waiting
+from tests.conformance.support import create_tables
 from tests.docs.conftest import Load
 from tests.harness.backends import Backend
-from tests.inspection import fetch, kill, stored_users, until_waiting
-from tests.support import configure, create_tables, new_email, new_user, problem
+from tests.inspection import fetch, kill, stored_users
+from tests.support import configure, new_email, new_user, problem
 
 
 @pytest.fixture

@@ -27,9 +27,10 @@ from app.core.database import sqlite
 from app.core.db import get_engine, session_scope
 from app.models import METADATA
 from app.models.base import utc_now
+from tests.conformance.inspection import until_waiting
 from tests.docs.conftest import Load
 from tests.docs.snippets import find_snippet
-from tests.inspection import fetch, observer, until_waiting
+from tests.inspection import fetch, observer
 from tests.support import configure, new_email, new_user, until
 
 SHIPPED = migrations.FOLDER

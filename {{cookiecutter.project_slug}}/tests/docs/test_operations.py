@@ -11,8 +11,9 @@ from sqlalchemy import make_url, text
 from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
 from tests.conformance.harness.proxy import Proxy
+from tests.conformance.inspection import until_waiting
 from tests.docs.snippets import ROOT
-from tests.inspection import fetch, pid, until_waiting
+from tests.inspection import fetch, pid
 from tests.support import set_databases
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()

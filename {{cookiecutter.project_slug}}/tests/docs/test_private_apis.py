@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.core.test_private_apis import ON_POSTGRESQL, ON_SQLITE, PLAIN, PrivateApi
+from tests.conformance.core.test_private_apis import ON_POSTGRESQL, ON_SQLITE, PLAIN, PrivateApi
 from tests.docs.snippets import ROOT
 
 APIS = [*PLAIN, *ON_SQLITE, *ON_POSTGRESQL]

@@ -24,6 +24,7 @@ from app.dependencies import SessionDep
 from app.models import User, base
 from app.schemas.user import UserCreate
 from tests.conformance.harness.proxy import Proxy
+from tests.conformance.support import create_tables
 from tests.docs.conftest import Load
 from tests.inspection import (
     driver,
@@ -34,7 +35,7 @@ from tests.inspection import (
     stored_users,
     until_closed,
 )
-from tests.support import configure, create_tables, new_user, problem, set_databases, until
+from tests.support import configure, new_user, problem, set_databases, until
 
 LEVEL = text("SHOW transaction_isolation")
 ON_CALL = select(func.count(User.id)).where(User.name == "on call")

@@ -12,9 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import TransactionFailedError, dispose_engines, get_engine, session_scope
 from app.models import Event, User, base
+from tests.conformance.support import create_tables
 from tests.docs.conftest import Load
 from tests.inspection import fetch
-from tests.support import create_tables, new_user
+from tests.support import new_user
 
 pytestmark = pytest.mark.postgresql
 

@@ -12,8 +12,8 @@ from sqlalchemy import make_url
 
 from app import migrations
 from app.core.config import variable
+from tests.conformance.inspection import execute_script
 from tests.harness.backends import Backend
-from tests.inspection import execute_script
 
 ROOT = Path(__file__).parents[3]
 

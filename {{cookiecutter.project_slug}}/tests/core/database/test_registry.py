@@ -18,11 +18,7 @@ from app.core.db import (
     get_engine,
     session_scope,
 )
-from tests.inspection import (
-    connections,
-    nobody_is_connected,
-    stored_users,
-)
+from tests.inspection import connections, nobody_is_connected, stored_users
 from tests.support import collect_garbage, new_user, set_databases, until
 
 

@@ -35,7 +35,7 @@ from app.core.database.pool import FairQueue
 from app.core.db import get_engine
 from tests.support import until
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 APP = ROOT / "app"
 PAGE = "docs/private-apis.md"
 

@@ -1,0 +1,33 @@
+"""Functions that several tests of the reference use."""
+
+from contextlib import suppress
+
+from httpx2 import Response
+from sqlalchemy.orm import (
+    DeclarativeBase,
+)
+
+from app.core.db import session_scope
+
+
+async def create_tables(base: type[DeclarativeBase], database: str | None = None) -> None:
+    """Create the tables of an example, which has no migration."""
+    async with session_scope(database) as session:
+        await (await session.connection()).run_sync(base.metadata.create_all)
+
+
+def raise_file_limit(wanted: int = 4096) -> None:
+    """Raise the limit of open files and sockets of this process, at most to its hard limit."""
+    with suppress(ImportError):  # Windows has no such limit
+        import resource  # noqa: PLC0415
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if hard != resource.RLIM_INFINITY:
+            wanted = min(wanted, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def is_unavailable(response: Response) -> bool:
+    """Return whether the response is 503 and asks the client to retry after a second."""
+    return (503, "1") == (response.status_code, response.headers.get("retry-after"))
