@@ -48,7 +48,7 @@ class Questions(Extension):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        self._ours = _texts_that_are_templates()
+        self._templates = _texts_that_are_templates()
         environment.filters |= {
             "default_slug": default_slug,
             "default_author": default_author,
@@ -63,7 +63,7 @@ class Questions(Extension):
         Cookiecutter renders answers from the command line. Files of the template have a name. Sources without
         a name are defaults of cookiecutter.json, hooks, the name of the folder, or an answer.
         """
-        if name is not None or source in self._ours:
+        if name is not None or source in self._templates:
             return source
         text = source.encode("unicode_escape").decode("ascii").replace('"', r"\"")
         return f'{{{{ "{text}" }}}}'
@@ -137,10 +137,10 @@ def _what_is_wrong(name: str, value: object) -> str | None:
 def _git_config(key: str, form: re.Pattern[str]) -> str | None:
     """Return this value of git's configuration if it is set and is a valid answer."""
     try:
-        said = subprocess.run(
+        found = subprocess.run(
             ["git", "config", "--get", key], capture_output=True, check=False, encoding="utf-8"
         )
     except (OSError, UnicodeDecodeError):
         return None
-    value = said.stdout.strip()
+    value = found.stdout.strip()
     return value if form.fullmatch(value) else None

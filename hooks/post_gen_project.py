@@ -51,7 +51,7 @@ REFERENCE = [
     "tests/docs",
 ]
 
-# A question, an answer, and the files that only this answer keeps. All of them are the template's.
+# A question, an answer, and the files that are deleted for every other answer. Never a file of the owner.
 ASKED_FOR = [
     ("databases", "primary + analytics", ANALYTICS),
     ("contents", "service + reference", REFERENCE),
@@ -75,7 +75,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def keep_what_was_asked_for() -> None:
+def delete_files_of_other_answers() -> None:
     for question, answer, names in ASKED_FOR:
         for path in map(Path, names if ANSWERS[question] != answer else []):
             remove(path)
@@ -100,9 +100,9 @@ def link_to_the_template() -> None:
 
 
 def remove_leftovers() -> None:
-    """Remove caches and local files that somebody left in the template's folder: they are copied too.
+    """Remove caches and local files that Cookiecutter copied from the template's folder.
 
-    Only from a new project. In a project that is rendered again, they are the owner's.
+    Only from a new project. In a project that is rendered again, they belong to the owner.
     """
     new_project = Path(".new-project")
     if not new_project.exists():
@@ -113,15 +113,15 @@ def remove_leftovers() -> None:
             remove(leftover)
 
 
-# Without the variables that point git to another repository. Git sets them for its hooks.
+# Variables that point git to another repository. Git sets them when it runs hooks.
 ELSEWHERE = {"GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_WORK_TREE"}
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
 
 
-def begin_repository() -> None:
+def create_repository() -> None:
     """Create a repository with a first commit, unless git is missing or the folder is in a repository.
 
-    No commit if cruft renders: cruft compares the folders of two versions, and two empty repositories are equal.
+    No commit if cruft renders: cruft compares the folders of two versions, .git included. Repositories without commits are equal.
     """
     if shutil.which("git") is None or git("rev-parse"):
         return
@@ -130,7 +130,7 @@ def begin_repository() -> None:
         return
     git("add", "--all")
     author = [f"user.name={ANSWERS['author_name']}", f"user.email={ANSWERS['author_email']}"]
-    # Do not run the user's git hooks, do not ask for the user's key.
+    # Do not run the user's git hooks, and do not sign.
     options = ["commit.gpgSign=false", f"core.hooksPath={os.devnull}"]
     settings = [part for option in author + options for part in ("-c", option)]
     commit = ["commit", "--quiet", "--message", "Begin with dbwarden-template"]
@@ -144,11 +144,11 @@ def git(*arguments: str) -> bool:
     return ran.returncode == 0
 
 
-keep_what_was_asked_for()
+delete_files_of_other_answers()
 if ANSWERS["contents"] == "service":
     link_to_the_template()
 remove_leftovers()
-begin_repository()
+create_repository()
 print(f"""
 cd {Path.cwd().name}
 make run    # http://127.0.0.1:8000/docs, on SQLite

@@ -1,4 +1,4 @@
-"""Refuse bad answers of a replay file (others are refused earlier), and note whether the folder is new."""
+"""Refuse invalid answers of a replay file (others are refused earlier), and mark a new project."""
 
 import json
 import sys
@@ -9,4 +9,4 @@ COMPLAINT = json.loads(r""" {{ cookiecutter | complaint | tojson }} """)
 if COMPLAINT:
     sys.exit(COMPLAINT)
 if not any(Path().iterdir()):
-    Path(".new-project").touch()  # tells the other hook that no file here is the owner's
+    Path(".new-project").touch()  # the other hook may remove leftovers: the owner has no files yet

@@ -1,4 +1,4 @@
-"""The combinations of the closed questions, as cookiecutter.json has them."""
+"""The combinations of answers to the questions with choices in cookiecutter.json."""
 
 from itertools import combinations, product
 
@@ -15,9 +15,9 @@ def pairs(combination: Combination) -> set[tuple[tuple[str, str], ...]]:
 
 
 def covering_subset(**answers: str) -> list[Combination]:
-    """Return combinations with these answers in which every pair of the other answers occurs.
+    """Return combinations with these answers that together contain every pair of the other answers.
 
-    Each is the one with the most missing pairs, which is not always the smallest subset.
+    Greedy: each step takes the combination with the most missing pairs. The subset may not be the smallest.
     """
     possible = [c for c in COMBINATIONS if answers.items() <= c.items()]
     missing = set[tuple[tuple[str, str], ...]]().union(*map(pairs, possible))

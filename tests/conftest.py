@@ -28,10 +28,10 @@ REFERENCE = "service + reference"
 
 UV = find_uv_bin()
 
-# For make. The load tests of the reference take half a minute: one test runs them.
+# An argument of make. The load tests of the reference take half a minute: only one test runs them.
 QUIET = 'ARGS=-m "not load"'
 
-# Where hundreds of projects are rendered: to make a file on a disk may take a millisecond.
+# A folder in memory for hundreds of projects: on a disk, to create a file may take a millisecond.
 IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 Bake = Callable[..., Path]
@@ -40,22 +40,25 @@ Render = Callable[..., Rendered]
 
 
 class Lanes(LoadScopeScheduling):  # type: ignore[misc]
-    """What runs in which of the two processes of `make test`: most tests wait for half of their time.
+    """Two groups of tests, one for each process of `make test`.
 
-    One of them has what starts servers of its own, listens on a port or counts processes and containers.
-    pytest-xdist's own way, a mark, does nothing with pytest 9.2.
+    Tests that start servers, listen on a port, or count processes and containers are in one group, so
+    that they never run at the same time. The mark of pytest-xdist, `xdist_group`, has no effect with pytest 9.2.
     """
 
     with_servers = (
         *("test_audit", "test_container", "test_docs_page", "test_generated", "test_harness"),
         "test_smoke",
     )
-    without = ("test_on_another_python", "test_one_database_without_uv")  # to weigh as much
+    without = (
+        "test_on_another_python",
+        "test_one_database_without_uv",
+    )  # balances the groups
 
     def _split_scope(self, nodeid: str) -> str:
         file, _, test = nodeid.partition("::")
-        among_them = Path(file).stem in self.with_servers and not test.startswith(self.without)
-        return "with servers" if among_them else "without"
+        uses_servers = Path(file).stem in self.with_servers and not test.startswith(self.without)
+        return "with servers" if uses_servers else "without"
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes:
@@ -63,8 +66,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def git_of_nobody() -> Iterator[None]:
-    """A git that does not know who runs the tests."""
+def git_without_configuration() -> Iterator[None]:
+    """Hide the git configuration of the user who runs the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
         patch.setenv("GIT_CONFIG_NOSYSTEM", "1")
@@ -76,7 +79,7 @@ def files(project: Path) -> list[Path]:
 
 
 def tracked_files(folder: Path = ROOT) -> list[Path]:
-    """Return what git knows of the folder, or would if it were added: no caches, no databases."""
+    """Return the files of the folder that git does not ignore: no caches, no databases."""
     names = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         capture_output=True,
@@ -89,7 +92,7 @@ def tracked_files(folder: Path = ROOT) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the template, as somebody who clones it gets it."""
+    """A copy of the template, with the files that a clone has."""
     copy = tmp_path_factory.mktemp("template")
     for path in tracked_files():
         target = copy / path.relative_to(ROOT)
@@ -113,9 +116,10 @@ def cookiecutter_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
-    """A folder for projects; not pytest's own, which each pytest within it closes to all others.
+    """A folder for projects that every user may read.
 
-    As root, the server of the rendered tests runs as another user, who must get at its programs.
+    If root runs the tests, PostgreSQL runs as another user and reads its programs from here. A folder
+    of pytest's `tmp_path` does not work: a pytest inside it makes it private.
     """
     with TemporaryDirectory(prefix="baked-") as folder:
         yield Path(folder)
@@ -123,7 +127,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def bake(template: Path, cookiecutter_config: Path, folder: Path) -> Bake:
-    """Render the template; answers that are not given are the defaults."""
+    """Render the template. Answers that are not given are the defaults."""
 
     def bake(**answers: str) -> Path:
         unknown = answers.keys() - QUESTIONS.keys()
@@ -142,7 +146,7 @@ def bake(template: Path, cookiecutter_config: Path, folder: Path) -> Bake:
 
 @pytest.fixture
 def render(template: Path, cookiecutter_config: Path, tmp_path: Path) -> Render:
-    """Render into the test's own folder as a person does, on the command line, there."""
+    """Run Cookiecutter's command line in the folder of the test."""
 
     def render(
         *options: str,
@@ -170,7 +174,7 @@ def render(template: Path, cookiecutter_config: Path, tmp_path: Path) -> Render:
 
 @pytest.fixture(scope="session")
 def project(bake: Bake) -> Path:
-    """The service that the default answers give, in an environment made by its own Makefile."""
+    """The service with the default answers, installed by its own Makefile."""
     project = bake()
     make(project, ".venv/ready")
     return project
@@ -178,7 +182,7 @@ def project(bake: Bake) -> Path:
 
 @pytest.fixture(scope="session")
 def reference(bake: Bake) -> Path:
-    """The service and the reference, in an environment of their own."""
+    """The service with the reference, installed by its own Makefile."""
     reference = bake(contents=REFERENCE)
     make(reference, ".venv/ready")
     return reference
@@ -191,7 +195,7 @@ def make(
     check: bool = True,
     variables: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Run make with an environment that knows nothing of this one, with uv or without it."""
+    """Run make with `clean_environment()`, with uv or without it."""
     made = subprocess.run(
         ["make", "--no-print-directory", f"UV={UV if uv else ''}", *arguments],
         capture_output=True,
@@ -201,12 +205,12 @@ def make(
         text=True,
     )
     print(made.stdout, made.stderr, sep="\n")
-    assert not check or made.returncode == 0, f"make {' '.join(arguments)} has failed"
+    assert not check or made.returncode == 0, f"make {' '.join(arguments)} failed"
     return made
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """Return what a machine has, Docker and a choice of versions included, and these variables."""
+    """Return these variables and those of the machine: its paths, Docker, the choice of versions."""
     kept = (
         *("DOCKER_HOST", "HOME", "LANG", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR"),
         *("REQUIRE_PGBOUNCER", "UV_REFRESH", "UV_RESOLUTION"),

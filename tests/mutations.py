@@ -1,6 +1,6 @@
-"""One-line sabotages of the service's sessions, and the test file whose promise each one breaks.
+"""Mutations: one-line changes that break a promise of the sessions, each with the test file that must fail.
 
-Each is a mistake that somebody could make, or that popular templates do make.
+Each mutation is a realistic mistake. Popular templates contain several of them.
 """
 
 from pathlib import Path
@@ -12,13 +12,13 @@ class Mutation(NamedTuple):
     file: str  # below app/
     old: str
     new: str
-    broken: str  # the test file of the promise, below tests/
-    kind: str = "sqlite"  # of the databases on which it shows
+    broken: str  # the test file that must fail, below tests/
+    kind: str = "sqlite"  # the database on which the tests run: sqlite or postgresql
 
     def apply(self, project: Path) -> None:
         path = project / "app" / self.file
         source = path.read_text()
-        assert self.old in source, f"{self.name}: {self.file} no longer has {self.old!r}"
+        assert self.old in source, f"{self.name}: {self.file} does not contain {self.old!r}"
         path.write_text(source.replace(self.old, self.new))
 
 
@@ -38,7 +38,7 @@ SESSIONS = [
         "core/test_db.py",
     ),
     Mutation(
-        "forget what a reading session is left with",
+        "unsaved changes in a read-only session ignored",
         "core/database/session.py",
         "return bool(self.new or self.dirty or self.deleted)",
         "return False",
@@ -46,7 +46,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "let a reading session end well after a flush that failed",
+        "failed flush in a read-only session ignored",
         "core/database/session.py",
         " or not self.is_active",
         "",
@@ -54,7 +54,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "connections that are read on back into the pool",
+        "connection with an open stream reused",
         "core/database/postgresql/_liveness.py",
         " or connection._execute_mutex.locked()",
         "",
@@ -62,7 +62,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "close the overflow without a word",
+        "closing of overflow connections not logged",
         "core/database/postgresql/_read_only.py",
         " and pool.overflow() <= 0",
         "",
@@ -70,35 +70,35 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "close on Exception only",
+        "session not closed on BaseException",
         "core/db.py",
         "    finally:\n        await roll_back_and_close(session)\n",
         "        await roll_back_and_close(session)\n    except Exception:\n        await roll_back_and_close(session)\n        raise\n",
         "core/test_db.py",
     ),
     Mutation(
-        "no close",
+        "session not closed",
         "core/db.py",
         "        await roll_back_and_close(session)\n",
         "        pass\n",
         "core/test_db.py",
     ),
     Mutation(
-        "roll back and do not close",
+        "session rolled back but not closed",
         "core/db.py",
         "        await roll_back_and_close(session)\n",
         "        await session.rollback()\n",
         "core/test_db.py",
     ),
     Mutation(
-        "swallow the error",
+        "exceptions of routes swallowed",
         "core/db.py",
         "    finally:\n        await roll_back_and_close(session)\n",
         "    except Exception:\n        pass\n    finally:\n        await roll_back_and_close(session)\n",
         "core/test_db.py",
     ),
     Mutation(
-        "let the error of the close replace the route's",
+        "error while closing replaces the route's error",
         "core/database/session.py",
         "        if not isinstance(error, Exception):",
         "        if True:",
@@ -106,7 +106,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "leave the connection to the task that uses it",
+        "connection used by another task not abandoned",
         "core/database/session.py",
         "exc_info=error)\n    session.abandon()\n",
         "exc_info=error)\n",
@@ -114,14 +114,14 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "look at the last connection only",
+        "only the last connection checked before a commit",
         "core/database/session.py",
         "        for connection in connections:\n            if not",
         "        for connection in connections[-1:]:\n            if not",
         "core/database/test_session.py",
     ),
     Mutation(
-        "stop waiting for the close when cancelled",
+        "second cancellation interrupts the close",
         "core/database/session.py",
         "    while not closing.done():\n",
         "    if not closing.done():\n",
@@ -135,14 +135,14 @@ SESSIONS = [
         "core/database/test_registry.py",
     ),
     Mutation(
-        "misspelt names found by the first request",
+        "database names not checked at startup",
         "main.py",
         "    check_database_names()\n",
         "",
         "core/test_db.py",
     ),
     Mutation(
-        "new closure per call",
+        "new dependency per get_session() call",
         "core/db.py",
         "return _dependencies.setdefault(key, partial(_session, *key))",
         "return partial(_session, *key)",
@@ -219,84 +219,84 @@ SESSIONS = [
         "core/database/test_registry.py",
     ),
     Mutation(
-        "engines outlive their loop",
+        "engines not disposed with their loop",
         "core/database/registry.py",
         "_closers[loop] = _dispose_at_end_of(loop)",
         "pass",
         "core/database/test_registry.py",
     ),
     Mutation(
-        "all engines closed instead of one database's",
+        "all engines disposed instead of one database's",
         "core/database/registry.py",
         "        if settings is None:\n",
         "        if True:\n",
         "core/database/test_registry.py",
     ),
     Mutation(
-        "engine found by settings after its end",
+        "disposed engine used again",
         "core/database/registry.py",
         "databases.pop(key).engine",
         "databases[key].engine",
         "core/database/test_registry.py",
     ),
     Mutation(
-        "engines left half closed by who is cancelled",
+        "cancellation interrupts the disposal of engines",
         "core/database/registry.py",
         "await asyncio.shield(_dispose_all(engines))",
         "await _dispose_all(engines)",
         "core/database/test_registry.py",
     ),
     Mutation(
-        "settings that are made for each session kept",
+        "equal settings get separate engines",
         "core/database/settings.py",
         "@dataclass(frozen=True, slots=True)\nclass EngineKey",
         "@dataclass(frozen=True, slots=True, eq=False)\nclass EngineKey",
         "core/database/test_registry.py",
     ),
     Mutation(
-        "connections in use outlive their engine",
+        "connections in use not closed after disposal",
         "core/database/engine.py",
         "            record.invalidate()\n",
         "            pass\n",
         "core/database/test_registry.py",
     ),
     Mutation(
-        "expire on commit",
+        "attributes expire on commit",
         "core/database/registry.py",
         "expire_on_commit=False",
         "expire_on_commit=True",
         "core/test_db.py",
     ),
     Mutation(
-        "close only resets",
+        "closed session can be used again",
         "core/database/registry.py",
         "close_resets_only=False",
         "close_resets_only=True",
         "core/test_db.py",
     ),
     Mutation(
-        "parameters in errors",
+        "statement parameters in errors",
         "core/database/engine.py",
         "hide_parameters=True, json",
         "hide_parameters=False, json",
         "core/test_db.py",
     ),
     Mutation(
-        "connections to who comes by",
+        "pool serves newcomers first",
         "core/database/engine.py",
         '"poolclass": FairPool,',
         '"poolclass": FairPool.__base__,',
         "core/database/test_pool.py",
     ),
     Mutation(
-        "connections lost by who gives up",
+        "cancelled waiter loses its connection",
         "core/database/pool.py",
         "                self.put_nowait(waiter.result())\n",
         "                pass\n",
         "core/database/test_pool.py",
     ),
     Mutation(
-        "stream in no transaction",
+        "stream without a transaction",
         "core/database/postgresql/__init__.py",
         '        event.listen(engine, "do_execute", begin_snapshot)\n',
         "",
@@ -304,7 +304,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "transaction of a stream left to the next session",
+        "transaction of a stream not ended at check-in",
         "core/database/postgresql/__init__.py",
         '        event.listen(engine, "checkin", partial(end_snapshot, engine.dialect))\n',
         "",
@@ -312,7 +312,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "reads in transactions",
+        "read-only statements in transactions",
         "core/database/postgresql/__init__.py",
         '        options["isolation_level"] = "AUTOCOMMIT"\n',
         "",
@@ -320,7 +320,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "writes through a connection that only reads",
+        "read-only SQLite connection accepts writes",
         "core/database/sqlite.py",
         '        event.listen(engine, "connect", _refuse_writes)\n',
         "        pass\n",
@@ -334,7 +334,7 @@ SESSIONS = [
         "core/test_db.py",
     ),
     Mutation(
-        "fall back unasked",
+        "fall back without READ_FALLBACK",
         "core/database/settings.py",
         "if self.read_fallback and ",
         "if ",
@@ -342,7 +342,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "fall back for ever",
+        "connections to the fallback never expire",
         "core/database/replica.py",
         '    event.listen(engine, "checkout", fallback.refuse_expired)\n',
         "",
@@ -350,7 +350,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "every read waits for a replica that hangs",
+        "every read tries an unreachable replica",
         "core/database/replica.py",
         "if not self._is_down or monotonic() >= self._next_try:",
         "if True:",
@@ -358,7 +358,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "writes where reads fall back to",
+        "fallback connection accepts writes",
         "core/database/replica.py",
         "{**where, **self._arguments}",
         "dict(where)",
@@ -366,7 +366,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "fall back from a replica that refuses",
+        "fall back after any connection error",
         "core/database/replica.py",
         "                if not _means_down(error.__cause__):\n                    raise\n",
         "",
@@ -374,14 +374,14 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "the pool waits for as long as it likes",
+        "POOL_TIMEOUT ignored",
         "core/database/engine.py",
         '        "pool_timeout": settings.pool_timeout,\n',
         "",
         "core/database/test_engine.py",
     ),
     Mutation(
-        "errors of asyncpg left as they are",
+        "connection errors of asyncpg not translated",
         "core/database/postgresql/_connect.py",
         "    except outages as error:",
         "    except ZeroDivisionError as error:",
@@ -389,7 +389,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "COMMIT that was a ROLLBACK believed",
+        "COMMIT that became a ROLLBACK not detected",
         "core/database/postgresql/_connection.py",
         "            raise TransactionFailedError\n",
         "            pass\n",
@@ -397,14 +397,14 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "COMMIT of nothing believed",
+        "commit after a lost SQLite transaction not detected",
         "core/database/sqlite.py",
         '        event.listen(engine, "commit", _refuse_lost_transaction)\n',
         "",
         "core/test_db.py",
     ),
     Mutation(
-        "busy connections back into the pool",
+        "busy connections reused",
         "core/database/postgresql/_liveness.py",
         "    if driver.is_in_transaction() or connection._execute_mutex.locked():\n"
         "        record.invalidate()\n",
@@ -413,7 +413,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "stale connections out of the pool",
+        "stale connections not discarded",
         "core/database/postgresql/__init__.py",
         '    event.listen(engine, "checkout", discard_stale)\n',
         "",
@@ -421,7 +421,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "ping that no server answers",
+        "pre-ping with an empty statement",
         "core/database/postgresql/_liveness.py",
         'PING = "SELECT 1"',
         'PING = ";"',
@@ -429,7 +429,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "read-only by agreement only",
+        "read-only PostgreSQL session accepts writes",
         "core/database/postgresql/__init__.py",
         '        server["default_transaction_read_only"] = "on"\n',
         "",
@@ -437,7 +437,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "statements kept for a pooler",
+        "prepared statements cached behind PgBouncer",
         "core/database/postgresql/__init__.py",
         '            "statement_cache_size": 0,\n',
         "",
@@ -445,7 +445,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "limits left out before a pooler",
+        "timeouts not set behind PgBouncer",
         "core/database/postgresql/_connection.py",
         "                query += settings\n",
         "                pass\n",
@@ -453,7 +453,7 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "read-only before a pooler by agreement only",
+        "read-only session behind PgBouncer accepts writes",
         "core/database/postgresql/__init__.py",
         '            options["execution_options"] = {"postgresql_readonly": True}\n',
         "            pass\n",
@@ -461,56 +461,56 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
-        "foreign keys off",
+        "SQLite foreign keys off",
         "core/database/sqlite.py",
         '    event.listen(engine, "connect", _enforce_foreign_keys)\n',
         "",
         "core/database/test_sqlite.py",
     ),
     Mutation(
-        "no write-ahead log",
+        "SQLite without write-ahead log",
         "core/database/sqlite.py",
         '        event.listen(engine, "connect", _enable_write_ahead_log)\n',
         "        pass\n",
         "core/database/test_sqlite.py",
     ),
     Mutation(
-        "BEGIN left to the driver",
+        "BEGIN left to the SQLite driver",
         "core/database/sqlite.py",
         '        event.listen(engine, "begin", _begin)\n',
         "",
         "core/test_db.py",
     ),
     Mutation(
-        "failed COMMIT left open",
+        "transaction open after a failed SQLite COMMIT",
         "core/database/sqlite.py",
         '        event.listen(engine, "handle_error", _roll_back_failed_commit)\n',
         "",
         "core/test_db.py",
     ),
     Mutation(
-        "cancelled statements keep their locks",
+        "cancelled SQLite statement keeps its locks",
         "core/database/sqlite.py",
         '    event.listen(engine, "invalidate", _interrupt_and_roll_back)\n',
         "",
         "core/database/test_sqlite.py",
     ),
     Mutation(
-        "cancelled statements run to their end",
+        "cancelled SQLite statement not interrupted",
         "core/database/sqlite.py",
         '    record.info["interrupted"].set()\n',
         "",
         "core/database/test_sqlite.py",
     ),
     Mutation(
-        "threads of aiosqlite stopped twice",
+        "aiosqlite thread stopped twice",
         "core/database/sqlite.py",
         '    event.listen(engine, "connect", _stop_thread_once)\n',
         "",
         "core/test_db.py",
     ),
     Mutation(
-        "databases in memory lost with a statement",
+        "in-memory database lost after a cancelled statement",
         "core/database/sqlite.py",
         "    context.is_disconnect = False\n",
         "    pass\n",
@@ -524,56 +524,56 @@ SESSIONS = [
         "core/database/test_url.py",
     ),
     Mutation(
-        "secrets in repr",
+        "passwords in repr",
         "core/database/settings.py",
         "DatabaseUrl = Annotated[SecretStr, AfterValidator(_is_usable)]",
         "DatabaseUrl = str\nSecretStr.__repr__ = SecretStr.get_secret_value  # type: ignore",
         "core/test_config.py",
     ),
     Mutation(
-        "requests go on without their client",
+        "request not cancelled after a client disconnect",
         "main.py",
         "    app.add_middleware(DisconnectMiddleware)\n",
         "",
         "core/web/test_client_disconnects.py",
     ),
     Mutation(
-        "background tasks end with their client",
+        "background task cancelled by a client disconnect",
         "core/web/disconnects.py",
         "        self._response_started = True\n",
         "",
         "core/web/test_client_disconnects.py",
     ),
     Mutation(
-        "requests are torn away from their threads",
+        "request cancelled while its thread runs",
         "core/web/disconnects.py",
         "            if self.request not in threads.statistics().borrowers:",
         "            if True:",
         "core/web/test_client_disconnects.py",
     ),
     Mutation(
-        "clients that leave are an error",
+        "no response after a client disconnect",
         "core/web/disconnects.py",
         "            await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send)\n",
         "",
         "core/web/test_client_disconnects.py",
     ),
     Mutation(
-        "default scope",
+        "SessionDep with the default scope",
         "dependencies.py",
         'SessionDep = Annotated[AsyncSession, Depends(get_session(), scope="function")]\nPrimary',
         "SessionDep = Annotated[AsyncSession, Depends(get_session())]\nPrimary",
         "core/test_db.py",
     ),
     Mutation(
-        "another scope for another alias",
+        "PrimarySessionDep with another scope",
         "dependencies.py",
         "PrimarySessionDep = SessionDep",
         "PrimarySessionDep = Annotated[AsyncSession, Depends(get_session())]",
         "core/test_db.py",
     ),
     Mutation(
-        "alias of the wrong database",
+        "AnalyticsSessionDep of the wrong database",
         "dependencies.py",
         'get_session("analytics")',
         "get_session()",

@@ -112,8 +112,8 @@ def sql(project: Path, url: str, *statements: str) -> Any:
 
 
 @contextmanager
-def somebody_elses_server(project: Path) -> Iterator[str]:
-    """Run an external server. Yield its URL for a user who may only create databases and roles."""
+def external_server(project: Path) -> Iterator[str]:
+    """Run an external server. Yield its URL for a user that may only create databases and roles."""
     keeper = subprocess.Popen(
         [project / ".venv/bin/python", "-m", "tests.harness.keeper", "none"],
         cwd=project,

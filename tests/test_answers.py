@@ -1,4 +1,4 @@
-"""Questions, derived defaults, and invalid answers: they are refused in one sentence and leave no file."""
+"""Questions, derived defaults, and invalid answers, which are refused in one sentence and leave no file."""
 
 import ast
 import json
@@ -71,19 +71,19 @@ def test_slug_may_be_the_name_of_a_module_or_package(bake: Bake, slug: str) -> N
 
 
 def test_existing_folder_is_refused_and_left_unchanged(render: Render, tmp_path: Path) -> None:
-    theirs = tmp_path / "orders" / "theirs"
-    theirs.parent.mkdir()
-    theirs.touch()
+    existing = tmp_path / "orders" / "file"
+    existing.parent.mkdir()
+    existing.touch()
 
     rendered = render(project_slug="orders")
 
     assert rendered.returncode == 1
     assert 'orders" directory already exists' in rendered.stdout
     assert (rendered.stdout + rendered.stderr).count("\n") == 1
-    assert [*theirs.parent.iterdir()] == [theirs]
+    assert [*existing.parent.iterdir()] == [existing]
 
 
-def test_what_is_typed_is_shown_as_it_was_typed(render: Render, tmp_path: Path) -> None:
+def test_typed_answers_are_rendered_unchanged(render: Render, tmp_path: Path) -> None:
     name, description = "{{ 7 * 7 }} # {% if %}", 'He said "{# no #}" \\n'
     choices = ["1"] * 6
     rendered = render(
@@ -100,7 +100,7 @@ def test_first_question_is_a_sentence(render: Render) -> None:
     assert "[1/11] What is the name of the service? (Example Service)" in asked.stdout
 
 
-def test_author_is_who_git_says(
+def test_default_author_comes_from_git(
     render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "gitconfig"
@@ -111,7 +111,7 @@ def test_author_is_who_git_says(
     assert author(tmp_path / "example-service") == ("Zoë Ada", "zoe@example.org")
 
 
-def test_author_is_nobody_where_git_says_nothing_or_what_would_be_refused(
+def test_default_author_is_a_placeholder_if_git_has_no_valid_one(
     render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = tmp_path / "gitconfig"
@@ -179,7 +179,7 @@ def test_replayed_answer_is_refused_too(
     render(project_slug="orders")
     shutil.rmtree(tmp_path / "orders")
     replays = cookiecutter_config.parent.glob("replay/template*.json")
-    replay = max(replays, key=lambda path: path.stat().st_mtime)  # the one of this test
+    replay = max(replays, key=lambda path: path.stat().st_mtime)  # the file of this test
     replay.write_text(replay.read_text().replace(answer, edited))
 
     replayed = render("--replay")
@@ -192,7 +192,7 @@ def test_replayed_answer_is_refused_too(
 @pytest.mark.parametrize(
     "text", ["{{ 1 }} cookiecutter", "{{ cookiecutter.author_name }}", "{{ cookiecutter is }}"]
 )
-def test_answer_that_speaks_of_cookiecutter_is_text_too(
+def test_answer_that_mentions_cookiecutter_is_plain_text(
     render: Render, tmp_path: Path, text: str
 ) -> None:
     render(project_slug="orders", description=text)
@@ -233,7 +233,7 @@ def test_every_choice_has_a_label_and_every_question_a_sentence(template: Path) 
         assert prompt.endswith("?")
 
 
-def test_nothing_in_the_template_is_trouble_on_windows(template: Path) -> None:
+def test_every_path_in_the_template_is_valid_on_windows(template: Path) -> None:
     for path in template.rglob("*"):
         assert not path.is_symlink(), path
         assert path.stem.lower() not in {"con", "prn", "aux", "nul"}, path

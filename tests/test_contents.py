@@ -1,4 +1,4 @@
-"""The answer to `contents`: the service is small and complete, the reference is everything else."""
+"""The question `contents`: the service is small and complete, the reference contains everything else."""
 
 import re
 from pathlib import Path
@@ -23,7 +23,9 @@ def service(bake: Bake) -> Path:
 def hook() -> dict[str, Any]:
     """The names that the hook defines. Its actions do not run."""
     source = (ROOT / "hooks/post_gen_project.py").read_text()
-    source = source.replace("{{ cookiecutter | tojson }}", "{}").partition("\nkeep_what")[0]
+    source = source.replace("{{ cookiecutter | tojson }}", "{}").partition(
+        "\ndelete_files_of_other_answers"
+    )[0]
     names: dict[str, Any] = {}
     exec(source, names)
     return names
@@ -37,13 +39,13 @@ def is_reference(path: str, hook: dict[str, Any]) -> bool:
     return any(f"{path}/".startswith(f"{name}/") for name in hook["REFERENCE"])
 
 
-def test_service_has_ten_thousand_lines_at_most(service: Path) -> None:
+def test_service_has_at_most_ten_thousand_lines(service: Path) -> None:
     lines = sum(len(path.read_text().splitlines()) for path in files(service))
 
     assert lines <= MOST_LINES
 
 
-def test_reference_is_the_service_and_the_files_that_the_hook_names(
+def test_reference_adds_the_files_that_the_hook_lists(
     bake: Bake, service: Path, hook: dict[str, Any]
 ) -> None:
     reference = paths(bake(contents=REFERENCE))
@@ -54,12 +56,12 @@ def test_reference_is_the_service_and_the_files_that_the_hook_names(
     }
 
 
-def test_every_file_that_an_answer_deletes_is_in_the_template(hook: dict[str, Any]) -> None:
+def test_every_file_that_the_hook_deletes_is_in_the_template(hook: dict[str, Any]) -> None:
     for _, _, names in hook["ASKED_FOR"]:
         assert [name for name in names if not (ROOT / SERVICE / name).exists()] == []
 
 
-def test_links_and_names_of_the_service_lead_to_files(service: Path, hook: dict[str, Any]) -> None:
+def test_links_and_file_names_in_the_service_are_valid(service: Path, hook: dict[str, Any]) -> None:
     in_template = re.compile(re.escape(hook["TEMPLATE"]) + r"/([^)#\s]+)")
     linked = {*in_template.findall((service / "README.md").read_text())}
 
@@ -73,6 +75,6 @@ def test_links_and_names_of_the_service_lead_to_files(service: Path, hook: dict[
         assert named <= linked, f"{path} names files of the reference"
 
 
-def test_code_of_the_service_imports_nothing_of_the_reference(service: Path) -> None:
+def test_service_imports_nothing_from_the_reference(service: Path) -> None:
     for path in service.rglob("*.py"):
         assert not re.search(r"tests\.(conformance|docs)\b", path.read_text()), path

@@ -1,4 +1,4 @@
-"""Whatever is answered is refused in one sentence, or rendered so that everything still parses."""
+"""Random answers are refused in one sentence, or rendered unchanged into files that parse."""
 
 import subprocess
 import sys
@@ -22,13 +22,13 @@ Answers = dict[str, str]
 EXAMPLES = 300
 LEAST_RENDERED = 100
 
-# What means something to Jinja, to a shell or to one of the languages that an answer ends up in.
+# Text with a meaning in Jinja, in a shell, or in a language whose files contain answers.
 WORDS = """
     {{ }} {{7*7}} {{cookie}} {% %} {%if+x%} {# #} {%raw%} ' " \"\"\" ''' \\ \\n \\u0000 \\x ` ``` $ ${x} $(x) %s {x}
     # #{% : - & * ! | > < <b> <!-- --> [ ] @ --- , ; ~ / ../ Zoë 🦄 مرحبا null true 0 a B
 """
 SIGNS = [*WORDS.split(), " ", "  ", " #", ": ", "- ", "# {%", "# {% if x %}", "# {% endraw %}"]
-# Of other directions, of no width, and alike to others.
+# Right-to-left, zero-width and look-alike characters.
 SIGNS += ["\N{RIGHT-TO-LEFT OVERRIDE}", "\N{ZERO WIDTH SPACE}", "\N{ZERO WIDTH JOINER}", "\xa0"]
 SIGNS += ["\N{EN DASH}", "\N{CYRILLIC SMALL LETTER A}", "\N{FULLWIDTH DIGIT ONE}"]
 BAD_SIGNS = [
@@ -106,7 +106,7 @@ def test_answers_are_refused_or_shown(
             else:
                 [project] = target.iterdir()
                 assert_shown(answers, project)
-                assert_what_differs_is_well(project, plain)
+                assert_changed_files_parse_and_pass_ruff(project, plain)
                 rendered += 1
             assert list(Path(parent).iterdir()) == [target]
 
@@ -114,9 +114,9 @@ def test_answers_are_refused_or_shown(
     assert rendered >= LEAST_RENDERED
 
 
-def assert_refused_in_one_sentence(answers: Answers, said: str) -> None:
-    question, _, complaint = said.partition("=")
-    if question in answers:  # or it is derived from one
+def assert_refused_in_one_sentence(answers: Answers, message: str) -> None:
+    question, _, complaint = message.partition("=")
+    if question in answers:  # otherwise its value is derived from an answer
         assert complaint.startswith(f"{answers[question]!r} must be")
     assert " must be " in complaint
     assert complaint.count("\n") == 1
@@ -138,7 +138,7 @@ def assert_shown(answers: Answers, project: Path) -> None:
     assert description in readme
 
 
-def assert_what_differs_is_well(project: Path, plain: dict[Path, bytes]) -> None:
+def assert_changed_files_parse_and_pass_ruff(project: Path, plain: dict[Path, bytes]) -> None:
     assert plain.keys() == {path.relative_to(project) for path in files(project)}
     for path in files(project):
         if path.read_bytes() != plain[path.relative_to(project)]:

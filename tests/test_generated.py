@@ -12,17 +12,17 @@ import pytest
 
 from tests.combinations import Combination, covering_subset
 from tests.conftest import QUIET, REFERENCE, UV, Bake, clean_environment, make
-from tests.servers import NO_DOCKER, needs_docker, somebody_elses_server
+from tests.servers import NO_DOCKER, external_server, needs_docker
 
-POSTGRESQL = 'ARGS=-m "postgresql and not load"'  # and nothing that uses no database
+POSTGRESQL = 'ARGS=-m "postgresql and not load"'  # only tests that use PostgreSQL
 SQLITE = f"{QUIET} --db=sqlite"
 
 
 def interpreter(version: str) -> str | None:
-    """Return the path of this Python, None where the machine has none."""
+    """Return the path of this Python, or None if the machine does not have it."""
     candidates = []
     if found := shutil.which(f"python{version}"):
-        # pyenv puts a shim on the PATH that refuses to work where its version is not the chosen one.
+        # The shims of pyenv on the PATH fail unless their version is selected.
         shimmed = Path(found).parents[1].glob(f"versions/{version}.*/bin/python")
         candidates = [found, *map(str, shimmed)]
     find = [UV, "python", "find", "--no-python-downloads", version]
@@ -56,8 +56,8 @@ def test_one_database_without_uv(bake: Bake) -> None:
     make(bake(databases="primary", contents=REFERENCE), "test", SQLITE, uv=False)
 
 
-# One test covers a server and a Python version at once. The full suite runs for every pair of a Python version
-# and a number of databases, and for every pair of a kind of database with either of them.
+# Each test covers a server and a Python version at once. Together they cover every pair of: Python version, number
+# of databases, kind of database.
 
 
 @pytest.mark.full
@@ -94,10 +94,10 @@ def test_on_docker(bake: Bake) -> None:
 
 
 @pytest.mark.full
-def test_on_somebody_elses_server(project: Path, bake: Bake) -> None:
+def test_on_external_server(project: Path, bake: Bake) -> None:
     python = f"PYTHON={interpreter('3.13') or sys.executable}"
     other = bake(python_version="3.13", contents=REFERENCE)
-    with somebody_elses_server(project) as url:
+    with external_server(project) as url:
         made = make(other, "test", POSTGRESQL, python, variables={"TEST_DATABASE_URL": url})
 
     assert re.search(r"^database: PostgreSQL [\d.]+ at TEST_DATABASE_URL$", made.stdout, re.M)
@@ -106,7 +106,7 @@ def test_on_somebody_elses_server(project: Path, bake: Bake) -> None:
 
 @pytest.fixture(scope="module")
 def python_of(bake: Bake, project: Path) -> Callable[[str], Path]:
-    """Return the interpreter of an environment with this Python, or with what the machine has."""
+    """Return the interpreter of an environment with this Python, or with the default Python if it is missing."""
 
     @cache
     def python_of(version: str) -> Path:
@@ -127,13 +127,13 @@ def python_of(bake: Bake, project: Path) -> Callable[[str], Path]:
 def test_every_pair_of_answers(
     bake: Bake, python_of: Callable[[str], Path], answers: Combination
 ) -> None:
-    """Run the tests that read the files which answers change.
+    """Run the tests of the files that depend on answers.
 
-    Two answers change the code, `databases` and `contents` (test_matrix.py). The tests above run all suites of both.
+    Only `databases` and `contents` change the code (test_matrix.py). The tests above run the whole suites of both.
     """
     project = bake(**answers)
-    of_reference = ["tests/conformance/deploy", "tests/docs/test_pages.py"]
-    tests = of_reference if answers["contents"] == REFERENCE else ["tests/core/test_config.py"]
+    in_reference = ["tests/conformance/deploy", "tests/docs/test_pages.py"]
+    tests = in_reference if answers["contents"] == REFERENCE else ["tests/core/test_config.py"]
     tests += ["--db=sqlite", "-q"]
 
     ended = subprocess.run(

@@ -16,11 +16,11 @@ import pytest
 from tests.conftest import clean_environment
 from tests.servers import (
     NO_DOCKER,
+    external_server,
     needs_docker,
     needs_pgbouncer,
     on_docker,
     python,
-    somebody_elses_server,
     sql,
     wait_until,
 )
@@ -42,7 +42,7 @@ EMBEDDED = {"TEST_POSTGRES": "embedded"}
 @pytest.fixture(scope="module")
 def url(project: Path) -> Iterator[str]:
     """The URL of an external server, which the run does not start."""
-    with somebody_elses_server(project) as url:
+    with external_server(project) as url:
         yield url
 
 

@@ -24,7 +24,7 @@ def test_next_steps_are_three_lines_with_the_real_folder(render: Render) -> None
     ]
 
 
-def test_rendering_again_keeps_what_the_owner_has_made(render: Render, tmp_path: Path) -> None:
+def test_rendering_again_keeps_local_files_of_the_owner(render: Render, tmp_path: Path) -> None:
     render("--overwrite-if-exists")
     made = [".env", ".venv/bin/python", "var/primary.db", ".mypy_cache/x", "app/__pycache__/x.pyc"]
     for name in made:
@@ -39,7 +39,7 @@ def test_rendering_again_keeps_what_the_owner_has_made(render: Render, tmp_path:
         assert (tmp_path / "example-service" / name).read_text() == "the owner's"
 
 
-def test_repository_is_begun_with_a_commit_of_everything(bake: Bake) -> None:
+def test_new_repository_has_one_commit_of_all_files(bake: Bake) -> None:
     project = bake(author_name="Ada", author_email="ada@example.com")
 
     assert git(project, "log", "--format=%an <%ae> %s") == (
@@ -51,7 +51,7 @@ def test_repository_is_begun_with_a_commit_of_everything(bake: Bake) -> None:
     }
 
 
-def test_commit_does_without_the_hooks_and_the_keys_of_its_user(
+def test_first_commit_ignores_git_hooks_and_signing_of_the_user(
     bake: Bake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hook = tmp_path / "hooks" / "pre-commit"
@@ -65,9 +65,7 @@ def test_commit_does_without_the_hooks_and_the_keys_of_its_user(
     assert git(bake(), "rev-list", "--count", "HEAD") == "1\n"
 
 
-def test_rendering_again_removes_nothing_that_the_template_does_not_have(
-    render: Render, tmp_path: Path
-) -> None:
+def test_rendering_again_removes_only_files_of_the_template(render: Render, tmp_path: Path) -> None:
     answers = {"databases": "primary", "ci": "none", "project_slug": "orders"}
     render(**answers)
     made = [".github/ISSUE_TEMPLATE/a.md", "LICENSE.fonts", "app/routers/orders.py", ".env"]
@@ -84,7 +82,7 @@ def test_rendering_again_removes_nothing_that_the_template_does_not_have(
     assert not (tmp_path / "orders" / ".github" / "workflows").exists()
 
 
-def test_repository_of_the_environment_is_not_taken_for_the_projects(
+def test_git_variables_of_the_environment_are_ignored(
     render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
@@ -95,11 +93,11 @@ def test_repository_of_the_environment_is_not_taken_for_the_projects(
     assert git(tmp_path / "example-service", "status", "--porcelain") == ""
 
 
-def test_author_whom_git_refuses_does_not_prevent_the_commit(bake: Bake) -> None:
+def test_first_commit_works_with_an_author_that_git_refuses(bake: Bake) -> None:
     assert git(bake(author_name="."), "log", "--format=%an") == "example-service\n"
 
 
-def test_no_repository_is_begun_inside_another(render: Render, tmp_path: Path) -> None:
+def test_no_repository_is_created_inside_another(render: Render, tmp_path: Path) -> None:
     git(tmp_path, "init", "--quiet")
     render()
 
@@ -107,7 +105,9 @@ def test_no_repository_is_begun_inside_another(render: Render, tmp_path: Path) -
     assert not (tmp_path / "example-service" / ".git").exists()
 
 
-def test_git_is_not_needed(render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rendering_works_without_git(
+    render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
     rendered = render()

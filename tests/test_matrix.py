@@ -1,7 +1,7 @@
-"""All combinations of the closed questions render files that parse, and code that passes the checks.
+"""All combinations of choices render files that parse, and code that passes the checks.
 
-With the reference, all combinations are rendered. Without it, every pair of answers is: `contents` deletes files
-and changes links, as one test shows. A text that several combinations share is checked once.
+With the reference, all combinations are rendered. Without it, a subset that contains every pair of answers is
+enough: one test shows that `contents` only deletes files and changes links. Each distinct text is checked once.
 """
 
 import os
@@ -28,12 +28,8 @@ Tree = frozenset[tuple[str, str]]  # paths and texts
 
 WITH_REFERENCE = [c for c in COMBINATIONS if c["contents"] == REFERENCE]
 WITHOUT_REFERENCE = covering_subset(contents="service")
-PAGES = {
-    "README.md",
-    "deploy/README.md",
-    "docs/operations.md",
-    "docs/sessions.md",
-}  # link to the reference
+# Pages with links to the reference.
+PAGES = {"README.md", "deploy/README.md", "docs/operations.md", "docs/sessions.md"}
 
 
 class Rendered(NamedTuple):
@@ -43,7 +39,7 @@ class Rendered(NamedTuple):
 
 
 def render(template: Path, config: Path, answers: dict[str, str]) -> dict[str, str]:
-    """Return the texts of a project, rendered without git, which would take as long as the rest."""
+    """Return the texts of a rendered project. Without git on the PATH: it would double the time."""
     os.environ["PATH"] = ""
     with TemporaryDirectory(dir=IN_MEMORY) as folder:
         project = Path(
@@ -73,7 +69,7 @@ def rendered(template: Path, cookiecutter_config: Path) -> Rendered:
     return Rendered([*zip(chosen, projects, strict=True)], texts, code)
 
 
-def test_contents_delete_files_and_change_links_only(rendered: Rendered) -> None:
+def test_contents_only_deletes_files_and_changes_links(rendered: Rendered) -> None:
     projects = {tuple(answers.values()): texts for answers, texts in rendered.projects}
 
     for answers in WITHOUT_REFERENCE:
@@ -109,11 +105,11 @@ def assert_tidy(path: Path, text: str) -> None:
         ("Dockerfile", "hadolint --failure-threshold style"),
     ],
 )
-def test_files_are_what_their_readers_want(
+def test_file_passes_the_linter_of_its_format(
     rendered: Rendered, tmp_path: Path, path: str, check: str
 ) -> None:
     for number, text in enumerate(rendered.texts[path]):
-        copy = tmp_path / str(number) / Path(path).name  # which says what it is
+        copy = tmp_path / str(number) / Path(path).name  # the linters need the name
         copy.parent.mkdir()
         copy.write_text(text)
     names = [*tmp_path.glob("*/*")]
@@ -123,7 +119,7 @@ def test_files_are_what_their_readers_want(
     subprocess.run([Path(sys.executable).with_name(tool), *options, *names], check=True)
 
 
-def test_code_is_formatted_linted_and_typed_and_its_arrows_point_one_way(
+def test_code_passes_format_lint_types_and_import_checks(
     rendered: Rendered, project: Path, folder: Path
 ) -> None:
     tools = project / ".venv" / "bin"

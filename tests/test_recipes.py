@@ -58,7 +58,7 @@ async def test_entry_is_stored(client: AsyncClient) -> None:
 
 
 def section(project: Path, title: str) -> str:
-    """Return what the README says below a title."""
+    """Return the section of the README with this title."""
     [text] = re.findall(
         rf"^## {title}\n(.*?)(?=^## |\Z)", (project / "README.md").read_text(), re.DOTALL | re.M
     )
@@ -66,7 +66,7 @@ def section(project: Path, title: str) -> str:
 
 
 def follow(project: Path, title: str) -> int:
-    """Make the edits that a section of the README shows; return how many files they touch."""
+    """Make the edits in a section of the README. Return the number of changed files."""
     edits = [*EDIT.finditer(section(project, title))]
     for edit in edits:
         path = project / edit["file"]
@@ -85,7 +85,7 @@ def follow(project: Path, title: str) -> int:
     return len({edit["file"] for edit in edits})
 
 
-def test_one_more_database(bake: Bake) -> None:
+def test_instructions_add_a_database(bake: Bake) -> None:
     project = bake()
     assert follow(project, "One more database") == 5
 
@@ -121,13 +121,13 @@ def test_optional_files_may_be_deleted(bake: Bake, item: str, contents: str) -> 
     project = bake(contents=contents)
     paths = [project / name for name in re.findall(r"`([^`]+)`", item)]
     for path in paths:
-        assert path.exists() or path.name == ".gitlab-ci.yml"  # which another answer would bring
+        assert path.exists() or path.name == ".gitlab-ci.yml"  # rendered only for ci=gitlab
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
 
-    # The other tests read only code, and take most of the time.
+    # These tests read the optional files. The others read only code, and take most of the time.
     names = ["conformance/deploy", "test_main.py", "docs/test_pages.py"]
     tests = [f"tests/{name}" for name in names if (project / "tests" / name).exists()]
     make(project, "test", f"ARGS=--db=sqlite {' '.join(tests)}")

@@ -1,4 +1,4 @@
-"""Rendered projects are complete and tidy, for all answers."""
+"""Rendered projects are complete and tidy for each choice."""
 
 import ast
 import json
@@ -26,7 +26,7 @@ EVERY_ANSWER = [
     for answer in answers
 ]
 PARSERS: dict[str, Any] = {
-    "Dockerfile": dockerfile.parse_string,  # BuildKit's own
+    "Dockerfile": dockerfile.parse_string,  # the parser of BuildKit
     ".ini": lambda text: ConfigParser().read_string(text),
     ".json": json.loads,
     ".py": ast.parse,
@@ -64,7 +64,7 @@ def assert_code_is_formatted_and_linted(project: Path) -> None:
         subprocess.run(command, check=True, cwd=project)
 
 
-def test_what_was_left_in_the_templates_folder_is_not_rendered(
+def test_leftovers_in_the_template_folder_are_not_rendered(
     template: Path, cookiecutter_config: Path, tmp_path: Path
 ) -> None:
     dirty = shutil.copytree(template, tmp_path / "template")
@@ -91,14 +91,14 @@ def test_service_with_one_database_does_not_mention_another(bake: Bake, contents
 CI_FILES = {"github": {".github"}, "gitlab": {".gitlab-ci.yml"}, "none": set()}
 
 
-def test_files_of_ci_are_those_that_were_asked_for(bake: Bake) -> None:
+def test_only_the_chosen_ci_has_files(bake: Bake) -> None:
     for answer in QUESTIONS["ci"]:
         names = {path.name for path in bake(ci=answer).iterdir()}
 
         assert CI_FILES[answer] == names & {".github", ".gitlab-ci.yml"}
 
 
-def test_ci_runs_the_tests_on_the_postgresql_that_was_asked_for(bake: Bake) -> None:
+def test_ci_uses_the_chosen_postgresql_version(bake: Bake) -> None:
     github = bake(ci="github", postgres_version="16")
     gitlab = bake(ci="gitlab", postgres_version="16")
     on_github = yaml.safe_load((github / ".github/workflows/ci.yml").read_text())["jobs"]["test"]
@@ -116,7 +116,7 @@ def test_ci_runs_the_tests_on_the_postgresql_that_was_asked_for(bake: Bake) -> N
         assert 'postgres_image = "postgres:16-alpine"' in (project / "pyproject.toml").read_text()
 
 
-def test_image_and_stack_have_the_versions_that_were_asked_for(bake: Bake) -> None:
+def test_dockerfile_and_compose_use_the_chosen_versions(bake: Bake) -> None:
     paths = {"17": "/var/lib/postgresql/data", "18": "/var/lib/postgresql"}
     for version, path in paths.items():
         project = bake(python_version="3.12", postgres_version=version)
@@ -136,12 +136,12 @@ def test_packages_are_audited_in_ci(bake: Bake) -> None:
     gitlab = yaml.safe_load((bake(ci="gitlab") / ".gitlab-ci.yml").read_text())
 
     assert {"run": "make audit"} in github["jobs"]["audit"]["steps"]
-    assert {"pull_request", "push", "schedule"} == set(github[True])  # YAML 1.1 takes `on` for it
+    assert {"pull_request", "push", "schedule"} == set(github[True])  # YAML 1.1 reads `on` as True
     assert gitlab["audit"]["script"] == ["make audit"]
 
 
 def test_actions_are_pinned_as_in_the_templates_own_workflow() -> None:
-    """Where somebody else raises the pins, which cannot read what is yet to be rendered."""
+    """Dependabot updates the pins of the template's own workflow. It cannot read the unrendered one."""
     workflow = Path(".github/workflows/ci.yml")
     pins, rendered = (
         set(re.findall(r"uses: (.+)", (folder / workflow).read_text()))
@@ -159,7 +159,7 @@ def test_vulnerabilities_are_reported_to_the_author(bake: Bake) -> None:
     assert "<grace@example.com>" in (project / "SECURITY.md").read_text()
 
 
-def test_license_is_the_one_that_was_asked_for(bake: Bake) -> None:
+def test_chosen_license_is_rendered(bake: Bake) -> None:
     texts = {
         "MIT": "MIT License",
         "Apache-2.0": "Apache License",
@@ -177,7 +177,7 @@ def test_license_is_the_one_that_was_asked_for(bake: Bake) -> None:
     "text",
     ['Ada\'s "Orders"', r"C:\new", "Zoë 🦄 & <co>", "مرحبا", "50 % of {all} #1", "${x} $(y)"],
 )
-def test_answers_are_shown_as_they_were_typed(bake: Bake, text: str) -> None:
+def test_answers_with_special_characters_are_rendered_unchanged(bake: Bake, text: str) -> None:
     project = bake(project_name=text, project_slug="orders", description=text, author_name=text)
 
     metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]

@@ -1,4 +1,4 @@
-"""Updates bring what is new in the template, or in a changed answer, and keep the owner's edits."""
+"""Updates apply changes of the template and changed answers, and keep the owner's edits."""
 
 import json
 import re
@@ -54,7 +54,7 @@ def cruft(folder: Path, *arguments: str) -> str:
     return run(folder, sys.executable, "-m", "cruft", *arguments)
 
 
-def assert_owners_edits_are_there(service: Path) -> None:
+def assert_owners_edits_are_kept(service: Path) -> None:
     assert "pool_size: int = Field(7" in (service / "app/core/database/settings.py").read_text()
     assert ROUTE in (service / "app/routers/users.py").read_text()
     assert (service / "app/owner.py").exists()
@@ -70,7 +70,7 @@ def assert_suite_passes(project: Path, service: Path, *options: str) -> None:
 
 @pytest.fixture
 def repository(template: Path, tmp_path: Path) -> Path:
-    """The template in a repository, with an older version, which lacks a file and has another default."""
+    """The template in a git repository. Its tag `older` lacks a file and has another default."""
     repository = shutil.copytree(template, tmp_path / "template")
     service = repository / SERVICE
     new = (service / NEW_FILE).read_text()
@@ -86,7 +86,7 @@ def repository(template: Path, tmp_path: Path) -> Path:
 
 
 def edit(project: Path) -> None:
-    """Do what owners do: a new route, a changed setting, a file of their own, a file less."""
+    """Make the owner's edits: a new route, a changed setting, a new file, a deleted file."""
     with (project / "app/routers/users.py").open("a") as router:
         router.write(ROUTE)
     replace(
@@ -100,7 +100,7 @@ def edit(project: Path) -> None:
     commit(project)
 
 
-def test_update_with_cruft_keeps_what_the_owner_has_edited(
+def test_update_with_cruft_keeps_the_edits_of_the_owner(
     project: Path, repository: Path, folder: Path
 ) -> None:
     answers = json.dumps({"project_slug": "orders", "description": DESCRIPTION})
@@ -117,11 +117,11 @@ def test_update_with_cruft_keeps_what_the_owner_has_edited(
     assert NEWER in settings
     assert title_and_description(orders) == ("Example Service", DESCRIPTION)
     cruft(orders, "check")
-    assert_owners_edits_are_there(orders)
+    assert_owners_edits_are_kept(orders)
     assert_suite_passes(project, orders)
 
 
-def test_answer_that_is_changed_afterwards_takes_its_files_along(
+def test_changed_answer_deletes_the_files_of_the_old_one(
     project: Path, repository: Path, folder: Path, render: Render
 ) -> None:
     [command] = re.findall(r"^    cruft (update --variables.*)$", README.read_text(), re.M)
@@ -136,12 +136,12 @@ def test_answer_that_is_changed_afterwards_takes_its_files_along(
     assert not (changed / ".github" / "workflows" / "ci.yml").exists()
     for path in {*files(changed)} - {changed / ".cruft.json"}:
         assert "analytics" not in (path.name + path.read_text()).lower(), path
-    assert_owners_edits_are_there(changed)
-    # test_generated.py has run the tests of core with one database.
+    assert_owners_edits_are_kept(changed)
+    # test_generated.py runs the tests of core with one database.
     assert_suite_passes(project, changed, "--ignore=tests/core")
 
 
-def test_contents_may_be_changed_in_both_directions(
+def test_contents_can_be_changed_in_both_directions(
     project: Path, repository: Path, folder: Path
 ) -> None:
     create = ["create", "--no-input", "--extra-context", json.dumps({"project_slug": "owned"})]
@@ -149,7 +149,7 @@ def test_contents_may_be_changed_in_both_directions(
     owned = folder / "owned"
     commit(owned)
     edit(owned)
-    of_service = names(owned)
+    service_files = names(owned)
     (owned / "docs/ours.md").write_text("# Ours\n")
     with (owned / "docs/operations.md").open("a") as page:
         page.write("\nOurs.\n")
@@ -157,10 +157,14 @@ def test_contents_may_be_changed_in_both_directions(
 
     change(owned, REFERENCE)
 
-    came = names(owned) - of_service - {"docs/ours.md"}
-    assert {"docs/transactions.md", "tests/docs/snippets.py", "tests/conformance/plugin.py"} <= came
+    added = names(owned) - service_files - {"docs/ours.md"}
+    assert {
+        "docs/transactions.md",
+        "tests/docs/snippets.py",
+        "tests/conformance/plugin.py",
+    } <= added
     assert "](docs/transactions.md)" in (owned / "README.md").read_text()
-    assert_owners_edits_are_there(owned)
+    assert_owners_edits_are_kept(owned)
     assert (owned / "docs/operations.md").read_text().endswith("\nOurs.\n")
     assert_suite_passes(
         project, owned, "tests/docs/test_readme.py", "tests/conformance/test_pool.py"
@@ -171,9 +175,9 @@ def test_contents_may_be_changed_in_both_directions(
     change(owned, "service")
 
     ours = {"docs/ours.md", "tests/conformance/test_ours.py"}
-    assert names(owned) == of_service | ours
+    assert names(owned) == service_files | ours
     assert "](docs/transactions.md)" not in (owned / "README.md").read_text()
-    assert_owners_edits_are_there(owned)
+    assert_owners_edits_are_kept(owned)
     assert (owned / "docs/operations.md").read_text().endswith("\nOurs.\n")
     assert_suite_passes(project, owned)
 
@@ -194,7 +198,7 @@ def names(project: Path) -> set[str]:
     return {str(path.relative_to(project)) for path in files(project) if path.suffix != ".pyc"}
 
 
-def test_replayed_answers_bring_what_is_new_and_leave_the_owners_files(
+def test_replay_adds_new_files_and_keeps_files_of_the_owner(
     render: Render, repository: Path, tmp_path: Path
 ) -> None:
     run(repository, "git", "checkout", "--quiet", "older")
@@ -209,5 +213,5 @@ def test_replayed_answers_bring_what_is_new_and_leave_the_owners_files(
     assert (orders / NEW_FILE).exists()
     assert (orders / "app/owner.py").exists()
     assert title_and_description(orders) == ("Example Service", DESCRIPTION)
-    changed = run(orders, "git", "diff", "--name-only").split()  # where the owner has a choice
+    changed = run(orders, "git", "diff", "--name-only").split()  # for the owner to review
     assert changed == [".env.example", "app/core/database/settings.py", "app/routers/users.py"]

@@ -15,7 +15,7 @@ from app.core.web.request_logging import REQUEST_ID
 
 @pytest.fixture
 def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """What the service writes to stderr in production."""
+    """The output of the service to stderr in production."""
     for logger in map(logging.getLogger, [None, *QUIET]):
         monkeypatch.setattr(logger, "handlers", logger.handlers[:])
         monkeypatch.setattr(logger, "level", logger.level)
