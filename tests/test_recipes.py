@@ -85,9 +85,36 @@ def follow(project: Path, title: str) -> int:
     return len({edit["file"] for edit in edits})
 
 
+def test_instructions_add_a_resource(bake: Bake) -> None:
+    project = bake()
+    statements = re.findall(r"`((?:from|app\.)[^`/]+)`", section(project, "Add a resource"))
+    register_model, import_router, include_router = statements
+
+    layers = ("models", "repositories", "services", "schemas")
+    for path in [*(f"app/{layer}/user.py" for layer in layers), "app/routers/users.py"]:
+        copy_with_new_names(project, path)
+    copy_with_new_names(project, "tests/routers/test_users.py")
+    with (project / "app/models/__init__.py").open("a") as models:
+        models.write(f"{register_model}\n")
+    main = project / "app/main.py"
+    source = main.read_text().replace("    return app\n", f"    {include_router}\n    return app\n")
+    main.write_text(source.replace("from app.", f"{import_router}\nfrom app.", 1))
+
+    make(project, "revision", "MESSAGE=create orders")
+    made = make(project, "migrate")
+    assert re.search(r"^primary \(.*\): 1 applied: \w+$", made.stdout, re.M)
+    tests = "tests/routers/test_orders.py tests/migrations"
+    make(project, "format", "check", "test", f"ARGS=--db=sqlite {tests}")
+
+
+def copy_with_new_names(project: Path, path: str) -> None:
+    source = (project / path).read_text().replace("user", "order").replace("User", "Order")
+    (project / path.replace("user", "order")).write_text(source)
+
+
 def test_instructions_add_a_database(bake: Bake) -> None:
     project = bake()
-    assert follow(project, "One more database") == 5
+    assert follow(project, "Add a database") == 5
 
     (project / "app/models/entry.py").write_text(TABLE)
     with (project / "app/models/__init__.py").open("a") as models:
