@@ -121,7 +121,8 @@ ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in 
 def create_repository() -> None:
     """Create a repository with a first commit, unless git is missing or the folder is in a repository.
 
-    No commit if cruft renders: cruft compares the folders of two versions, .git included. Repositories without commits are equal.
+    No commit if cruft renders: cruft compares the folders of two versions, `.git` included, and only repositories
+    without a commit are equal.
     """
     if shutil.which("git") is None or git("rev-parse"):
         return

@@ -56,8 +56,8 @@ def test_one_database_without_uv(bake: Bake) -> None:
     make(bake(databases="primary", contents=REFERENCE), "test", SQLITE, uv=False)
 
 
-# Each test covers a server and a Python version at once. Together they cover every pair of: Python version, number
-# of databases, kind of database.
+# Each test covers a server and a Python version at once. Together they run the whole suite for every pair of
+# a Python version, a number of databases and a kind of database.
 
 
 @pytest.mark.full
