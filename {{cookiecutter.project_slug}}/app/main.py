@@ -14,7 +14,7 @@ from app.core.process.shutdown import graceful_shutdown
 from app.core.telemetry import lifecycle as telemetry
 from app.core.web.body_limit import BodyLimitMiddleware
 from app.core.web.disconnects import DisconnectMiddleware
-from app.core.web.error_handlers import add_problem_handlers
+from app.core.web.error_handlers import PROBLEM_RESPONSES, add_problem_handlers
 from app.core.web.request_logging import RequestLoggingMiddleware
 from app.routers.docs import router as docs  # {%- if cookiecutter.__analytics +%}
 from app.routers.events import router as events  # {%- endif +%}
@@ -52,6 +52,7 @@ def create_app() -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # routers/docs.py has a page that loads nothing from a CDN
         redoc_url=None,
+        responses=PROBLEM_RESPONSES,
         telemetry=telemetry.FASTAPI_CONFIG,
     )
     app.state.health = HealthService()

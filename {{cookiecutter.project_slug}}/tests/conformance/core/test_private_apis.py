@@ -22,14 +22,12 @@ import pytest
 import sqlalchemy
 import uvicorn
 from fastapi import APIRouter, FastAPI
-from fastapi.responses import StreamingResponse
 from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy import ForeignKey, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-from starlette.requests import Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from app.core.database.pool import FairQueue
 from app.core.db import get_engine
@@ -307,35 +305,6 @@ async def close_calls_stop_of_the_object() -> bool:
     return stop.cache_info().misses == 1
 
 
-# Starlette
-
-
-@guard(PLAIN, "StreamingResponse.stream_response", used_as="def stream_response")
-async def response_streams_by_its_method() -> bool:
-    called = []
-
-    class Stream(StreamingResponse):
-        async def stream_response(self, send: Send) -> None:
-            called.append(send)
-            await super().stream_response(send)
-
-    async def receive() -> Message:
-        return {"type": "http.disconnect"}
-
-    async def send(_: Message) -> None:
-        """Discard it."""
-
-    scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
-    await Stream(iter([b"chunk"]))(scope, receive, send)
-    return len(called) == 1
-
-
-@guard(PLAIN, 'scope["state"] behind request.state', used_as='scope.setdefault("state"')
-async def request_reads_the_state_of_its_scope() -> bool:
-    request = Request({"type": "http", "state": {"request_id": "an id"}})
-    return bool(request.state.request_id == "an id")
-
-
 # FastAPI
 
 
@@ -370,28 +339,6 @@ async def scope_has_the_route_with_its_prefixes() -> bool:
 @guard(PLAIN, 'scope["route"].path', used_as='scope.get("route")')
 async def scope_has_the_route() -> bool:
     return bool((await scope_after("/direct/1"))["route"].path == "/direct/{item}")
-
-
-@guard(PLAIN, "FastAPI.router.responses", used_as="app.router.responses")
-async def router_adds_its_responses() -> bool:
-    app = FastAPI()
-    app.router.responses = {"4XX": {"description": "an error"}}
-
-    @app.get("/")
-    async def read() -> None:
-        """Return nothing."""
-
-    return "4XX" in app.openapi()["paths"]["/"]["get"]["responses"]
-
-
-@guard(
-    PLAIN,
-    "fastapi.utils.is_body_allowed_for_status_code",
-    used_as="import is_body_allowed_for_status_code",
-)
-async def status_tells_whether_it_has_a_body() -> bool:
-    allowed: Any = import_module("fastapi.utils").is_body_allowed_for_status_code
-    return bool(allowed(404) and not allowed(304))
 
 
 @guard(
