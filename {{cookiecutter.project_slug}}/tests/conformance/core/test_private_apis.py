@@ -21,7 +21,7 @@ import pydantic_core
 import pytest
 import sqlalchemy
 import uvicorn
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, Depends, FastAPI
 from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy import ForeignKey, text
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -305,7 +305,44 @@ async def close_calls_stop_of_the_object() -> bool:
     return stop.cache_info().misses == 1
 
 
+@guard(
+    ON_SQLITE,
+    "aiosqlite.Connection.rollback called by SQLAlchemy",
+    used_as="driver.rollback = ",
+)
+async def rollback_calls_that_of_the_driver(connection: AsyncConnection) -> bool:
+    driver = await driver_of(connection)
+    roll_back, called = driver.rollback, []
+
+    async def recorded() -> None:
+        called.append("rollback")
+        await roll_back()
+
+    driver.rollback = recorded
+    await connection.execute(text("SELECT 1"))
+    await connection.rollback()
+    return called == ["rollback"]
+
+
 # FastAPI
+
+
+@guard(
+    PLAIN,
+    "fastapi.routing.iter_route_contexts, dependant of a route",
+    used_as="import iter_route_contexts",
+)
+async def routes_show_their_dependencies() -> bool:
+    async def dependency() -> None:
+        """Return nothing."""
+
+    router = APIRouter()
+    router.get("/", dependencies=[Depends(dependency)])(dependency)
+    app = FastAPI()
+    app.include_router(router)
+    contexts: Any = import_module("fastapi.routing").iter_route_contexts(app.routes)
+    found = [getattr(context, "dependant", None) for context in contexts]
+    return [d.dependencies[0].call for d in found if d and d.dependencies] == [dependency]
 
 
 async def scope_after(path: str) -> Scope:
