@@ -6,10 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import Row, text
-from sqlalchemy.ext.asyncio import (
-    AsyncConnection,
-    AsyncSession,
-)
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core.config import get_database
 from app.core.database.engine import make_migration_engine

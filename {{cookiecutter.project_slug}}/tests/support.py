@@ -17,13 +17,7 @@ from httpx2 import AsyncClient, Response
 from sqlalchemy import ForeignKey, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import (
-    DeclarativeBase,
-    Mapped,
-    configure_mappers,
-    mapped_column,
-    relationship,
-)
+from sqlalchemy.orm import DeclarativeBase, Mapped, configure_mappers, mapped_column, relationship
 
 from app import migrations
 from app.core.config import Settings, get_settings, variable
@@ -66,12 +60,8 @@ def migrate(database: str, url: str) -> None:
 
 def collect_garbage() -> None:
     """Collect garbage, so that a resource leaked by this test is reported here, not in a later test."""
-    for name in (
-        "last_exc",
-        "last_type",
-        "last_value",
-        "last_traceback",
-    ):  # keep a failed test's frames alive
+    # These keep a failed test's frames alive.
+    for name in ("last_exc", "last_type", "last_value", "last_traceback"):
         vars(sys).pop(name, None)
     gc.collect()
 
@@ -111,15 +101,6 @@ def new_user(name: str = "Ada") -> User:
 
 def new_email() -> str:
     return f"{uuid4()}@example.com"
-
-
-async def serves(client: AsyncClient) -> bool:
-    """Return whether the service can write and read. Each uses a connection pool of its own."""
-    created = await client.post("/users", json={"name": "Ada", "email": new_email()})
-    if not created.is_success:
-        return False
-    response = await client.get(f"/users/{created.json()['id']}")
-    return bool(created.json() == response.json())
 
 
 def problem(response: Response) -> Any:

@@ -23,7 +23,7 @@ def test_import_and_aliases_open_no_connection_and_read_no_settings(tmp_path: Pa
         "import app.main, app.dependencies\n"
         "from app.core.config import get_settings\n"
         "from app.core.db import get_session\n"
-        "from tests.inspection import engine_loops\n"
+        "from tests.conformance.inspection import engine_loops\n"
         "get_session('nowhere', dev=True, read_only=True)\n"
         "app.main.create_app().openapi()\n"
         "assert not opened, opened\n"

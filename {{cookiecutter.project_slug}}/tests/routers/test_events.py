@@ -59,16 +59,6 @@ async def test_export_has_one_line_per_event(client: AsyncClient) -> None:
     assert (await client.get(EVENTS, params={"limit": 1000})).json()["items"] == lines[:1000]
 
 
-async def test_export_is_compressed_if_the_client_accepts_gzip(server: AsyncClient) -> None:
-    await server.post(EVENTS, json=[{"name": "seen"}] * 100)
-
-    plain = await server.get(f"{EVENTS}/export", headers={"Accept-Encoding": "identity"})
-    compressed = await server.get(f"{EVENTS}/export", headers={"Accept-Encoding": "gzip"})
-
-    assert "gzip" == compressed.headers["content-encoding"]
-    assert plain.content == compressed.content
-
-
 @pytest.mark.parametrize(
     "event",
     [

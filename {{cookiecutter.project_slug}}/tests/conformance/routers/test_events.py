@@ -44,6 +44,16 @@ async def test_export_without_events_is_empty(client: AsyncClient) -> None:
     assert (200, b"") == (response.status_code, response.content)
 
 
+async def test_export_is_compressed_if_the_client_accepts_gzip(server: AsyncClient) -> None:
+    await server.post(EVENTS, json=[{"name": "seen"}] * 100)
+
+    plain = await server.get(f"{EVENTS}/export", headers={"Accept-Encoding": "identity"})
+    compressed = await server.get(f"{EVENTS}/export", headers={"Accept-Encoding": "gzip"})
+
+    assert "gzip" == compressed.headers["content-encoding"]
+    assert plain.content == compressed.content
+
+
 async def test_export_is_503_if_the_database_is_unreachable(
     client: AsyncClient, environment: pytest.MonkeyPatch
 ) -> None:

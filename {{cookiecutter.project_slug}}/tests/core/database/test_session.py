@@ -6,10 +6,7 @@ import anyio
 import pytest
 from sqlalchemy import text
 
-from app.core.db import (
-    get_engine,
-    session_scope,
-)
+from app.core.db import get_engine, session_scope
 from tests.inspection import checked_out, kill, pid, stored_users, until_active
 from tests.support import new_user
 
@@ -42,16 +39,3 @@ async def test_session_on_two_engines_commits_its_write(databases: None) -> None
         await session.execute(text("SELECT 1"), bind_arguments=reading)
 
     assert await stored_users() == 1
-
-
-async def test_session_on_two_engines_rolls_back_its_write(databases: None) -> None:
-    reading = {"bind": get_engine(read_only=True).sync_engine}
-    with pytest.raises(LookupError):
-        async with session_scope() as session:
-            session.add(new_user())
-            await session.flush()
-            await session.execute(text("SELECT 1"), bind_arguments=reading)
-            raise LookupError
-
-    assert not checked_out()
-    assert await stored_users() == 0
