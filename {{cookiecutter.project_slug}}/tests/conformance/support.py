@@ -1,9 +1,11 @@
 """Functions that several tests of the reference use."""
 
 from contextlib import suppress
+from typing import Any
 
 from httpx2 import AsyncClient, Response
-from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import DeclarativeBase, Mapped, configure_mappers, mapped_column, relationship
 
 from app.core.db import session_scope
 from tests.support import new_email
@@ -39,3 +41,21 @@ async def serves(client: AsyncClient) -> bool:
         return False
     response = await client.get(f"/users/{created.json()['id']}")
     return bool(created.json() == response.json())
+
+
+def relate_without_lazy() -> None:
+    """Configure a relationship without `lazy="raise"`, which would load on attribute access."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Child(Base):
+        __tablename__ = "children"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        parent_id: Mapped[int] = mapped_column(ForeignKey("children.id"))
+        parent: Mapped[Any] = relationship("Child")
+
+    try:
+        configure_mappers()
+    finally:
+        Base.registry.dispose()

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import anyio
 import pytest
 from fastapi import Depends, FastAPI
 from httpx2 import AsyncClient
@@ -137,19 +136,6 @@ async def test_any_exception_rolls_back_and_is_raised_unchanged(
             raise raised
 
     assert caught.value is raised
-    assert not checked_out()
-    assert await stored_users() == 0
-
-
-async def test_cancelled_scope_ends_after_its_session_has_rolled_back(databases: None) -> None:
-    """AnyIO, and so Starlette, raises CancelledError again until the cancelled scope has ended."""
-    with anyio.CancelScope() as scope:
-        async with session_scope() as session:
-            session.add(new_user())
-            await session.flush()
-            scope.cancel()
-            await anyio.sleep_forever()
-
     assert not checked_out()
     assert await stored_users() == 0
 
