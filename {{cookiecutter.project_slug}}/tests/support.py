@@ -84,6 +84,15 @@ def new_email() -> str:
     return f"{uuid4()}@example.com"
 
 
+async def serves(client: AsyncClient) -> bool:
+    """Return whether the service can write and read. Each uses a connection pool of its own."""
+    created = await client.post("/users", json={"name": "Ada", "email": new_email()})
+    if not created.is_success:
+        return False
+    response = await client.get(f"/users/{created.json()['id']}")
+    return bool(created.json() == response.json())
+
+
 def problem(response: Response) -> Any:
     """Return the problem details (RFC 9457) of an error response."""
     assert response.headers["content-type"] == "application/problem+json"

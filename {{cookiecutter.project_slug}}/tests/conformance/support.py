@@ -3,12 +3,11 @@
 from contextlib import suppress
 from typing import Any
 
-from httpx2 import AsyncClient, Response
+from httpx2 import Response
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import DeclarativeBase, Mapped, configure_mappers, mapped_column, relationship
 
 from app.core.db import session_scope
-from tests.support import new_email
 
 
 async def create_tables(base: type[DeclarativeBase], database: str | None = None) -> None:
@@ -32,15 +31,6 @@ def raise_file_limit(wanted: int = 4096) -> None:
 def is_unavailable(response: Response) -> bool:
     """Return whether the response is 503 and asks the client to retry after a second."""
     return (503, "1") == (response.status_code, response.headers.get("retry-after"))
-
-
-async def serves(client: AsyncClient) -> bool:
-    """Return whether the service can write and read. Each uses a connection pool of its own."""
-    created = await client.post("/users", json={"name": "Ada", "email": new_email()})
-    if not created.is_success:
-        return False
-    response = await client.get(f"/users/{created.json()['id']}")
-    return bool(created.json() == response.json())
 
 
 def relate_without_lazy() -> None:

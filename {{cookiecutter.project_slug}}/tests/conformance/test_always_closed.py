@@ -18,9 +18,8 @@ from websockets.asyncio.client import connect
 from app.core.db import dispose_engines, session_scope
 from app.core.web.disconnects import SECONDS_BEFORE_WATCHING
 from app.dependencies import SessionDep
-from tests.conformance.support import serves
 from tests.inspection import checked_out, fetch, kill, pid, stored_users, until_active
-from tests.support import configure, disconnecting, new_user, serve, until
+from tests.support import configure, disconnecting, new_user, serve, serves, until
 
 # Clients that disconnect
 

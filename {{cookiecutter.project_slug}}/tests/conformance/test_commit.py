@@ -13,9 +13,8 @@ from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
 from app.dependencies import SessionDep
 from tests.conformance.harness.proxy import Proxy
-from tests.conformance.support import serves
 from tests.inspection import count_users, nobody_is_connected, observer, stored_users
-from tests.support import new_user, problem, set_databases, until, violate_at_commit
+from tests.support import new_user, problem, serves, set_databases, until, violate_at_commit
 
 
 async def test_scope_commits_when_its_block_ends_normally(databases: None) -> None:

@@ -15,9 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.db import session_scope
 from app.dependencies import SessionDep
 from app.models import User
-from tests.conformance.support import serves
 from tests.inspection import checked_out, stored_users
-from tests.support import abort_transaction, new_user, until, violate_at_commit
+from tests.support import abort_transaction, new_user, serves, until, violate_at_commit
 
 
 async def return_a_number(session: AsyncSession) -> int:

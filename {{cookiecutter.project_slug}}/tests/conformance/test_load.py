@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.config import DATABASES, get_settings, variable
 from app.core.db import SessionDependency, get_session
 from app.dependencies import SessionDep
-from tests.conformance.support import is_unavailable, raise_file_limit, serves
+from tests.conformance.support import is_unavailable, raise_file_limit
 from tests.inspection import checked_out, stored_users
-from tests.support import configure, new_email, until
+from tests.support import configure, new_email, serves, until
 
 pytestmark = pytest.mark.load
 

@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from app.core.config import get_settings, variable
 from app.core.db import session_scope
 from app.dependencies import SessionDep
-from tests.conformance.support import is_unavailable, serves
+from tests.conformance.support import is_unavailable
 from tests.inspection import checked_out, kill, pid, stored_users, until_active
-from tests.support import configure, new_email, new_user, problem, set_databases
+from tests.support import configure, new_email, new_user, problem, serves, set_databases
 
 
 @pytest.mark.parametrize(

@@ -14,11 +14,11 @@ from app.core.db import dispose_engines, session_scope
 from app.models import User
 from tests.conformance.harness.pgbouncer import PgBouncer, pgbouncer_before
 from tests.conformance.harness.proxy import Proxy
-from tests.conformance.support import is_unavailable, serves
+from tests.conformance.support import is_unavailable
 from tests.harness.connections import connect
 from tests.harness.postgresql import Server
 from tests.inspection import driver, fetch, pid, stored_users
-from tests.support import configure, new_user, set_databases
+from tests.support import configure, new_user, serves, set_databases
 from tests.test_command_line import run
 
 pytestmark = pytest.mark.pgbouncer

@@ -12,9 +12,8 @@ from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
 from tests.conformance.harness.proxy import Proxy
 from tests.conformance.inspection import IDLE_BEFORE_PING, PING_TIMEOUT
-from tests.conformance.support import serves
 from tests.inspection import kill, pid
-from tests.support import set_databases, until
+from tests.support import serves, set_databases, until
 
 pytestmark = pytest.mark.postgresql
 
