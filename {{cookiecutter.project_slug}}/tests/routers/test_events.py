@@ -1,4 +1,4 @@
-"""/analytics/events: batches, pages and the export."""
+"""/analytics/events: batches and the export."""
 
 import json
 from datetime import datetime
