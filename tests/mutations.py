@@ -122,9 +122,9 @@ SESSIONS = [
     ),
     Mutation(
         "stop waiting for the close when cancelled",
-        "core/database/session.py",
-        "    while not closing.done():\n",
-        "    if not closing.done():\n",
+        "core/database/cancellation.py",
+        "    while not task.done():\n",
+        "    if not task.done():\n",
         "core/database/test_session.py",
     ),
     Mutation(
@@ -137,7 +137,7 @@ SESSIONS = [
     Mutation(
         "misspelt names found by the first request",
         "main.py",
-        "    check_database_names()\n",
+        "    check_database_names(app)\n",
         "",
         "core/test_db.py",
     ),
@@ -172,8 +172,8 @@ SESSIONS = [
     Mutation(
         "settings read at import",
         "core/db.py",
-        "_dependencies = Weak",
-        "get_database()\n_dependencies = Weak",
+        "_dependencies: dict",
+        "get_database()\n_dependencies: dict",
         "core/test_db.py",
     ),
     Mutation(
@@ -200,8 +200,8 @@ SESSIONS = [
     Mutation(
         "engines keyed without read_only",
         "core/database/settings.py",
-        "read_only=read_only), read_only, probe)",
-        "read_only=read_only), False, probe)",
+        "EngineKey(url, read_only, probe, fallback)",
+        "EngineKey(url, False, probe, fallback)",
         "core/database/test_registry.py",
     ),
     Mutation(

@@ -8,13 +8,14 @@ from fastapi import FastAPI
 
 from app import DESCRIPTION, TITLE, __version__
 from app.core.config import get_settings
-from app.core.db import check_database_names, dispose_engines
+from app.core.db import dispose_engines
 from app.core.process.garbage_collection import freeze_startup_objects
 from app.core.process.shutdown import graceful_shutdown
 from app.core.telemetry import lifecycle as telemetry
 from app.core.web.body_limit import BodyLimitMiddleware
+from app.core.web.database_names import check_database_names
 from app.core.web.disconnects import DisconnectMiddleware
-from app.core.web.error_handlers import add_problem_handlers
+from app.core.web.error_handlers import PROBLEM_RESPONSES, add_problem_handlers
 from app.core.web.request_logging import RequestLoggingMiddleware
 from app.routers.docs import router as docs  # {%- if cookiecutter.__analytics +%}
 from app.routers.events import router as events  # {%- endif +%}
@@ -30,7 +31,7 @@ SECONDS_TO_CLOSE = 5
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     settings = get_settings()  # a wrong setting fails at startup, not in the first request
-    check_database_names()
+    check_database_names(app)
     telemetry.start()
     freeze_startup_objects()
     try:
@@ -52,6 +53,7 @@ def create_app() -> FastAPI:
         lifespan=lifespan,
         docs_url=None,  # routers/docs.py has a page that loads nothing from a CDN
         redoc_url=None,
+        responses=PROBLEM_RESPONSES,
         telemetry=telemetry.FASTAPI_CONFIG,
     )
     app.state.health = HealthService()

@@ -9,16 +9,13 @@ A session commits when the route, or the `async with` block, ends without an exc
 back otherwise. Databases are independent: no transaction spans two of them.
 """
 
-import gc
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
-from threading import Lock
-from weakref import WeakValueDictionary
 
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
-from app.core.config import DEFAULT_DATABASE, DatabaseSettings, get_database, get_settings
+from app.core.config import DEFAULT_DATABASE, DatabaseSettings, get_database
 from app.core.database.errors import (
     ConfigurationError,
     DatabaseNotFoundError,
@@ -32,7 +29,7 @@ __all__ = [
     "ConfigurationError",
     "DatabaseNotFoundError",
     "TransactionFailedError",
-    "check_database_names",
+    "database_name",
     "dispose_engines",
     "get_engine",
     "get_session",
@@ -42,9 +39,7 @@ __all__ = [
 
 SessionDependency = Callable[[], AsyncGenerator[AsyncSession, None]]
 
-# Weak, so that the names of dependencies that no route or alias uses are not checked.
-_dependencies = WeakValueDictionary[tuple[str, bool, bool], SessionDependency]()
-_lock = Lock()
+_dependencies: dict[tuple[str, bool, bool], SessionDependency] = {}
 
 
 def get_session(
@@ -64,13 +59,11 @@ def get_session(
             on commit events: on PostgreSQL such a session usually commits nothing.
 
     Raises (when the dependency runs, not here):
-        DatabaseNotFoundError: no database has this name. `check_database_names` raises it at
-            start-up.
+        DatabaseNotFoundError: no database has this name. For routes, the start-up raises it.
         ConfigurationError: a setting is missing or wrong, for example DEV_DATABASE_URL.
     """
     key = (DEFAULT_DATABASE if database is None else database, dev, read_only)
-    with _lock:
-        return _dependencies.setdefault(key, partial(_session, *key))
+    return _dependencies.setdefault(key, partial(_session, *key))
 
 
 def session_scope(
@@ -105,16 +98,11 @@ async def dispose_engines(database: str | DatabaseSettings | None = None) -> Non
     await dispose_databases(None if database is None else _settings(database))
 
 
-def check_database_names() -> None:
-    """Check the names that routes and aliases have passed to `get_session`. Call it at start-up.
-
-    Raises:
-        DatabaseNotFoundError: a name is misspelt. The start fails instead of the first request.
-    """
-    if _unknown_names():
-        gc.collect()  # routes of an application that no longer exists do not count
-    for name in _unknown_names():
-        get_database(name)
+def database_name(dependency: object) -> str | None:
+    """Return the name of the database that a `get_session` dependency uses, None for any other."""
+    if isinstance(dependency, partial) and dependency.func is _session:
+        return str(dependency.args[0])
+    return None
 
 
 async def _session(
@@ -139,7 +127,3 @@ def _find(database: str | DatabaseSettings | None, dev: bool, read_only: bool) -
 
 def _settings(database: str | DatabaseSettings | None) -> DatabaseSettings:
     return database if isinstance(database, DatabaseSettings) else get_database(database)
-
-
-def _unknown_names() -> list[str]:
-    return sorted({name for name, _, _ in [*_dependencies]} - get_settings().databases.keys())

@@ -2,17 +2,23 @@
 
 import asyncio
 import os
+import pickle
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import FrameType
+from typing import Annotated, cast
 
 import anyio
 import pytest
 from fastapi import Depends
 from sqlalchemy import insert, text
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import DatabaseSettings, get_database, get_settings, variable
+from app.core.database.session import TrackedSession
 from app.core.db import (
     DatabaseNotFoundError,
     dispose_engines,
@@ -175,16 +181,25 @@ async def test_settings_that_an_engine_does_not_have_are_logged_once(
 
 async def test_misspelt_name_of_a_database_stops_the_start(databases: None) -> None:
     app = create_app()
-    session = Depends(get_session("analytcs"), scope="function")
-    app.get("/misspelt", dependencies=[session])(lambda: None)
 
-    with pytest.raises(DatabaseNotFoundError, match="'analytcs'"):
-        async with app.router.lifespan_context(app):
-            pass
+    async def nested(
+        session: Annotated[AsyncSession, Depends(get_session("analytcs"), scope="function")],
+    ) -> None:
+        """A dependency of a dependency."""
 
-    del app, session
-    other = create_app()  # which has no such route
-    async with other.router.lifespan_context(other):
+    @app.get("/misspelt", dependencies=[Depends(nested, scope="function")])
+    async def route() -> None:
+        """Use it."""
+
+    outer = create_app()
+    outer.mount("/inner", app)
+    for misspelt in (app, outer):
+        with pytest.raises(DatabaseNotFoundError, match="'analytcs'"):
+            async with misspelt.router.lifespan_context(misspelt):
+                pass
+
+    correct = create_app()  # the routes of another application do not matter
+    async with correct.router.lifespan_context(correct):
         pass
 
 
@@ -202,3 +217,58 @@ async def test_rollback_on_a_server_that_hangs_ends_and_gives_back_the_connectio
                 raise LookupError
 
         assert not checked_out()
+
+
+async def test_savepoints_do_not_add_up(databases: None) -> None:
+    async with session_scope() as session:
+        for _ in range(10):
+            async with session.begin_nested():
+                await session.execute(text("SELECT 1"))
+
+        assert len(cast("TrackedSession", session.sync_session).connections) == 1
+
+
+def test_fallbacks_to_two_databases_are_two_engines(environment: pytest.MonkeyPatch) -> None:
+    replica = "postgresql://u@h/replica"
+    engines = {
+        get_engine(
+            get_database().for_url(url, read_database_url=replica, read_fallback=True),
+            read_only=True,
+        )
+        for url in ("postgresql://u@h/a", "postgresql://u@h/b")
+    }
+
+    assert len(engines) == 2
+
+
+async def test_fallback_of_reads_is_no_setting_of_the_engine_for_writes(
+    databases: None, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    environment.setenv(variable("twin"), os.environ[variable("primary")])
+    environment.setenv(variable("twin", "read_database_url"), "postgresql://u@h/replica")
+    environment.setenv(variable("twin", "read_fallback"), "true")
+    get_settings.cache_clear()
+
+    assert get_engine("twin") is get_engine()
+    assert not caplog.records
+
+
+def test_pickled_settings_find_the_same_engine_in_another_process(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    settings = tenant(1)
+    settings.key()
+    code = (
+        "import pickle, sys\n"
+        "from app.core.database.settings import EngineKey\n"
+        "settings = pickle.load(sys.stdin.buffer)\n"
+        "assert settings.key() in {EngineKey(settings.url())}\n"
+    )
+
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        cwd=Path(__file__).parents[2],
+        env={"PYTHONHASHSEED": "1"},
+        input=pickle.dumps(settings),
+    )

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 
+import anyio
 import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
@@ -412,6 +413,23 @@ async def test_read_only_session_reads_the_same_in_memory_database(notes_in_memo
                 await session.execute(text("INSERT INTO notes VALUES (1)"))
         async with session_scope() as session:
             await session.execute(text("INSERT INTO notes VALUES (1)"))
+
+
+@pytest.mark.sqlite
+async def test_in_memory_database_survives_an_anyio_cancellation(notes_in_memory: None) -> None:
+    async def cancel(scope: anyio.CancelScope, steps: int) -> None:
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        scope.cancel()
+
+    for steps in range(60):
+        with anyio.CancelScope() as scope:
+            cancelling = asyncio.create_task(cancel(scope, steps))
+            async with session_scope() as session:
+                await session.execute(text("SELECT * FROM notes"))
+        await cancelling
+        async with session_scope() as session:
+            await session.execute(text("SELECT * FROM notes"))
 
 
 @pytest.mark.sqlite

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
 from app.core.database import postgresql
+from app.core.database.cancellation import wait_until_done
 
 ROLLBACK_TIMEOUT = 5.0  # seconds, after which the connection is closed instead
 
@@ -54,7 +55,8 @@ class TrackedSession(Session):
 
 @event.listens_for(TrackedSession, "after_begin")
 def _track(session: TrackedSession, _: SessionTransaction, connection: Connection) -> None:
-    session._opened = (*session.connections, connection)
+    if connection not in session._opened:  # a savepoint begins on the same connection
+        session._opened = (*session.connections, connection)
     if session.is_abandoned:
         session.abandon()
         raise InvalidRequestError("the session has ended before this task could use it")
@@ -68,8 +70,8 @@ def needs_commit(session: AsyncSession) -> bool:
 async def roll_back_and_close(session: AsyncSession) -> None:
     """Roll back what is not committed and return the connections.
 
-    The rollback runs in its own task, because this task can be cancelled at every `await`; AnyIO
-    cancels again until the scope is left. The cancellation is raised after the session is closed.
+    The rollback runs in its own task, because this task can be cancelled at every `await`. The
+    cancellation is raised after the session is closed.
     """
     tracked = _tracked(session)
     if not tracked.needs_round_trip():
@@ -81,13 +83,7 @@ async def roll_back_and_close(session: AsyncSession) -> None:
     closing = asyncio.create_task(_close(session))
     _closing.add(closing)
     closing.add_done_callback(_closing.discard)
-    cancelled: asyncio.CancelledError | None = None
-    while not closing.done():
-        try:
-            await asyncio.shield(closing)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled:
+    if cancelled := await wait_until_done(closing):
         raise cancelled
 
 

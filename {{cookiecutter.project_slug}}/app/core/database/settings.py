@@ -42,13 +42,18 @@ class EngineKey:
     url: URL
     read_only: bool = False
     probe: bool = False
+    fallback: URL | None = None  # READ_FALLBACK
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.url, self.read_only, self.probe)))
+        use = (self.url, self.read_only, self.probe, self.fallback)
+        object.__setattr__(self, "_hash", hash(use))
 
     def __hash__(self) -> int:
         return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:  # another process hashes strings differently
+        return EngineKey, (self.url, self.read_only, self.probe, self.fallback)
 
 
 def _is_usable(url: SecretStr) -> SecretStr:
@@ -148,7 +153,9 @@ class DatabaseSettings(BaseModel):
         """
         use = (dev, read_only, probe)
         if use not in self._keys:
-            self._keys[use] = EngineKey(self.url(dev=dev, read_only=read_only), read_only, probe)
+            url = self.url(dev=dev, read_only=read_only)
+            fallback = self.fallback_url(url) if read_only else None
+            self._keys[use] = EngineKey(url, read_only, probe, fallback)
         return self._keys[use]
 
     def url(self, *, dev: bool = False, read_only: bool = False) -> URL:
@@ -170,7 +177,7 @@ class DatabaseSettings(BaseModel):
 
     def fallback_url(self, url: URL) -> URL | None:
         """Return the URL that read-only sessions use while the replica at `url` is unavailable."""
-        if self.read_fallback and self.read_database_url and url is self.url(read_only=True):
+        if self.read_fallback and self.read_database_url and url == self.url(read_only=True):
             return self.url()
         return None
 
@@ -211,7 +218,10 @@ class DatabaseSettings(BaseModel):
         raise ConfigurationError(f"{variable(self._name, field)} is not set")
 
 
-ENGINE_OPTIONS = DatabaseSettings.model_fields.keys() - ADDRESS - {"migration_lock_timeout"}
+# The fields that change an engine but not its key.
+ENGINE_OPTIONS = (
+    DatabaseSettings.model_fields.keys() - ADDRESS - {"migration_lock_timeout", "read_fallback"}
+)
 
 
 def variable(database: str, field: str = "database_url") -> str:

@@ -14,6 +14,7 @@ from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from app.core.database.cancellation import wait_until_done
 from app.core.database.errors import TransactionFailedError
 from app.core.database.settings import DatabaseSettings
 
@@ -51,6 +52,7 @@ def add_listeners(engine: Engine, _: DatabaseSettings, *, read_only: bool) -> No
     event.listen(engine, "connect", _make_interruptible)
     event.listen(engine, "invalidate", _interrupt_and_roll_back)
     if is_in_memory(engine.url):
+        event.listen(engine, "connect", _finish_rollbacks)
         event.listen(engine, "handle_error", _keep_connection)
         event.listen(engine, "begin", _set_query_only)
     else:
@@ -122,8 +124,14 @@ def _begin(connection: Connection) -> None:
 
     https://docs.sqlalchemy.org/en/21/dialects/sqlite.html#sqlite-transactions
     """
-    if not _is_autocommit(connection):
+    if _is_autocommit(connection):
+        return
+    try:
         connection.exec_driver_sql(BEGIN)
+    except BaseException:
+        if not connection.invalidated:  # in memory: a cancelled BEGIN may still have run
+            connection.connection.rollback()
+        raise
 
 
 def _check_transaction(connection: Connection, _: Any, statement: str, *others: object) -> None:
@@ -161,6 +169,26 @@ def _roll_back_failed_commit(context: ExceptionContext) -> None:
 def _keep_connection(context: ExceptionContext) -> None:
     """Keep the connection after a cancelled statement: to close it deletes a database in memory."""
     context.is_disconnect = False
+
+
+def _finish_rollbacks(connection: Any, _: ConnectionPoolEntry) -> None:
+    """Let a rollback finish although its task is cancelled, and cancel the task again after it.
+
+    SQLAlchemy closes a connection whose rollback was cancelled, and with it a database in memory.
+    """
+    driver = connection.driver_connection
+    roll_back = driver.rollback
+
+    async def finish() -> None:
+        rollback = asyncio.create_task(roll_back())
+        task = asyncio.current_task()
+        if task and await wait_until_done(rollback):
+            task.uncancel()
+            task.cancel()
+        else:
+            await rollback
+
+    driver.rollback = finish
 
 
 def _stop_thread_once(connection: Any, _: ConnectionPoolEntry) -> None:

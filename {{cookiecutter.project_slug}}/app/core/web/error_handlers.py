@@ -9,7 +9,6 @@ from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from fastapi.utils import is_body_allowed_for_status_code
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
@@ -18,6 +17,7 @@ from app.core.web.problem_details import INTERNAL, READ_ONLY, Problem, ServiceEr
 from app.core.web.request_logging import REQUEST_ID
 
 MEDIA_TYPE = "application/problem+json"
+WITHOUT_BODY = {204, 205, 304}  # RFC 9110, 15.3.5, 15.3.6, 15.4.5
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class ProblemDocument(BaseModel):
     errors: list[dict[str, Any]] | None = None
 
 
-# The error responses of every route, for the OpenAPI schema.
+# The error responses of every route, for `FastAPI(responses=)` and so for the OpenAPI schema.
 PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {
         "description": description,
@@ -46,12 +46,11 @@ PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Return every error of the app as a problem document, and add these to its OpenAPI schema.
+    """Return every error of the app as a problem document. PROBLEM_RESPONSES describes them.
 
     A handler that the app registers for a narrower class (such as `OperationalError`) takes
     precedence over these.
     """
-    app.router.responses = PROBLEM_RESPONSES
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(ServiceError, service_error)
@@ -75,7 +74,7 @@ def problem_response(problem: Problem) -> JSONResponse:
 async def http_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
-    if not is_body_allowed_for_status_code(error.status_code):
+    if error.status_code in WITHOUT_BODY:
         return Response(status_code=error.status_code, headers=headers)
     title = responses.get(error.status_code, "Error")
     detail = error.detail if error.detail != title else None

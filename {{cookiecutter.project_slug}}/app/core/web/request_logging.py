@@ -7,6 +7,7 @@ from random import getrandbits
 from time import perf_counter
 from urllib.parse import quote
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.database.statistics import DatabaseStatistics, work
@@ -42,7 +43,7 @@ class RequestLoggingMiddleware:
         request_id.set(id_)
         statistics = DatabaseStatistics()
         work.set(statistics)
-        scope.setdefault("state", {})["request_id"] = id_  # for code that runs in another context
+        Request(scope).state.request_id = id_  # for code that runs in another context
 
         async def send_with_id(message: Message) -> None:
             nonlocal status, end

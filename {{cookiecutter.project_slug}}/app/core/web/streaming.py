@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from fastapi.responses import StreamingResponse
-from starlette.types import Send
+from starlette.types import Receive, Scope, Send
 
 GZIP = 16 + zlib.MAX_WBITS  # https://docs.python.org/3/library/zlib.html#zlib.compressobj
 LEVEL = 1  # of 9: twice as fast as zlib's default, and 10% larger for events
@@ -14,9 +14,9 @@ LEVEL = 1  # of 9: twice as fast as zlib's default, and 10% larger for events
 class Stream(StreamingResponse):
     """A response that closes its source as soon as the client disconnects."""
 
-    async def stream_response(self, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with aclosing(self.body_iterator):  # type: ignore[type-var]
-            await super().stream_response(send)
+            await super().__call__(scope, receive, send)
 
 
 async def stream(

@@ -21,15 +21,13 @@ import pydantic_core
 import pytest
 import sqlalchemy
 import uvicorn
-from fastapi import APIRouter, FastAPI
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Depends, FastAPI
 from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy import ForeignKey, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
-from starlette.requests import Request
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from app.core.database.pool import FairQueue
 from app.core.db import get_engine
@@ -307,36 +305,44 @@ async def close_calls_stop_of_the_object() -> bool:
     return stop.cache_info().misses == 1
 
 
-# Starlette
+@guard(
+    ON_SQLITE,
+    "aiosqlite.Connection.rollback called by SQLAlchemy",
+    used_as="driver.rollback = ",
+)
+async def rollback_calls_that_of_the_driver(connection: AsyncConnection) -> bool:
+    driver = await driver_of(connection)
+    roll_back, called = driver.rollback, []
 
+    async def recorded() -> None:
+        called.append("rollback")
+        await roll_back()
 
-@guard(PLAIN, "StreamingResponse.stream_response", used_as="def stream_response")
-async def response_streams_by_its_method() -> bool:
-    called = []
-
-    class Stream(StreamingResponse):
-        async def stream_response(self, send: Send) -> None:
-            called.append(send)
-            await super().stream_response(send)
-
-    async def receive() -> Message:
-        return {"type": "http.disconnect"}
-
-    async def send(_: Message) -> None:
-        """Discard it."""
-
-    scope = {"type": "http", "asgi": {"spec_version": "2.4"}}
-    await Stream(iter([b"chunk"]))(scope, receive, send)
-    return len(called) == 1
-
-
-@guard(PLAIN, 'scope["state"] behind request.state', used_as='scope.setdefault("state"')
-async def request_reads_the_state_of_its_scope() -> bool:
-    request = Request({"type": "http", "state": {"request_id": "an id"}})
-    return bool(request.state.request_id == "an id")
+    driver.rollback = recorded
+    await connection.execute(text("SELECT 1"))
+    await connection.rollback()
+    return called == ["rollback"]
 
 
 # FastAPI
+
+
+@guard(
+    PLAIN,
+    "fastapi.routing.iter_route_contexts, dependant of a route",
+    used_as="import iter_route_contexts",
+)
+async def routes_show_their_dependencies() -> bool:
+    async def dependency() -> None:
+        """Return nothing."""
+
+    router = APIRouter()
+    router.get("/", dependencies=[Depends(dependency)])(dependency)
+    app = FastAPI()
+    app.include_router(router)
+    contexts: Any = import_module("fastapi.routing").iter_route_contexts(app.routes)
+    found = [getattr(context, "dependant", None) for context in contexts]
+    return [d.dependencies[0].call for d in found if d and d.dependencies] == [dependency]
 
 
 async def scope_after(path: str) -> Scope:
@@ -370,28 +376,6 @@ async def scope_has_the_route_with_its_prefixes() -> bool:
 @guard(PLAIN, 'scope["route"].path', used_as='scope.get("route")')
 async def scope_has_the_route() -> bool:
     return bool((await scope_after("/direct/1"))["route"].path == "/direct/{item}")
-
-
-@guard(PLAIN, "FastAPI.router.responses", used_as="app.router.responses")
-async def router_adds_its_responses() -> bool:
-    app = FastAPI()
-    app.router.responses = {"4XX": {"description": "an error"}}
-
-    @app.get("/")
-    async def read() -> None:
-        """Return nothing."""
-
-    return "4XX" in app.openapi()["paths"]["/"]["get"]["responses"]
-
-
-@guard(
-    PLAIN,
-    "fastapi.utils.is_body_allowed_for_status_code",
-    used_as="import is_body_allowed_for_status_code",
-)
-async def status_tells_whether_it_has_a_body() -> bool:
-    allowed: Any = import_module("fastapi.utils").is_body_allowed_for_status_code
-    return bool(allowed(404) and not allowed(304))
 
 
 @guard(

@@ -1,0 +1,19 @@
+"""Waiting that a cancellation does not interrupt."""
+
+import asyncio
+
+
+async def wait_until_done(task: asyncio.Task[None]) -> asyncio.CancelledError | None:
+    """Wait for the task even if this task is cancelled; return the cancellation, if there was one.
+
+    AnyIO cancels a task again at every `await` until the cancelled scope is left.
+    """
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except BaseException:  # the task's own error, which the caller reads from the task
+            break
+    return cancelled
