@@ -119,6 +119,7 @@ SESSIONS = [
         "        for connection in connections:\n            if not",
         "        for connection in connections[-1:]:\n            if not",
         "core/database/test_session.py",
+        kind="postgresql",
     ),
     Mutation(
         "stop waiting for the close when cancelled",
@@ -126,6 +127,7 @@ SESSIONS = [
         "    while not task.done():\n",
         "    if not task.done():\n",
         "core/database/test_session.py",
+        kind="postgresql",
     ),
     Mutation(
         "ignored settings not logged",
