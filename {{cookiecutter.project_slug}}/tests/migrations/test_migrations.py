@@ -1,4 +1,4 @@
-"""Migrations: upgrade, downgrade, pending revisions, and drift from the models."""
+"""Migrations: upgrade, downgrade, one head, and drift from the models."""
 
 from configparser import ConfigParser
 from pathlib import Path
@@ -55,14 +55,3 @@ def test_upgrade_matches_the_models_and_downgrade_drops_every_table(
 @pytest.mark.parametrize("database", DATABASES)
 def test_history_has_a_single_head(database: str) -> None:
     assert len(ScriptDirectory.from_config(migrations.config(database)).get_heads()) == 1
-
-
-@pytest.mark.parametrize("database", DATABASES)
-def test_revisions_are_pending_until_they_are_applied(empty: None, database: str) -> None:
-    history = list(ScriptDirectory.from_config(migrations.config(database)).walk_revisions())
-
-    assert [step.revision for step in reversed(history)] == migrations.pending(database)
-
-    migrations.upgrade(database)
-
-    assert migrations.pending(database) == []

@@ -114,6 +114,17 @@ def test_second_process_waits_for_migration_lock_timeout(
     assert migrations.upgrade("primary")
 
 
+@pytest.mark.parametrize("database", DATABASES)
+def test_revisions_are_pending_until_they_are_applied(empty: None, database: str) -> None:
+    history = list(ScriptDirectory.from_config(migrations.config(database)).walk_revisions())
+
+    assert [step.revision for step in reversed(history)] == migrations.pending(database)
+
+    migrations.upgrade(database)
+
+    assert migrations.pending(database) == []
+
+
 def test_migrated_database_needs_no_lock(empty: None) -> None:
     migrations.upgrade("primary")
 
