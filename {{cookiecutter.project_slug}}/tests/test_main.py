@@ -1,20 +1,12 @@
-"""The application: startup, OpenAPI metadata and shutdown."""
+"""The application: startup and shutdown."""
 
 import pytest
 from fastapi import FastAPI
 
-from app import DESCRIPTION, TITLE, __version__
 from app.core.db import ConfigurationError, get_engine
 from app.main import create_app
 from tests.inspection import connections, nobody_is_connected
 from tests.support import until
-
-
-def test_openapi_schema_names_the_project() -> None:
-    info = create_app().openapi()["info"]
-
-    expected = {"title": TITLE, "description": DESCRIPTION, "version": __version__}
-    assert expected.items() <= info.items()
 
 
 async def test_missing_setting_fails_at_startup(environment: pytest.MonkeyPatch) -> None:
