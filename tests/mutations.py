@@ -119,12 +119,13 @@ SESSIONS = [
         "        for connection in connections:\n            if not",
         "        for connection in connections[-1:]:\n            if not",
         "core/database/test_session.py",
+        kind="postgresql",
     ),
     Mutation(
         "second cancellation interrupts the close",
         "core/database/cancellation.py",
         "    while not task.done():\n",
-        "    if not task.done():\n",
+        "    for _ in range(1):\n",
         "core/database/test_session.py",
     ),
     Mutation(

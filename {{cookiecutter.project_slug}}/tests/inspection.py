@@ -6,10 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import Row, text
-from sqlalchemy.ext.asyncio import (
-    AsyncConnection,
-    AsyncSession,
-)
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from app.core.config import get_database
 from app.core.database.engine import make_migration_engine
@@ -51,13 +48,8 @@ async def fetch(statement: str) -> Sequence[Row[Any]]:
 
 async def stored_users() -> int:
     """Count the committed users."""
-    async with observer() as connection:
-        return await count_users(connection)
-
-
-async def count_users(connection: AsyncConnection) -> int:
-    """Count the users that this connection sees."""
-    return await connection.scalar(text("SELECT count(*) FROM users")) or 0
+    [(count,)] = await fetch("SELECT count(*) FROM users")
+    return int(count)
 
 
 async def connections() -> int:

@@ -14,16 +14,9 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 from httpx2 import AsyncClient, Response
-from sqlalchemy import ForeignKey, text
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import (
-    DeclarativeBase,
-    Mapped,
-    configure_mappers,
-    mapped_column,
-    relationship,
-)
 
 from app import migrations
 from app.core.config import Settings, get_settings, variable
@@ -66,12 +59,8 @@ def migrate(database: str, url: str) -> None:
 
 def collect_garbage() -> None:
     """Collect garbage, so that a resource leaked by this test is reported here, not in a later test."""
-    for name in (
-        "last_exc",
-        "last_type",
-        "last_value",
-        "last_traceback",
-    ):  # keep a failed test's frames alive
+    # These keep a failed test's frames alive.
+    for name in ("last_exc", "last_type", "last_value", "last_traceback"):
         vars(sys).pop(name, None)
     gc.collect()
 
@@ -84,24 +73,6 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float 
             if await result if isawaitable(result) else result:
                 return
             await asyncio.sleep(0.01)
-
-
-def relate_without_lazy() -> None:
-    """Configure a relationship without `lazy="raise"`, which would load on attribute access."""
-
-    class Base(DeclarativeBase):
-        pass
-
-    class Child(Base):
-        __tablename__ = "children"
-        id: Mapped[int] = mapped_column(primary_key=True)
-        parent_id: Mapped[int] = mapped_column(ForeignKey("children.id"))
-        parent: Mapped[Any] = relationship("Child")
-
-    try:
-        configure_mappers()
-    finally:
-        Base.registry.dispose()
 
 
 def new_user(name: str = "Ada") -> User:

@@ -16,11 +16,7 @@ from tests.harness.backends import Backend
 from tests.processes import serving
 
 ROOT = Path(__file__).parents[1]
-
-
 DATABASES = migrations.databases()
-
-
 VARIABLES = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
 
 
@@ -74,29 +70,18 @@ def test_check_lists_pending_revisions_until_migrate_has_run(
 
 MISTAKES = [
     (["migrate", "--database", "nope"], {}, "error: no database 'nope' has migrations; these"),
-    (["check"], {"ENVIRONMENT": "prod"}, "error: ENVIRONMENT: Input should be 'local', "),
     (["serve"], {"ENVIRONMENT": "production"}, "error: ENVIRONMENT=production needs a database"),
     (
         ["migrate", "--database", "primary"],
         {"DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/d"},
         "error: the database 'primary' cannot be used: ",
     ),
-    (
-        ["migrate", "--database", "primary"],
-        {"DATABASES__PRIMARY__PGBOUNCER": "yes", "DATABASE_URL": "postgresql://u:hidden@h/d"},
-        "error: migrations need a lock, which PgBouncer cannot hold: "
-        "set DATABASES__PRIMARY__MIGRATION_DATABASE_URL\n",
-    ),
-    (["check"], {"DATABASE_URL": "mysql://u:hidden@h/d"}, "error: DATABASE_URL: the database"),
 ]
 
 
 @pytest.mark.parametrize(("arguments", "wrong", "message"), MISTAKES)
 def test_mistake_is_reported_in_one_sentence(
-    tmp_path: Path,
-    arguments: list[str],
-    wrong: dict[str, str],
-    message: str,
+    tmp_path: Path, arguments: list[str], wrong: dict[str, str], message: str
 ) -> None:
     ended = run(*arguments, variables=VARIABLES | wrong, folder=tmp_path)
 

@@ -1,35 +1,12 @@
-"""The application: startup, OpenAPI metadata, shutdown, routes and middleware."""
-
-from collections.abc import Iterator
-from importlib import import_module
-from inspect import isasyncgenfunction, iscoroutinefunction
-from pkgutil import iter_modules
-from typing import Any
+"""The application: startup and shutdown."""
 
 import pytest
 from fastapi import FastAPI
-from fastapi.dependencies.models import Dependant
-from starlette.middleware.base import BaseHTTPMiddleware  # noqa: TID251
 
-from app import DESCRIPTION, TITLE, __version__, routers
 from app.core.db import ConfigurationError, get_engine
 from app.main import create_app
 from tests.inspection import connections, nobody_is_connected
 from tests.support import until
-
-
-def test_openapi_schema_names_the_project() -> None:
-    info = create_app().openapi()["info"]
-
-    assert (TITLE, DESCRIPTION, __version__) == (
-        info["title"],
-        info["description"],
-        info["version"],
-    )
-
-
-def test_create_app_returns_a_new_application() -> None:
-    assert create_app() is not create_app()
 
 
 async def test_missing_setting_fails_at_startup(environment: pytest.MonkeyPatch) -> None:
@@ -48,31 +25,3 @@ async def test_shutdown_closes_every_connection(app: FastAPI, databases: None) -
         assert await connections() == 1
 
     await until(nobody_is_connected)
-
-
-def test_routes_and_dependencies_do_not_use_threads() -> None:
-    """FastAPI runs functions that are not async, and class constructors, in a thread."""
-
-    def calls(dependant: Dependant) -> Iterator[Any]:
-        yield dependant.call
-        for dependency in dependant.dependencies:
-            yield from calls(dependency)
-
-    modules = [import_module(f"app.routers.{m.name}") for m in iter_modules(routers.__path__)]
-    routes = [route for module in modules for route in module.router.routes]
-    found = [call for route in routes for call in calls(route.dependant)]
-
-    assert len(found) > len(routes)
-    assert not [
-        call for call in found if not (iscoroutinefunction(call) or isasyncgenfunction(call))
-    ]
-
-
-def test_no_middleware_is_a_base_http_middleware() -> None:
-    """BaseHTTPMiddleware costs a quarter of a request."""
-    classes = [middleware.cls for middleware in create_app().user_middleware]
-
-    assert classes
-    assert not [
-        cls for cls in classes if isinstance(cls, type) and issubclass(cls, BaseHTTPMiddleware)
-    ]

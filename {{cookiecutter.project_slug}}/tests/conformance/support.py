@@ -1,11 +1,11 @@
 """Functions that several tests of the reference use."""
 
 from contextlib import suppress
+from typing import Any
 
 from httpx2 import Response
-from sqlalchemy.orm import (
-    DeclarativeBase,
-)
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import DeclarativeBase, Mapped, configure_mappers, mapped_column, relationship
 
 from app.core.db import session_scope
 
@@ -31,3 +31,21 @@ def raise_file_limit(wanted: int = 4096) -> None:
 def is_unavailable(response: Response) -> bool:
     """Return whether the response is 503 and asks the client to retry after a second."""
     return (503, "1") == (response.status_code, response.headers.get("retry-after"))
+
+
+def relate_without_lazy() -> None:
+    """Configure a relationship without `lazy="raise"`, which would load on attribute access."""
+
+    class Base(DeclarativeBase):
+        pass
+
+    class Child(Base):
+        __tablename__ = "children"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        parent_id: Mapped[int] = mapped_column(ForeignKey("children.id"))
+        parent: Mapped[Any] = relationship("Child")
+
+    try:
+        configure_mappers()
+    finally:
+        Base.registry.dispose()

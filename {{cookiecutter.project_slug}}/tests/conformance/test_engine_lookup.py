@@ -115,6 +115,19 @@ async def test_session_on_two_engines_commits_its_write(databases: None) -> None
     assert await stored_users() == 1
 
 
+async def test_session_on_two_engines_rolls_back_its_write(databases: None) -> None:
+    reading = {"bind": get_engine(read_only=True).sync_engine}
+    with pytest.raises(LookupError):
+        async with session_scope() as session:
+            session.add(new_user())
+            await session.flush()
+            await session.execute(text("SELECT 1"), bind_arguments=reading)
+            raise LookupError
+
+    assert not checked_out()
+    assert await stored_users() == 0
+
+
 async def test_cancelled_scope_ends_after_its_session_is_closed(databases: None) -> None:
     with anyio.CancelScope() as scope:
         async with session_scope() as session:

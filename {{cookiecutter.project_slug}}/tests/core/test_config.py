@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import pytest
-from sqlalchemy import make_url
 
 from app.core.config import (
     DATABASES,
@@ -36,31 +35,11 @@ def test_default_database_has_short_variables(environment: pytest.MonkeyPatch) -
     assert get_database().url(dev=True).host == "dev"
 
 
-def test_any_name_can_be_a_database(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("DATABASES__LOGGING__DATABASE_URL", "sqlite:///l.db")
-
-    assert get_database("logging").url() == make_url("sqlite+aiosqlite:///l.db")
-
-
 def test_unknown_name_is_refused_and_the_known_ones_are_listed() -> None:
     known = ", ".join(sorted(DATABASES))
 
     with pytest.raises(DatabaseNotFoundError, match=f"no database 'nope'; there are: {known}"):
         get_database("nope")
-
-
-def test_replica_and_direct_url_are_used(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("DATABASE_URL", "postgres://h/d")
-    environment.setenv("DATABASES__PRIMARY__READ_DATABASE_URL", "postgres://replica/d")
-    environment.setenv("DATABASES__PRIMARY__MIGRATION_DATABASE_URL", "postgres://direct/d")
-
-    assert get_database().url(read_only=True).host == "replica"
-    assert get_database().migration_url().host == "direct"
-
-
-def test_missing_dev_url_is_an_error() -> None:
-    with pytest.raises(ConfigurationError, match="DATABASES__PRIMARY__DEV_DATABASE_URL is not set"):
-        get_database().url(dev=True)
 
 
 @pytest.mark.parametrize("name", DATABASES)
@@ -92,9 +71,7 @@ def test_secrets_are_in_no_repr(environment: pytest.MonkeyPatch) -> None:
     assert "hidden" not in f"{get_database().url()!r} {get_database().url(dev=True)!r}"
 
 
-def test_env_example_has_every_setting_with_its_default(
-    environment: pytest.MonkeyPatch,
-) -> None:
+def test_env_example_has_every_setting_with_its_default(environment: pytest.MonkeyPatch) -> None:
     environment.delenv("ENVIRONMENT")
     defaults = get_settings()
     example = EXAMPLE.read_text()

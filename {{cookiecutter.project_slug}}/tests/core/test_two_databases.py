@@ -34,11 +34,7 @@ async def test_each_database_has_its_own_dependency_and_engine(databases: None) 
     ],
 )
 async def test_request_commits_or_rolls_back_each_database(
-    app: FastAPI,
-    server: AsyncClient,
-    failing: str | None,
-    status: int,
-    expected: tuple[int, int],
+    app: FastAPI, server: AsyncClient, failing: str | None, status: int, expected: tuple[int, int]
 ) -> None:
     @app.post("/both")
     async def both(primary: SessionDep, analytics: AnalyticsSessionDep) -> None:

@@ -49,14 +49,14 @@ from app.dependencies import SessionDep
 from app.models import User, base
 from tests.conformance.harness.fragile import fragile
 from tests.conformance.harness.pgbouncer import pgbouncer_before
-from tests.conformance.support import create_tables
+from tests.conformance.support import create_tables, relate_without_lazy
 from tests.docs.conftest import Load
 from tests.docs.snippets import ROOT
 from tests.docs.test_pages import anchors
 from tests.harness.connections import connect
 from tests.harness.postgresql import Server
 from tests.inspection import fetch, pid, stored_users, until_active
-from tests.support import configure, new_user, relate_without_lazy, set_databases, until
+from tests.support import configure, new_user, set_databases, until
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
 

@@ -6,12 +6,11 @@ template. Sessions commit to the clone as they do in production. After each test
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import asyncpg
-import pytest
 from sqlalchemy import make_url
 
 from tests.harness.connections import APPLICATION_NAME, connect, quote_identifier
@@ -115,27 +114,6 @@ class Server:
         if (database, kind) not in self._clones:
             self._clones[database, kind] = Clone(self, self._template(database, migrate))
         return self._clones[database, kind]
-
-    @contextmanager
-    def database_of_new_user(self, password: str) -> Iterator[str]:
-        """Yield the URL of an empty database with a new user that has this password."""
-        database = self.create()
-        user = f"{database}_user"
-        literal = password.replace("'", "''")
-        try:
-            self._execute(f"CREATE ROLE {quote_identifier(user)} LOGIN PASSWORD '{literal}'")
-        except asyncpg.InsufficientPrivilegeError:
-            pytest.skip(
-                "the user of TEST_DATABASE_URL may not create roles: run ALTER USER … CREATEROLE"
-            )
-        as_owner = self.connect(database)
-        self.run(as_owner.execute(f"GRANT ALL ON SCHEMA public TO {quote_identifier(user)}"))
-        self.run(as_owner.close())
-        url = self._url.set(database=database, username=user, password=password)
-        yield url.render_as_string(hide_password=False)
-        self.connections_to([database])  # wait: this user may not be allowed to close them
-        self.drop(database)
-        self._execute(f"DROP ROLE {quote_identifier(user)}")
 
     def connections_to(self, databases: list[str], *, idle: bool = True) -> list[str]:
         """Return the connections to these databases that stay open for SECONDS_TO_CLOSE."""

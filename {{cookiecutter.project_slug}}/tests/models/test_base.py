@@ -1,4 +1,4 @@
-"""Shared by all models: constraint names, UTC datetimes, and no implicit lazy loading."""
+"""Shared by all models: constraint names and UTC datetimes."""
 
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -8,7 +8,6 @@ from sqlalchemy.exc import StatementError
 
 from app.core.db import session_scope
 from app.models import METADATA, User
-from tests.support import relate_without_lazy
 
 
 @pytest.mark.parametrize("metadata", METADATA.values(), ids=METADATA)
@@ -39,8 +38,3 @@ async def test_naive_datetime_is_refused(databases: None) -> None:
         async with session_scope() as session:
             naive = datetime(2026, 1, 1)  # noqa: DTZ001
             session.add(User(name="Ada", email="ada@example.com", created_at=naive))
-
-
-def test_relationship_with_implicit_lazy_loading_is_refused() -> None:
-    with pytest.raises(TypeError, match=r'Child.parent .* relationship\(lazy="raise"\)'):
-        relate_without_lazy()

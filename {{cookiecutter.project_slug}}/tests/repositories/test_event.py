@@ -1,4 +1,4 @@
-"""EventRepository: batches, pages, counts and the export."""
+"""EventRepository: counts and the export."""
 
 from typing import Any
 from uuid import uuid4
@@ -23,15 +23,6 @@ async def test_events_are_counted_by_user(databases: None) -> None:
 
         assert await events.count_by_user([ada, bob, nobody]) == {ada: 2, bob: 1, nobody: 0}
         assert await events.count_by_user([]) == {}
-
-
-async def test_events_keep_the_order_of_their_batch(databases: None) -> None:
-    names = [f"event {n}" for n in range(2_000)]
-    async with session_scope("analytics") as session:
-        events = EventRepository(session)
-        await events.add_all([new_event() | {"name": name} for name in names])
-
-        assert names == [event.name for event in await events.page(2_000, None)]
 
 
 async def test_export_yields_every_event_in_chunks(databases: None) -> None:

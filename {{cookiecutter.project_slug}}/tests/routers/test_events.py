@@ -1,4 +1,4 @@
-"""/analytics/events: batches, pages and the export."""
+"""/analytics/events: batches and the export."""
 
 import json
 from datetime import datetime
@@ -31,21 +31,6 @@ async def test_batch_is_stored_and_read_in_order(client: AsyncClient) -> None:
     )
 
 
-async def test_pages_show_every_event_once(client: AsyncClient) -> None:
-    await client.post(EVENTS, json=[{"name": str(n)} for n in range(5)])
-
-    seen: list[str] = []
-    after: dict[str, str] = {}
-    while True:
-        page = (await client.get(EVENTS, params={"limit": "2"} | after)).json()
-        seen += [event["name"] for event in page["items"]]
-        if page["next"] is None:
-            break
-        after = {"after": page["next"]}
-
-    assert seen == list("01234")
-
-
 async def test_export_has_one_line_per_event(client: AsyncClient) -> None:
     await client.post(
         EVENTS, json=[{"name": f"é{n}", "properties": {"n": n}} for n in range(2_500)]
@@ -57,16 +42,6 @@ async def test_export_has_one_line_per_event(client: AsyncClient) -> None:
     assert "application/x-ndjson" == response.headers["content-type"]
     assert 2_500 == len(lines)
     assert (await client.get(EVENTS, params={"limit": 1000})).json()["items"] == lines[:1000]
-
-
-async def test_export_is_compressed_if_the_client_accepts_gzip(server: AsyncClient) -> None:
-    await server.post(EVENTS, json=[{"name": "seen"}] * 100)
-
-    plain = await server.get(f"{EVENTS}/export", headers={"Accept-Encoding": "identity"})
-    compressed = await server.get(f"{EVENTS}/export", headers={"Accept-Encoding": "gzip"})
-
-    assert "gzip" == compressed.headers["content-encoding"]
-    assert plain.content == compressed.content
 
 
 @pytest.mark.parametrize(

@@ -132,10 +132,8 @@ class DatabaseSettings(BaseModel):
         self, *, update: Mapping[str, Any] | None = None, deep: bool = False
     ) -> "DatabaseSettings":
         copied = super().model_copy(update=update, deep=deep)
-        for cached in (
-            "_urls",
-            "_keys",
-        ):  # pydantic copies the caches, which belong to the original
+        # pydantic copies the caches, which belong to the original.
+        for cached in ("_urls", "_keys"):
             vars(copied).pop(cached, None)
         return copied
 

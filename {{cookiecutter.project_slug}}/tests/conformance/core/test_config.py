@@ -7,12 +7,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 from sqlalchemy import make_url
 
-from app.core.config import (
-    DatabaseSettings,
-    Settings,
-    get_database,
-    get_settings,
-)
+from app.core.config import DatabaseSettings, Settings, get_database, get_settings
 from app.core.db import ConfigurationError
 
 SECRET = "p%40:/?#&ü"
@@ -61,6 +56,26 @@ def test_url_can_be_given_in_parts(environment: pytest.MonkeyPatch) -> None:
         url.password,
         url.database,
     )
+
+
+def test_any_name_can_be_a_database(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DATABASES__LOGGING__DATABASE_URL", "sqlite:///l.db")
+
+    assert get_database("logging").url() == make_url("sqlite+aiosqlite:///l.db")
+
+
+def test_missing_dev_url_is_an_error() -> None:
+    with pytest.raises(ConfigurationError, match="DATABASES__PRIMARY__DEV_DATABASE_URL is not set"):
+        get_database().url(dev=True)
+
+
+def test_replica_and_direct_url_are_used(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DATABASE_URL", "postgres://h/d")
+    environment.setenv("DATABASES__PRIMARY__READ_DATABASE_URL", "postgres://replica/d")
+    environment.setenv("DATABASES__PRIMARY__MIGRATION_DATABASE_URL", "postgres://direct/d")
+
+    assert get_database().url(read_only=True).host == "replica"
+    assert get_database().migration_url().host == "direct"
 
 
 def test_replica_and_direct_url_default_to_the_database_itself(

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from sqlalchemy import URL, make_url
 
-from tests.harness.connections import address
+from tests.conformance.harness.address import address
 from tests.harness.launch import launch
 from tests.harness.postgresql import Server
 from tests.harness.server import FailedError

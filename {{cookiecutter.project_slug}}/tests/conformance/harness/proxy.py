@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from sqlalchemy import make_url
 
-from tests.harness.connections import address
+from tests.conformance.harness.address import address
 
 
 class Proxy:

@@ -1,4 +1,4 @@
-"""The command line with ten processes at once, with one database alone, and as SQL."""
+"""The command line: ten processes at once, one database alone, SQL, and mistakes."""
 
 import asyncio
 import os
@@ -16,11 +16,7 @@ from tests.conformance.inspection import execute_script
 from tests.harness.backends import Backend
 
 ROOT = Path(__file__).parents[3]
-
-
 DATABASES = migrations.databases()
-
-
 VARIABLES = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
 
 
@@ -102,4 +98,28 @@ def test_serve_does_not_start_if_it_cannot_migrate(tmp_path: Path) -> None:
 
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1].startswith("error: the database 'primary' cannot be used")
+    assert "hidden" not in ended.stderr
+
+
+MISTAKES = [
+    (["check"], {"ENVIRONMENT": "prod"}, "error: ENVIRONMENT: Input should be 'local', "),
+    (
+        ["migrate", "--database", "primary"],
+        {"DATABASES__PRIMARY__PGBOUNCER": "yes", "DATABASE_URL": "postgresql://u:hidden@h/d"},
+        "error: migrations need a lock, which PgBouncer cannot hold: "
+        "set DATABASES__PRIMARY__MIGRATION_DATABASE_URL\n",
+    ),
+    (["check"], {"DATABASE_URL": "mysql://u:hidden@h/d"}, "error: DATABASE_URL: the database"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "wrong", "message"), MISTAKES)
+def test_mistake_is_reported_in_one_sentence(
+    tmp_path: Path, arguments: list[str], wrong: dict[str, str], message: str
+) -> None:
+    ended = run(*arguments, variables=VARIABLES | wrong, folder=tmp_path)
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(message)
+    assert len(ended.stderr.splitlines()) == 1
     assert "hidden" not in ended.stderr

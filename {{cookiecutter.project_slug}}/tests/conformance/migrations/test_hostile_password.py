@@ -5,15 +5,18 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import asyncpg
 import pytest
 from sqlalchemy import make_url
 
 from app import migrations
 from app.core.config import get_settings, variable
 from app.core.db import dispose_engines, session_scope
-from tests.harness.connections import address
+from tests.conformance.harness.address import address
+from tests.harness.connections import quote_identifier
 from tests.harness.postgresql import Server
 from tests.inspection import stored_users
 from tests.support import new_user, set_databases
@@ -22,12 +25,36 @@ ROOT = Path(__file__).parents[3]
 PASSWORD = "p%40:/?#&ü'\"\\ $x"
 
 
+@contextmanager
+def database_of_new_user(server: Server) -> Iterator[str]:
+    """Yield the URL of an empty database with a new user that has this password."""
+    database = server.create()
+    user = quote_identifier(f"{database}_user")
+    literal = PASSWORD.replace("'", "''")
+    connection = server.connect(database)
+    try:
+        server.run(connection.execute(f"CREATE ROLE {user} LOGIN PASSWORD '{literal}'"))
+    except asyncpg.InsufficientPrivilegeError:
+        pytest.skip(
+            "the user of TEST_DATABASE_URL may not create roles: run ALTER USER … CREATEROLE"
+        )
+    server.run(connection.execute(f"GRANT ALL ON SCHEMA public TO {user}"))
+    server.run(connection.close())
+    url = make_url(server.url(database)).set(username=f"{database}_user", password=PASSWORD)
+    yield url.render_as_string(hide_password=False)
+    server.connections_to([database])  # wait: this user may not be allowed to close them
+    server.drop(database)
+    connection = server.connect()
+    server.run(connection.execute(f"DROP ROLE {user}"))
+    server.run(connection.close())
+
+
 @pytest.fixture(params=["url", "parts"])
 def hostile(
     request: pytest.FixtureRequest, postgresql: Server, environment: pytest.MonkeyPatch
 ) -> Iterator[None]:
     """The primary database, as a user with this password. Configured by URL, or in parts."""
-    with postgresql.database_of_new_user(PASSWORD) as text:
+    with database_of_new_user(postgresql) as text:
         if request.param == "url":
             set_databases(environment, {"primary": text})
         else:

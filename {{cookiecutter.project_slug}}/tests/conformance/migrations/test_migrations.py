@@ -1,4 +1,4 @@
-"""Migrations in rarer cases: copied tables, databases without a name, servers that do not respond."""
+"""Migrations in rarer cases: failing revisions, locks, copied tables, servers that do not respond."""
 
 import os
 import shutil
@@ -16,17 +16,16 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection, inspect
+from sqlalchemy.exc import DBAPIError
 
 from app import migrations
 from app.core import config
 from app.core.config import variable
 from app.migrations.lock import lock
 from tests.harness.backends import Backend
-from tests.support import set_databases
+from tests.support import configure, set_databases
 
 ROOT = Path(__file__).parents[3]
-
-
 DATABASES = migrations.databases()
 
 
@@ -82,6 +81,48 @@ def test_revision_can_run_statements_outside_of_the_transaction(
     command.upgrade(alembic, "head")
 
     assert "later" in tables("primary")
+
+
+def test_failing_revision_is_rolled_back_and_earlier_ones_are_kept(
+    empty: None, tmp_path: Path
+) -> None:
+    alembic = history_with(
+        tmp_path, "op.execute('CREATE TABLE half (id INTEGER)')", "op.execute('nonsense')"
+    )
+
+    with pytest.raises(DBAPIError, match="nonsense"):
+        command.upgrade(alembic, "head")
+
+    assert migrations.pending("primary") == []
+    assert "half" not in tables("primary")
+
+
+def test_second_process_waits_for_migration_lock_timeout(
+    empty: None, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, migration_lock_timeout=0.2)
+
+    def upgrade_meanwhile(connection: Connection) -> None:
+        with lock(connection, "primary", 0), ThreadPoolExecutor(1) as other:
+            error = other.submit(migrations.upgrade, "primary").exception()
+            assert isinstance(error, CommandError)
+            assert str(error).startswith("another process has been changing the database 'primary'")
+
+    migrations.run("primary", upgrade_meanwhile)
+
+    assert tables("primary") == set()
+    assert migrations.upgrade("primary")
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_revisions_are_pending_until_they_are_applied(empty: None, database: str) -> None:
+    history = list(ScriptDirectory.from_config(migrations.config(database)).walk_revisions())
+
+    assert [step.revision for step in reversed(history)] == migrations.pending(database)
+
+    migrations.upgrade(database)
+
+    assert migrations.pending(database) == []
 
 
 def test_migrated_database_needs_no_lock(empty: None) -> None:

@@ -1,4 +1,4 @@
-"""Time zones of stored times."""
+"""Time zones of stored times, and no implicit lazy loading."""
 
 from datetime import UTC, datetime
 
@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from app.core.db import session_scope
 from app.models import User
+from tests.conformance.support import relate_without_lazy
 
 
 @pytest.mark.postgresql
@@ -23,3 +24,8 @@ async def test_datetime_is_stored_independently_of_the_time_zone_of_the_connecti
         )
 
         assert column.one() == ("timestamp with time zone", "2026-06-01 17:30:00+05:30")
+
+
+def test_relationship_with_implicit_lazy_loading_is_refused() -> None:
+    with pytest.raises(TypeError, match=r'Child.parent .* relationship\(lazy="raise"\)'):
+        relate_without_lazy()

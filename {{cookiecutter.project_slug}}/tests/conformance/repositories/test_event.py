@@ -18,6 +18,15 @@ def new_event(**values: Any) -> dict[str, Any]:
     return vars(EventCreate(name="seen", **values))
 
 
+async def test_events_keep_the_order_of_their_batch(databases: None) -> None:
+    names = [f"event {n}" for n in range(2_000)]
+    async with session_scope("analytics") as session:
+        events = EventRepository(session)
+        await events.add_all([new_event() | {"name": name} for name in names])
+
+        assert names == [event.name for event in await events.page(2_000, None)]
+
+
 async def test_count_of_a_user_stops_at_the_limit(
     databases: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

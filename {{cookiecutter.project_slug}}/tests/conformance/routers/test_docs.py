@@ -8,6 +8,7 @@ import pytest
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 
+from app import DESCRIPTION, TITLE, __version__
 from app.main import create_app
 
 LOADED = {
@@ -101,3 +102,9 @@ async def test_other_paths_are_404(client: AsyncClient, path: str) -> None:
 async def test_oauth2_redirect_page_exists(client: AsyncClient) -> None:
     assert "/docs/oauth2-redirect'" in (await client.get("/docs")).text
     assert (await client.get("/docs/oauth2-redirect")).status_code == 200
+
+
+def test_openapi_schema_names_the_project() -> None:
+    expected = {"title": TITLE, "description": DESCRIPTION, "version": __version__}
+
+    assert expected.items() <= create_app().openapi()["info"].items()

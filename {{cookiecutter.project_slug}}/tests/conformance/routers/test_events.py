@@ -38,10 +38,35 @@ async def test_event_is_accepted_only_if_a_response_can_contain_it(client: Async
     assert sum(accepted) == len((await client.get(f"{EVENTS}/export")).text.splitlines())
 
 
+async def test_pages_show_every_event_once(client: AsyncClient) -> None:
+    await client.post(EVENTS, json=[{"name": str(n)} for n in range(5)])
+
+    seen: list[str] = []
+    after: dict[str, str] = {}
+    while True:
+        page = (await client.get(EVENTS, params={"limit": "2"} | after)).json()
+        seen += [event["name"] for event in page["items"]]
+        if page["next"] is None:
+            break
+        after = {"after": page["next"]}
+
+    assert seen == list("01234")
+
+
 async def test_export_without_events_is_empty(client: AsyncClient) -> None:
     response = await client.get(f"{EVENTS}/export")
 
     assert (200, b"") == (response.status_code, response.content)
+
+
+async def test_export_is_compressed_if_the_client_accepts_gzip(server: AsyncClient) -> None:
+    await server.post(EVENTS, json=[{"name": "seen"}] * 100)
+
+    plain = await server.get(f"{EVENTS}/export", headers={"Accept-Encoding": "identity"})
+    compressed = await server.get(f"{EVENTS}/export", headers={"Accept-Encoding": "gzip"})
+
+    assert "gzip" == compressed.headers["content-encoding"]
+    assert plain.content == compressed.content
 
 
 async def test_export_is_503_if_the_database_is_unreachable(

@@ -9,6 +9,7 @@ from httpx2 import AsyncClient
 from sqlalchemy import text
 
 from app.core.config import DATABASES, variable
+from app.core.database import registry
 from app.core.db import session_scope
 from tests.conformance.harness.proxy import Proxy
 from tests.inspection import connections
@@ -18,6 +19,17 @@ from tests.support import configure, problem, set_databases, until
 @pytest.fixture
 def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.services.health.CACHE_SECONDS", 0)
+
+
+async def test_liveness_opens_no_connection(
+    app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch
+) -> None:
+    set_databases(environment, {"primary": "postgresql://u:hidden@127.0.0.1:1/d"})
+
+    response = await client.get("/health/live")
+
+    assert (200, {"status": "ok", "databases": {}}) == (response.status_code, response.json())
+    assert not registry._databases
 
 
 async def test_database_migrated_by_a_newer_release_is_ready(client: AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""Users: request bodies that are refused."""
+"""Users: request bodies that are refused, and names in any script."""
 
 from typing import Any
 
@@ -43,3 +43,8 @@ async def test_malformed_json_is_422(client: AsyncClient, content: bytes) -> Non
     headers = {"content-type": "application/json"}
 
     assert (await client.post("/users", content=content, headers=headers)).status_code == 422
+
+
+@pytest.mark.parametrize("name", ["Ада", "🦄", "مرحبا", "'; DROP TABLE users; --", "a\nb"])
+async def test_name_is_returned_unchanged(client: AsyncClient, name: str) -> None:
+    assert (await create(client, name=name))["name"] == name

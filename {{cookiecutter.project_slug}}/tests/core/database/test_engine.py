@@ -1,16 +1,14 @@
 """An unreachable database raises OperationalError, a full pool TimeoutError: both are 503."""
 
 import asyncio
-import os
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import make_url, text
+from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
 from app.dependencies import SessionDep
 from tests.inspection import checked_out, sqlite_connections
@@ -42,24 +40,6 @@ async def test_database_that_cannot_be_reached_is_an_operational_error(
     assert not checked_out()
     await dispose_engines()
     await until(lambda: sqlite_connections() == 0)
-
-
-@pytest.mark.postgresql
-@pytest.mark.parametrize(
-    "wrong", [{"database": "nowhere_test"}, {"username": "nobody", "password": "hidden"}]
-)
-async def test_connection_that_the_server_refuses_is_an_operational_error(
-    client: AsyncClient, environment: pytest.MonkeyPatch, wrong: dict[str, str]
-) -> None:
-    url = make_url(os.environ[variable("primary")]).set(**wrong)  # type: ignore[arg-type]
-    set_databases(environment, {"primary": url.render_as_string(hide_password=False)})
-
-    with pytest.raises(OperationalError) as error:
-        await query()
-    response = await client.get("/health/primary")
-
-    assert "hidden" not in f"{error.value} {response.text}"
-    assert response.status_code == 503
 
 
 async def test_full_pool_is_a_timeout_error_and_503(

@@ -13,11 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.config import DatabaseSettings, get_database, variable
-from app.core.db import (
-    dispose_engines,
-    get_engine,
-    session_scope,
-)
+from app.core.db import dispose_engines, get_engine, session_scope
 from tests.inspection import connections, nobody_is_connected, stored_users
 from tests.support import collect_garbage, new_user, set_databases, until
 

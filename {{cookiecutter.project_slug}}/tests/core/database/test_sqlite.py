@@ -7,9 +7,9 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
-from app.core.db import TransactionFailedError, dispose_engines, session_scope
+from app.core.db import dispose_engines, session_scope
 from tests.inspection import checked_out, driver, stored_users
-from tests.support import abort_transaction, new_user, until
+from tests.support import new_user, until
 
 pytestmark = pytest.mark.sqlite
 
@@ -25,18 +25,6 @@ async def test_connection_has_this_pragma(databases: None, pragma: str, expected
 async def test_read_only_connection_refuses_writes(databases: None) -> None:
     async with session_scope(read_only=True) as session:
         assert await session.scalar(text("PRAGMA query_only")) == 1
-
-
-async def test_statement_after_the_end_of_the_transaction_is_refused(databases: None) -> None:
-    """SQLite would run it outside of any transaction, and store it at once."""
-    with pytest.raises(TransactionFailedError):
-        async with session_scope() as session:
-            await abort_transaction(session)
-            await session.execute(text("CREATE TABLE stray (id INTEGER)"))
-
-    with pytest.raises(DBAPIError, match="stray"):
-        async with session_scope() as session:
-            await session.execute(text("SELECT * FROM stray"))
 
 
 async def test_cancelled_statement_stops_and_leaves_no_lock(databases: None) -> None:

@@ -9,12 +9,6 @@ from app.dependencies import SessionDep
 from tests.support import problem
 
 
-async def test_unknown_route_is_404(client: AsyncClient) -> None:
-    response = await client.get("/nowhere")
-
-    assert problem(response) == {"type": "about:blank", "title": "Not Found", "status": 404}
-
-
 async def test_invalid_body_is_422_and_names_the_fields_without_their_values(
     client: AsyncClient,
 ) -> None:

@@ -1,28 +1,12 @@
 """Request ids and the line that each request writes to the log."""
 
-import io
-import json
 import logging.config
 import re
-import sys
 
 import pytest
 from httpx2 import AsyncClient
 
-from app.core.process.logging import QUIET, logging_config
 from app.core.web.request_logging import REQUEST_ID
-
-
-@pytest.fixture
-def written(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
-    """The output of the service to stderr in production."""
-    for logger in map(logging.getLogger, [None, *QUIET]):
-        monkeypatch.setattr(logger, "handlers", logger.handlers[:])
-        monkeypatch.setattr(logger, "level", logger.level)
-    written = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", written)
-    logging.config.dictConfig(logging_config("INFO", "json"))
-    return written
 
 
 @pytest.mark.parametrize("path", ["/users", "/users/x", "/nowhere"])
@@ -41,16 +25,3 @@ async def test_log_line_has_the_route_without_its_parameters(
 
     [line] = [r.getMessage() for r in caplog.records if r.name == "app.core.web.request_logging"]
     assert re.fullmatch(r"GET /users/\{user_id\} 404 \d+\.\d ms, 1 statements \d+\.\d ms", line)
-
-
-async def test_production_writes_one_json_document_for_each_request(
-    client: AsyncClient, written: io.StringIO
-) -> None:
-    await client.post(
-        "/users", json={"name": "hush", "email": "hush@example.com"}, headers={REQUEST_ID: "mine"}
-    )
-
-    [line] = [line for line in written.getvalue().splitlines() if "request_logging" in line]
-    expected = {"request_id": "mine", "method": "POST", "route": "/users", "status": 201}
-    assert expected.items() <= json.loads(line).items()
-    assert "hush" not in written.getvalue()

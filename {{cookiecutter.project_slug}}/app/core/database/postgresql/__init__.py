@@ -24,11 +24,7 @@ from app.core.database.postgresql._errors import (
     translate_stream_error,
 )
 from app.core.database.postgresql._liveness import discard_busy, discard_stale
-from app.core.database.postgresql._read_only import (
-    begin_snapshot,
-    end_snapshot,
-    needs_no_rollback,
-)
+from app.core.database.postgresql._read_only import begin_snapshot, end_snapshot, needs_no_rollback
 from app.core.database.settings import DatabaseSettings
 
 __all__ = ["add_listeners", "connect", "engine_options", "needs_no_rollback"]

@@ -33,17 +33,6 @@ async def test_connection_that_the_server_has_closed_is_replaced(
         assert await pid(session) != before
 
 
-async def test_connection_whose_end_the_loop_has_not_read_is_replaced(
-    single_connection: None,
-) -> None:
-    async with session_scope() as session:
-        before = await pid(session)
-    while_the_loop_stands_still(kill(before))
-
-    async with session_scope() as session:
-        assert await pid(session) != before
-
-
 async def test_connection_that_responds_to_the_ping_is_used_again(single_connection: None) -> None:
     """A notification is unread input, as the end of a connection is: a ping tells them apart."""
     async with session_scope() as session:

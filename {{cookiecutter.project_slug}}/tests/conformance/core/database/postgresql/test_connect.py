@@ -11,8 +11,8 @@ from sqlalchemy import make_url, text
 
 from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
+from tests.conformance.harness.address import address
 from tests.conformance.harness.proxy import Proxy
-from tests.harness.connections import address
 from tests.inspection import driver
 from tests.support import configure, set_databases
 
