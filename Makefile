@@ -42,6 +42,7 @@ bench: $(READY) ## compare the service with alternatives; ARGS=bulk runs another
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("$(PYTHON) is \
 	Python %d.%d: name one that is 3.11 or newer, as in PYTHON=python3.13" % sys.version_info[:2])'
+	@echo "Installing into .venv: this takes a minute or two."
 	@if [ -n "$(UV)" ]; then \
 		$(UV) venv --quiet --allow-existing --python $(PYTHON) .venv && \
 		$(UV) pip install --quiet --python .venv --group dev; \

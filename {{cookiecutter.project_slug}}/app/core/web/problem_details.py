@@ -40,7 +40,7 @@ REFERENCED = Problem(
 )
 REJECTED = Problem(422, "Unprocessable content", "The database does not accept this value.")
 RETRY = Problem(
-    503, "Try again", "Another request was in the way; nothing was stored.", RETRY_AFTER
+    503, "Try again", "Another request was in the way; try again.", RETRY_AFTER
 )
 UNAVAILABLE = Problem(503, "Service unavailable", "The database cannot be reached.", RETRY_AFTER)
 OVERLOADED = Problem(503, "Service unavailable", "The database is busy.", RETRY_AFTER)
