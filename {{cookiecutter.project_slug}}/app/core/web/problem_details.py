@@ -39,9 +39,7 @@ REFERENCED = Problem(
     409, "Conflict", "A record that it refers to is missing, or another one refers to it."
 )
 REJECTED = Problem(422, "Unprocessable content", "The database does not accept this value.")
-RETRY = Problem(
-    503, "Try again", "Another request was in the way; try again.", RETRY_AFTER
-)
+RETRY = Problem(503, "Try again", "Another request was in the way; try again.", RETRY_AFTER)
 UNAVAILABLE = Problem(503, "Service unavailable", "The database cannot be reached.", RETRY_AFTER)
 OVERLOADED = Problem(503, "Service unavailable", "The database is busy.", RETRY_AFTER)
 
