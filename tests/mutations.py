@@ -100,8 +100,8 @@ SESSIONS = [
     Mutation(
         "error while closing replaces the route's error",
         "core/database/session.py",
-        "        if not isinstance(error, Exception):",
-        "        if True:",
+        "    closing = asyncio.create_task(_close(session))\n",
+        "    await session.close()\n    closing = asyncio.create_task(_close(session))\n",
         "core/test_db.py",
         kind="postgresql",
     ),

@@ -272,3 +272,16 @@ def test_pickled_settings_find_the_same_engine_in_another_process(
         env={"PYTHONHASHSEED": "1"},
         input=pickle.dumps(settings),
     )
+
+
+@pytest.mark.sqlite
+async def test_disposed_sqlite_engines_leave_no_write_ahead_log(databases: None) -> None:
+    folder = Path(str(get_database().url().database)).parent
+    for _ in range(20):
+        async with session_scope() as session:
+            session.add(new_user())
+        async with session_scope(read_only=True) as session:
+            await session.execute(text("SELECT * FROM users"))
+        await dispose_engines()
+
+        assert not [*folder.glob("*-wal")]

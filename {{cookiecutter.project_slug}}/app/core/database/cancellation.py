@@ -11,9 +11,7 @@ async def wait_until_done(task: asyncio.Task[None]) -> asyncio.CancelledError | 
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
-            await asyncio.shield(task)
+            await asyncio.wait([task])
         except asyncio.CancelledError as error:
             cancelled = error
-        except BaseException:  # the task's own error, which the caller reads from the task
-            break
     return cancelled

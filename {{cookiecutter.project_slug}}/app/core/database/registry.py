@@ -5,12 +5,14 @@ The kinds are sessions, read-only sessions and probes.
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import cast
 
+from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
 from app.core.database import sqlite
@@ -107,9 +109,21 @@ async def dispose_databases(settings: DatabaseSettings | None = None) -> None:
 
 
 async def _dispose_all(engines: list[AsyncEngine]) -> None:
-    errors = await asyncio.gather(*map(dispose, engines), return_exceptions=True)
+    by_url = defaultdict[URL, list[AsyncEngine]](list)
+    for engine in engines:
+        by_url[engine.url].append(engine)
+    errors = await asyncio.gather(*map(_dispose_in_turn, by_url.values()), return_exceptions=True)
     for error in filter(None, errors):
         raise error
+
+
+async def _dispose_in_turn(engines: list[AsyncEngine]) -> None:
+    """Dispose of the engines of one URL, one after the other.
+
+    SQLite removes the write-ahead log with the last connection, but not if two close at once.
+    """
+    for engine in engines:
+        await dispose(engine)
 
 
 def _find(settings: DatabaseSettings, key: EngineKey) -> Database:

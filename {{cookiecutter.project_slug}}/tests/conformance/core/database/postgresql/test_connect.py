@@ -53,7 +53,7 @@ async def test_service_in_the_url_is_read_from_the_service_file(
     file = tmp_path / "pg_service.conf"
     file.write_text(
         f"[ours]\nhost={host}\nport={port}\nuser={url.username}\n"
-        f"password={url.password or ''}\ndbname={url.database}\n"
+        f"password={(url.password or '').replace('%', '%%')}\ndbname={url.database}\n"
     )
     environment.setenv("PGSERVICEFILE", str(file))
     set_databases(environment, {"primary": "postgresql://?service=ours"})
