@@ -260,9 +260,8 @@ def test_killed_run_leaves_no_pgbouncer(project: Path, folder: Path) -> None:
         command = ["pgrep", "-f", f"pgbouncer --quiet {temporary}"]
         return subprocess.run(command, capture_output=True, check=False, text=True).stdout.split()
 
-    with killed_run(
-        project, "kill group", "tests/routers/test_users.py", TMPDIR=str(temporary), **EMBEDDED
-    ):
+    tests = ["tests/routers", "tests/conformance/routers", "--db=pgbouncer"]
+    with killed_run(project, "kill group", *tests, TMPDIR=str(temporary), **EMBEDDED):
         assert pgbouncers()
         assert [*temporary.glob("pgb-*")]
 
