@@ -12,11 +12,12 @@ import pytest
 from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 
-from app.core.config import get_settings
+from app.core.config import get_settings, variable
 from app.core.db import dispose_engines
 from app.main import create_app
 from tests.harness.backends import KINDS, Backend
 from tests.inspection import checked_out, sqlite_connections
+from tests.processes import DATABASES, VARIABLES
 from tests.support import clear_environment, collect_garbage, configure, serve, set_databases, until
 
 # Each folder below tests/ may have a plugin: tests/harness/plugin.py, for example.
@@ -47,6 +48,14 @@ def backend(request: pytest.FixtureRequest, environment: pytest.MonkeyPatch) -> 
     yield backend
     collect_garbage()
     backend.clean_up()
+
+
+@pytest.fixture
+def variables(backend: Backend) -> dict[str, str]:
+    """An environment with empty databases; on SQLite the default ones, which need no setting."""
+    if backend.kind == "sqlite":
+        return VARIABLES
+    return VARIABLES | {variable(name): backend.new() for name in DATABASES}
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
-"""Runs the service in a process of its own: `python -m app serve`."""
+"""Runs the service, or a command of it, in a process of its own: `python -m app`."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -10,8 +11,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx2
+from alembic.script import ScriptDirectory
+from sqlalchemy import make_url
 
+from app import migrations
+from app.core.config import variable
 from tests.harness.launch import launch
+
+ROOT = Path(__file__).parents[1]
+DATABASES = migrations.databases()
+VARIABLES = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
 
 SECONDS_TO_START = 30.0
 SECONDS_TO_STOP = 30.0
@@ -72,3 +81,24 @@ def _wait_until_it_responds(serving: Serving) -> None:
             time.sleep(0.05)
         else:
             return
+
+
+def run(
+    *arguments: str, variables: dict[str, str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app", *arguments],
+        capture_output=True,
+        check=False,
+        cwd=folder,
+        env=variables,
+        text=True,
+    )
+
+
+def expected_line(database: str, what: str, variables: dict[str, str]) -> str:
+    """Return the line for a database whose revisions are all pending, or have all been applied."""
+    url = make_url(variables.get(variable(database), f"sqlite:///var/{database}.db"))
+    script = ScriptDirectory.from_config(migrations.config(database))
+    history = [step.revision for step in reversed(list(script.walk_revisions()))]
+    return f"{database} ({url.set(query={})}): {len(history)} {what}: {', '.join(history)}"

@@ -1,52 +1,11 @@
 """The command line: python -m app serve, migrate, check."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx2
 import pytest
-from alembic.script import ScriptDirectory
-from sqlalchemy import make_url
 
-from app import migrations
-from app.core.config import variable
-from tests.harness.backends import Backend
-from tests.processes import serving
-
-ROOT = Path(__file__).parents[1]
-DATABASES = migrations.databases()
-VARIABLES = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
-
-
-@pytest.fixture
-def variables(backend: Backend) -> dict[str, str]:
-    """An environment with empty databases; on SQLite the default ones, which need no setting."""
-    if backend.kind == "sqlite":
-        return VARIABLES
-    return VARIABLES | {variable(name): backend.new() for name in DATABASES}
-
-
-def run(
-    *arguments: str, variables: dict[str, str], folder: Path
-) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "app", *arguments],
-        capture_output=True,
-        check=False,
-        cwd=folder,
-        env=variables,
-        text=True,
-    )
-
-
-def expected_line(database: str, what: str, variables: dict[str, str]) -> str:
-    """Return the line for a database whose revisions are all pending, or have all been applied."""
-    url = make_url(variables.get(variable(database), f"sqlite:///var/{database}.db"))
-    script = ScriptDirectory.from_config(migrations.config(database))
-    history = [step.revision for step in reversed(list(script.walk_revisions()))]
-    return f"{database} ({url.set(query={})}): {len(history)} {what}: {', '.join(history)}"
+from tests.processes import DATABASES, VARIABLES, expected_line, run, serving
 
 
 def test_check_lists_pending_revisions_until_migrate_has_run(

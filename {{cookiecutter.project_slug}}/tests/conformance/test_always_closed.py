@@ -56,26 +56,6 @@ async def test_disconnect_during_a_statement_ends_the_transaction(
     assert await stored_users() == 0
 
 
-async def test_disconnect_rolls_back_and_releases_locks(app: FastAPI, server: AsyncClient) -> None:
-    written = asyncio.Event()
-
-    @app.post("/slow")
-    async def slow(session: SessionDep) -> None:
-        session.add(new_user())
-        await session.flush()
-        written.set()
-        while True:
-            await session.execute(text("SELECT 1"))
-
-    async with disconnecting(server, "POST", "/slow"):
-        await written.wait()
-    await until(lambda: not checked_out())
-
-    assert await stored_users() == 0
-    async with session_scope() as session:
-        session.add(new_user())
-
-
 @pytest.mark.parametrize("is_read", [True, False])
 @pytest.mark.parametrize("length", [0, 1, 100_000])
 async def test_disconnect_after_the_body_was_sent_cancels_the_request(

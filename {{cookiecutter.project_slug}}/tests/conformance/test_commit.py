@@ -38,20 +38,6 @@ async def test_read_after_the_response_sees_the_write(app: FastAPI, server: Asyn
             assert expected == await reader.scalar(count)
 
 
-async def test_commit_that_fails_returns_an_error_and_stores_no_row(
-    app: FastAPI, server: AsyncClient
-) -> None:
-    @app.post("/write", status_code=201)
-    async def write(session: SessionDep) -> None:
-        session.add(new_user())
-        await violate_at_commit(session)
-
-    response = await server.post("/write")
-
-    assert problem(response)["status"] == 409
-    assert await stored_users() == 0
-
-
 async def test_commit_that_fails_raises_and_does_not_affect_the_next_session(
     single_connection: None,
 ) -> None:
@@ -74,16 +60,6 @@ async def test_session_is_usable_after_a_failed_commit(databases: None) -> None:
             await session.commit()
         await session.rollback()
         session.add(new_user())
-
-    assert await stored_users() == 1
-
-
-async def test_each_scope_has_its_own_transaction(databases: None) -> None:
-    async with session_scope() as writing:
-        writing.add(new_user())
-        await writing.flush()
-
-        assert await stored_users() == 0
 
     assert await stored_users() == 1
 

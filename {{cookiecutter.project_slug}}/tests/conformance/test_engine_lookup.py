@@ -11,7 +11,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Annotated, cast
 
-import anyio
 import pytest
 from fastapi import Depends
 from sqlalchemy import insert, text
@@ -29,7 +28,7 @@ from app.core.db import (
 from app.main import create_app
 from app.models import User
 from tests.conformance.harness.proxy import Proxy
-from tests.inspection import checked_out, kill, nobody_is_connected, pid, stored_users, until_active
+from tests.inspection import checked_out, nobody_is_connected, stored_users
 from tests.support import new_email, new_user, until
 
 
@@ -126,35 +125,6 @@ async def test_session_on_two_engines_rolls_back_its_write(databases: None) -> N
 
     assert not checked_out()
     assert await stored_users() == 0
-
-
-async def test_cancelled_scope_ends_after_its_session_is_closed(databases: None) -> None:
-    with anyio.CancelScope() as scope:
-        async with session_scope() as session:
-            session.add(new_user())
-            await session.flush()
-            scope.cancel()
-            await anyio.sleep_forever()
-
-    assert not checked_out()
-    assert await stored_users() == 0
-
-
-@pytest.mark.postgresql
-async def test_cancelled_scope_gives_back_a_connection_that_a_task_still_uses(
-    databases: None,
-) -> None:
-    with anyio.CancelScope() as scope:
-        async with session_scope() as session:
-            number = await pid(session)
-            task = asyncio.create_task(session.execute(text("SELECT pg_sleep(60)")))
-            await until_active(number)
-            scope.cancel()
-            await anyio.sleep_forever()
-
-    assert not checked_out()
-    await kill(number)
-    await asyncio.wait([task])
 
 
 async def test_settings_that_an_engine_does_not_have_are_logged_once(

@@ -18,8 +18,8 @@ from tests.conformance.support import is_unavailable
 from tests.harness.connections import connect
 from tests.harness.postgresql import Server
 from tests.inspection import driver, fetch, pid, stored_users
+from tests.processes import run
 from tests.support import configure, new_user, serves, set_databases
-from tests.test_command_line import run
 
 pytestmark = pytest.mark.pgbouncer
 

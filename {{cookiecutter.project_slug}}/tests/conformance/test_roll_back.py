@@ -2,12 +2,11 @@
 
 import asyncio
 
-import anyio
 import pytest
 from sqlalchemy import text
 
 from app.core.db import session_scope
-from tests.inspection import checked_out, driver, kill, nobody_is_connected, pid, stored_users
+from tests.inspection import checked_out, kill, nobody_is_connected, pid, stored_users
 from tests.support import new_user, until
 
 
@@ -77,47 +76,6 @@ async def test_scope_that_is_cancelled_repeatedly_leaks_nothing(
     await until(lambda: len(asyncio.all_tasks()) == tasks)
     await until(lambda: not checked_out())
     assert await stored_users() == 0
-
-
-async def test_scope_rolls_back_when_anyio_cancels_it(databases: None) -> None:
-    with anyio.CancelScope() as scope:
-        async with session_scope() as session:
-            session.add(new_user())
-            await session.flush()
-            scope.cancel()
-            await anyio.sleep_forever()
-
-    assert await stored_users() == 0
-
-
-@pytest.mark.sqlite
-async def test_cancelled_statement_stops_and_releases_its_lock(databases: None) -> None:
-    """The traceback keeps the cursor alive. The cursor must not keep the lock."""
-    rows = 2_000_000
-    counted: list[int] = []
-    slow = text(
-        f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) "
-        "SELECT count(look(i)) FROM n"
-    )
-
-    async def write_and_count() -> None:
-        async with session_scope() as session:
-            await (await driver(session)).create_function("look", 1, counted.append)
-            session.add(new_user())
-            await session.flush()
-            await session.execute(slow)
-
-    task = asyncio.create_task(write_and_count())
-    await until(lambda: bool(counted))
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError) as held:
-        await task
-    async with session_scope() as session:
-        session.add(new_user())
-
-    assert held.value
-    assert len(counted) < rows
-    assert await stored_users() == 1
 
 
 async def test_statement_cancelled_at_any_moment_releases_its_lock(
