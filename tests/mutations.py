@@ -100,8 +100,8 @@ SESSIONS = [
     Mutation(
         "error while closing replaces the route's error",
         "core/database/session.py",
-        "    closing = asyncio.create_task(_close(session))\n",
-        "    await session.close()\n    closing = asyncio.create_task(_close(session))\n",
+        "    closing = start(partial(_close, session))\n",
+        "    await session.close()\n    closing = start(partial(_close, session))\n",
         "core/test_db.py",
         kind="postgresql",
     ),
@@ -123,7 +123,7 @@ SESSIONS = [
     ),
     Mutation(
         "second cancellation interrupts the close",
-        "core/database/cancellation.py",
+        "core/database/tasks.py",
         "    while not task.done():\n",
         "    for _ in range(1):\n",
         "core/database/test_session.py",

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pydantic_core import to_json
-from sqlalchemy import URL, event
+from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -11,14 +11,14 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from app.core.database import postgresql, replica, sqlite
 from app.core.database.pool import FairPool
-from app.core.database.settings import DatabaseSettings
+from app.core.database.settings import DatabaseSettings, EngineKey
 from app.core.database.statistics import measure
 from app.core.telemetry.spans import trace_statements
 
 DRIVERS = {"asyncpg": postgresql, "aiosqlite": sqlite}
 
 
-def make_engine(url: URL, settings: DatabaseSettings, *, read_only: bool = False) -> AsyncEngine:
+def make_engine(key: EngineKey, settings: DatabaseSettings) -> AsyncEngine:
     """Return a new engine for sessions. It connects when a session needs a connection."""
     pool: dict[str, Any] = {
         "poolclass": FairPool,
@@ -27,18 +27,18 @@ def make_engine(url: URL, settings: DatabaseSettings, *, read_only: bool = False
         "pool_timeout": settings.pool_timeout,
         "pool_recycle": settings.pool_recycle or -1,
     }
-    if sqlite.is_in_memory(url):  # a database in memory is its one connection
+    if sqlite.is_in_memory(key.url):  # a database in memory is its one connection
         pool |= {"pool_size": 1, "max_overflow": 0, "pool_recycle": -1}
         # The session has already rolled back. A cancelled second rollback would close the
         # connection and lose the database.
         pool["pool_reset_on_return"] = None
-    return _make(url, settings, read_only=read_only, **pool)
+    return _make(key, settings, **pool)
 
 
 def make_probe_engine(settings: DatabaseSettings) -> AsyncEngine:
     """Return an engine for probes: one read-only connection that requests do not use."""
     single = settings.model_copy(update={"pool_size": 1, "max_overflow": 0})
-    return make_engine(settings.url(), single, read_only=True)
+    return make_engine(EngineKey(settings.url(), read_only=True), single)
 
 
 def make_migration_engine(settings: DatabaseSettings) -> AsyncEngine:
@@ -47,7 +47,7 @@ def make_migration_engine(settings: DatabaseSettings) -> AsyncEngine:
     if settings.migration_database_url is not None:
         changes["pgbouncer"] = False
     url = settings.migration_url()
-    engine = _make(url, settings.model_copy(update=changes), read_only=False, poolclass=NullPool)
+    engine = _make(EngineKey(url), settings.model_copy(update=changes), poolclass=NullPool)
     if url.get_backend_name() == "sqlite":
         event.listen(engine.sync_engine, "connect", sqlite.ignore_foreign_keys)
     return engine
@@ -65,23 +65,22 @@ async def dispose(engine: AsyncEngine) -> None:
     await engine.dispose()
 
 
-def _make(url: URL, settings: DatabaseSettings, *, read_only: bool, **pool: Any) -> AsyncEngine:
-    driver = DRIVERS.get(url.get_driver_name())
+def _make(key: EngineKey, settings: DatabaseSettings, **pool: Any) -> AsyncEngine:
+    driver = DRIVERS.get(key.url.get_driver_name())
     if driver:
-        options = driver.engine_options(url, settings, read_only=read_only)
+        options = driver.engine_options(key.url, settings, read_only=key.read_only)
     else:  # an async driver of another database
         options = {"pool_pre_ping": True}
     # Parameters may contain personal data, which error messages must not show.
     engine = create_async_engine(
-        url, hide_parameters=True, json_serializer=_to_json, **options, **pool
+        key.url, hide_parameters=True, json_serializer=_to_json, **options, **pool
     )
-    fallback = settings.fallback_url(url) if read_only else None
-    if fallback and driver is postgresql:
+    if key.fallback and driver is postgresql:
         # Before the driver's own listeners: SQLAlchemy uses the first listener that returns a connection.
-        there = driver.engine_options(fallback, settings, read_only=True)
-        replica.fall_back(engine.sync_engine, fallback, there["connect_args"])
+        there = driver.engine_options(key.fallback, settings, read_only=True)
+        replica.fall_back(engine.sync_engine, key.fallback, there["connect_args"])
     if driver:
-        driver.add_listeners(engine.sync_engine, settings, read_only=read_only)
+        driver.add_listeners(engine.sync_engine, settings, read_only=key.read_only)
     event.listen(engine.sync_engine, "handle_error", _translate_loss)
     measure(engine.sync_engine)
     trace_statements(engine.sync_engine, settings.name)

@@ -146,7 +146,7 @@ def _find_or_create(databases: Databases, key: EngineKey, settings: DatabaseSett
         elif key.probe:
             engine = make_probe_engine(settings)
         else:
-            engine = make_engine(key.url, settings, read_only=key.read_only)
+            engine = make_engine(key, settings)
         sessions = async_sessionmaker(
             engine,
             sync_session_class=TrackedSession,

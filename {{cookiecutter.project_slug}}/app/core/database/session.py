@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from functools import partial
 from typing import cast
 
 from sqlalchemy import Connection, event
@@ -10,13 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
 from app.core.database import postgresql
-from app.core.database.cancellation import wait_until_done
+from app.core.database.tasks import start, wait_until_done
 
 ROLLBACK_TIMEOUT = 5.0  # seconds, after which the connection is closed instead
 
 logger = logging.getLogger(__name__)
-
-_closing: set[asyncio.Task[None]] = set()  # the event loop itself keeps only weak references
 
 
 class TrackedSession(Session):
@@ -80,9 +79,7 @@ async def roll_back_and_close(session: AsyncSession) -> None:
         except Exception as error:
             _drop_connections(tracked, error)
         return
-    closing = asyncio.create_task(_close(session))
-    _closing.add(closing)
-    closing.add_done_callback(_closing.discard)
+    closing = start(partial(_close, session))
     if cancelled := await wait_until_done(closing):
         raise cancelled
 

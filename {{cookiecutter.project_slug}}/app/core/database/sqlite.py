@@ -14,17 +14,15 @@ from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from app.core.database.cancellation import wait_until_done
 from app.core.database.errors import TransactionFailedError
 from app.core.database.settings import DatabaseSettings
+from app.core.database.tasks import start, wait_until_done
 
 BUSY_TIMEOUT = 5.0  # seconds
 SECONDS_BETWEEN_RETRIES = 0.01
 BEGIN = "BEGIN"
 QUERY_ONLY = "PRAGMA query_only"
 STEPS_BETWEEN_CHECKS = 100_000  # instructions of SQLite's virtual machine: some milliseconds
-
-_rollbacks: set[asyncio.Task[None]] = set()  # an event loop keeps only weak references to its tasks
 
 
 def is_in_memory(url: URL) -> bool:
@@ -180,7 +178,7 @@ def _finish_rollbacks(connection: Any, _: ConnectionPoolEntry) -> None:
     roll_back = driver.rollback
 
     async def finish() -> None:
-        rollback = asyncio.create_task(roll_back())
+        rollback = start(roll_back)
         task = asyncio.current_task()
         if task and await wait_until_done(rollback):
             task.uncancel()
@@ -226,6 +224,4 @@ def _interrupt_and_roll_back(connection: Any, record: ConnectionPoolEntry, *_: o
 
     record.info["interrupted"].set()
     with suppress(RuntimeError):  # no event loop runs when the garbage collector closes it
-        task = asyncio.get_running_loop().create_task(roll_back())
-        _rollbacks.add(task)
-        task.add_done_callback(_rollbacks.discard)
+        start(roll_back)

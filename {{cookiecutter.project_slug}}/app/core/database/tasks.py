@@ -1,6 +1,18 @@
-"""Waiting that a cancellation does not interrupt."""
+"""Tasks that finish although their caller is cancelled."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+_running: set[asyncio.Task[None]] = set()
+
+
+def start(function: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[None]:
+    """Run the function in a task, with a reference to it: an event loop keeps only weak ones."""
+    task = asyncio.get_running_loop().create_task(function())
+    _running.add(task)
+    task.add_done_callback(_running.discard)
+    return task
 
 
 async def wait_until_done(task: asyncio.Task[None]) -> asyncio.CancelledError | None:
