@@ -16,7 +16,7 @@ test: $(READY) ## run all tests: render all variants and run their tests; ARGS="
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 test-fast: $(READY) ## run the fast tests (two minutes): render, static checks, one suite on SQLite and PostgreSQL
-	$(BIN)/python -m pytest -m "not full" $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m "not full" $(ARGS)
 
 test-latest: $(READY) ## run the fast tests with the newest versions of all dependencies
 	UV_RESOLUTION=highest UV_REFRESH=1 $(MAKE) test-fast
@@ -25,12 +25,7 @@ test-lowest: $(READY) ## run the fast tests with the lowest versions that the se
 	UV_RESOLUTION=lowest-direct $(MAKE) test-fast
 
 check: $(READY) ## check format, lint, types and import directions of the template and of the unrendered service
-	$(BIN)/shellcheck .ci/*
-	$(BIN)/zizmor --offline --strict-collection .
-	$(BIN)/ruff format --check
-	$(BIN)/ruff check
-	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_unrendered.py -k "not pytest"
+	$(BIN)/python -m pytest -m "not full" tests/test_checks.py
 
 format: $(READY) ## format the code of the template and of the service, and apply the linter's fixes
 	$(BIN)/ruff check --fix --exit-zero . '{{cookiecutter.project_slug}}'

@@ -1,13 +1,15 @@
 """Fixtures: bake renders the template; project and reference are rendered and installed."""
 
+import fcntl
 import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory, mkdtemp
+from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ import yaml
 from cookiecutter.main import cookiecutter
 from uv import find_uv_bin
 from xdist.scheduler import LoadScopeScheduling
+
+pytest_plugins = ["tests.servers", "tests.time_line"]
 
 ROOT = Path(__file__).parents[1]
 SERVICE = "{{cookiecutter.project_slug}}"
@@ -35,34 +39,77 @@ QUIET = 'ARGS=-m "not load"'
 IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 Bake = Callable[..., Path]
+Install = Callable[..., Path]
 Rendered = subprocess.CompletedProcess[str]
 Render = Callable[..., Rendered]
 
 
-class Lanes(LoadScopeScheduling):  # type: ignore[misc]
-    """Two groups of tests, one for each process of `make test`.
+class Scopes(LoadScopeScheduling):  # type: ignore[misc]
+    """The groups of tests that one process runs in turn: a file, or all tests that count containers.
 
-    Tests that start servers, listen on a port, or count processes and containers are in one group, so
-    that they never run at the same time. The mark of pytest-xdist, `xdist_group`, has no effect with pytest 9.2.
+    In the files of INDEPENDENT each test is a group, because each takes long and they share no fixture but the
+    environment. The mark of pytest-xdist, `xdist_group`, has no effect with pytest 9.2.
     """
 
-    with_servers = (
-        *("test_audit", "test_container", "test_docs_page", "test_generated", "test_harness"),
-        "test_smoke",
-    )
-    without = (
-        "test_on_another_python",
-        "test_one_database_without_uv",
-    )  # balances the groups
-
     def _split_scope(self, nodeid: str) -> str:
-        file, _, test = nodeid.partition("::")
-        uses_servers = Path(file).stem in self.with_servers and not test.startswith(self.without)
-        return "with servers" if uses_servers else "without"
+        return scope(nodeid)
 
 
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Lanes:
-    return Lanes(config, log)
+INDEPENDENT = {"test_edits", "test_generated", "test_recipes", "test_updates"}
+# The long groups first, so that all processes end at about the same time.
+FIRST = [
+    "test_mutations",
+    "test_generated",
+    "containers",
+    "test_harness",
+    "test_edits",
+    "test_updates",
+]
+
+
+def scope(nodeid: str) -> str:
+    file, _, test = nodeid.partition("::")
+    name = Path(file).stem
+    if (
+        name == "test_container"
+        or "container" in test
+        or test == "test_reference_with_one_database"
+    ):
+        return "containers"
+    return nodeid if name in INDEPENDENT else name
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scopes:
+    config.option.loadscopereorder = False
+    return Scopes(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def position(item: pytest.Item) -> int:
+        name = Path(scope(item.nodeid).partition("::")[0]).stem
+        return FIRST.index(name) if name in FIRST else len(FIRST)
+
+    items.sort(key=position)
+
+
+shared_folder = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Create the folder that the processes of `make test` share, or find it."""
+    worker_input: dict[str, str] = getattr(config, "workerinput", {})
+    config.stash[shared_folder] = Path(worker_input.get("folder") or mkdtemp(prefix="baked-"))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["folder"] = str(node.config.stash[shared_folder])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        shutil.rmtree(config.stash[shared_folder], ignore_errors=True)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -102,6 +149,34 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def hook() -> dict[str, Any]:
+    """The names that the hook defines. Its actions do not run."""
+    source = (ROOT / "hooks/post_gen_project.py").read_text()
+    source = source.replace("{{ cookiecutter | tojson }}", "{}").partition(
+        "\ndelete_files_of_other_answers"
+    )[0]
+    names: dict[str, Any] = {}
+    exec(source, names)
+    return names
+
+
+@pytest.fixture(scope="session")
+def varying(template: Path, hook: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the template with only those files of the service whose text depends on answers.
+
+    It is rendered in a quarter of the time. The other files have the same text for all answers.
+    """
+    copy = shutil.copytree(template, tmp_path_factory.mktemp("varying") / "template")
+    for path in files(copy / SERVICE):
+        changed_by_hook = path.name.startswith("LICENSE.") or (
+            path.relative_to(copy / SERVICE).as_posix() in hook["PAGES"]
+        )
+        if not changed_by_hook and "cookiecutter" not in path.read_text(encoding="utf-8"):
+            path.unlink()
+    return copy
+
+
+@pytest.fixture(scope="session")
 def cookiecutter_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A configuration that keeps Cookiecutter's own files out of the home folder."""
     folder = tmp_path_factory.mktemp("cookiecutter")
@@ -115,31 +190,47 @@ def cookiecutter_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def folder() -> Iterator[Path]:
-    """A folder for projects that every user may read.
+def folder(pytestconfig: pytest.Config) -> Path:
+    """A folder for projects that every user may read. The processes of `make test` share it.
 
     If root runs the tests, PostgreSQL runs as another user and reads its programs from here. A folder
     of pytest's `tmp_path` does not work: a pytest inside it makes it private.
     """
-    with TemporaryDirectory(prefix="baked-") as folder:
-        yield Path(folder)
+    return pytestconfig.stash[shared_folder]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a lock that only one of the processes of `make test` can hold."""
+    with path.with_name(f"{path.name}.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # closing the file releases the lock
+        yield
 
 
 @pytest.fixture(scope="session")
 def bake(template: Path, cookiecutter_config: Path, folder: Path) -> Bake:
-    """Render the template. Answers that are not given are the defaults."""
+    """Render the template. Answers that are not given are the defaults.
+
+    The same answers are rendered once. Each call returns a new copy.
+    """
+    rendered: dict[frozenset[tuple[str, str]], Path] = {}
 
     def bake(**answers: str) -> Path:
         unknown = answers.keys() - QUESTIONS.keys()
         assert not unknown, f"no such question: {unknown}"
-        project = cookiecutter(
-            str(template),
-            config_file=str(cookiecutter_config),
-            extra_context=answers,
-            no_input=True,
-            output_dir=mkdtemp(dir=folder),
+        key = frozenset(answers.items())
+        if key not in rendered:
+            project = cookiecutter(
+                str(template),
+                config_file=str(cookiecutter_config),
+                extra_context=answers,
+                no_input=True,
+                output_dir=mkdtemp(dir=folder),
+            )
+            rendered[key] = Path(project)
+        return shutil.copytree(
+            rendered[key], Path(mkdtemp(dir=folder), rendered[key].name), symlinks=True
         )
-        return Path(project)
 
     return bake
 
@@ -173,19 +264,46 @@ def render(template: Path, cookiecutter_config: Path, tmp_path: Path) -> Render:
 
 
 @pytest.fixture(scope="session")
-def project(bake: Bake) -> Path:
-    """The service with the default answers, installed by its own Makefile."""
-    project = bake()
-    make(project, ".venv/ready")
-    return project
+def environment(bake: Bake, folder: Path) -> Callable[[str], Path]:
+    """Return an environment of the service for this Python, installed by its own Makefile once per run.
+
+    All services have the same dependencies, so that a link to it is an environment of any of them.
+    """
+
+    def environment(python: str = sys.executable) -> Path:
+        installed = folder / f"environment-{python.replace(os.sep, '-')}"
+        with locked(installed):
+            if not installed.exists():
+                project = bake()
+                make(project, ".venv/ready", f"PYTHON={python}")
+                installed.symlink_to(project / ".venv")
+        return installed.readlink()
+
+    return environment
 
 
 @pytest.fixture(scope="session")
-def reference(bake: Bake) -> Path:
-    """The service with the reference, installed by its own Makefile."""
-    reference = bake(contents=REFERENCE)
-    make(reference, ".venv/ready")
-    return reference
+def install(environment: Callable[[str], Path]) -> Install:
+    """Give a project the environment for this Python, and return the project."""
+
+    def install(project: Path, python: str = sys.executable) -> Path:
+        (project / ".venv").symlink_to(environment(python))
+        (project / ".venv/ready").touch()  # newer than the pyproject.toml of this project
+        return project
+
+    return install
+
+
+@pytest.fixture(scope="session")
+def project(bake: Bake, install: Install) -> Path:
+    """The service with the default answers and an environment."""
+    return install(bake())
+
+
+@pytest.fixture(scope="session")
+def reference(bake: Bake, install: Install) -> Path:
+    """The service with the reference and an environment."""
+    return install(bake(contents=REFERENCE))
 
 
 def make(

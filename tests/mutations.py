@@ -3,6 +3,8 @@
 Each mutation is a realistic mistake. Popular templates contain several of them.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +17,27 @@ class Mutation(NamedTuple):
     broken: str  # the test file that must fail, below tests/
     kind: str = "sqlite"  # the database on which the tests run: sqlite or postgresql
 
-    def apply(self, project: Path) -> None:
+    @contextmanager
+    def applied(self, project: Path) -> Iterator[None]:
+        """Apply the mutation to a copy of the service until the end of the block."""
         path = project / "app" / self.file
         source = path.read_text()
         assert self.old in source, f"{self.name}: {self.file} does not contain {self.old!r}"
-        path.write_text(source.replace(self.old, self.new))
+        write(path, source.replace(self.old, self.new))
+        try:
+            yield
+        finally:
+            write(path, source)
+
+
+def write(path: Path, source: str) -> None:
+    """Write a module, and delete its bytecode.
+
+    Python would use the bytecode of another text with the same size and the same second of modification.
+    """
+    path.write_text(source)
+    for compiled in (path.parent / "__pycache__").glob(f"{path.stem}.*.pyc"):
+        compiled.unlink()
 
 
 SESSIONS = [

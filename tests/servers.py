@@ -1,4 +1,4 @@
-"""Helpers for tests that run the rendered service: PostgreSQL servers, ports, the project's Python."""
+"""Helpers for tests that run the rendered service: PostgreSQL servers, ports, the project's Python, its pytest."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +58,19 @@ asyncio.run(run(*sys.argv[1:]))
 """
 
 
+FORK_SERVER = Path(__file__).with_name("fork_server.py")
+
+
 def _has_docker() -> bool:
     if shutil.which("docker") is None:
         return False
     return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
 
 
+HAS_DOCKER = _has_docker()
+
 needs_docker = pytest.mark.skipif(
-    not _has_docker() and "REQUIRE_DOCKER" not in os.environ,
+    not HAS_DOCKER and "REQUIRE_DOCKER" not in os.environ,
     reason="no Docker engine responds on this machine",
 )
 
@@ -104,6 +109,45 @@ def run_python(
     )
 
 
+class ForkServer:
+    """Runs pytest with the project's Python, each time in a new process, without a second of imports."""
+
+    def __init__(self, project: Path) -> None:
+        self._process = subprocess.Popen(
+            [project / ".venv/bin/python", FORK_SERVER],
+            env=clean_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def pytest(
+        self, *arguments: str, folder: Path, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run pytest in a folder with the files of a service. Return the completed process."""
+        assert self._process.stdin
+        assert self._process.stdout
+        output = folder.with_name(f"{folder.name}.output")
+        run = {
+            "folder": str(folder),
+            "arguments": arguments,
+            "variables": clean_environment(**variables),
+            "output": str(output),
+        }
+        print(json.dumps(run), file=self._process.stdin, flush=True)
+        code = int(self._process.stdout.readline())
+        return subprocess.CompletedProcess(arguments, code, output.read_text(), "")
+
+    def close(self) -> None:
+        self._process.communicate()
+
+
+@pytest.fixture(scope="session")
+def fork_server(project: Path) -> Iterator[ForkServer]:
+    with closing(ForkServer(project)) as server:
+        yield server
+
+
 def sql(project: Path, url: str, *statements: str) -> Any:
     """Run these statements. Return the rows of the last one."""
     ended = python(project, "-c", RUN_SQL, url, *statements)
@@ -112,7 +156,7 @@ def sql(project: Path, url: str, *statements: str) -> Any:
 
 
 @contextmanager
-def external_server(project: Path) -> Iterator[str]:
+def external_server(project: Path, *, superuser: bool = False) -> Iterator[str]:
     """Run an external server. Yield its URL for a user that may only create databases and roles."""
     keeper = subprocess.Popen(
         [project / ".venv/bin/python", "-m", "tests.harness.keeper", "none"],
@@ -124,12 +168,15 @@ def external_server(project: Path) -> Iterator[str]:
     )
     assert keeper.stdout
     with keeper:
-        url: str = json.loads(keeper.stdout.readline())["url"]
+        message = json.loads(keeper.stdout.readline())
+        assert "url" in message, message
+        url: str = message["url"]
         sql(
             project,
             url,
             "CREATE ROLE creator LOGIN CREATEDB CREATEROLE PASSWORD 's%40cret'",
             "CREATE ROLE reader LOGIN PASSWORD 's%40cret'",
         )
-        yield url.replace("postgres:@/postgres", "creator:s%2540cret@/shop_test")
+        user = "postgres:" if superuser else "creator:s%2540cret"
+        yield url.replace("postgres:@/postgres", f"{user}@/shop_test")
         keeper.communicate("done")

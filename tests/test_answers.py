@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.conftest import QUESTIONS, SERVICE, Bake, Render, make
+from tests.conftest import QUESTIONS, SERVICE, Bake, Install, Render, make
+from tests.servers import ForkServer
 
 SLUG = "must be lower-case letters, digits and single hyphens, begin with a letter and have 63"
 RESERVED = "must be a name that Windows does not reserve, such as 'order-service'"
@@ -61,13 +62,17 @@ def test_answer_is_refused_in_one_sentence_and_leaves_nothing(
 
 @pytest.mark.full
 @pytest.mark.parametrize("slug", ["app", "tests", "json", "import", "fastapi", "pip", "mypy"])
-def test_slug_may_be_the_name_of_a_module_or_package(bake: Bake, slug: str) -> None:
+def test_slug_may_be_the_name_of_a_module_or_package(
+    bake: Bake, install: Install, fork_server: ForkServer, slug: str
+) -> None:
     """The distribution is called app and installs no command, so the slug cannot clash."""
-    project = bake(project_slug=slug)
+    project = install(bake(project_slug=slug))
 
-    make(
-        project, "check", "migrate", "test", "ARGS=-n0 --db=sqlite tests/test_main.py tests/routers"
-    )
+    make(project, "migrate")
+    tests = ["tests/test_main.py", "tests/routers", "--db=sqlite"]
+    ended = fork_server.pytest(*tests, folder=project)
+
+    assert ended.returncode == 0, ended.stdout
 
 
 def test_existing_folder_is_refused_and_left_unchanged(render: Render, tmp_path: Path) -> None:

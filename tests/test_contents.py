@@ -19,18 +19,6 @@ def service(bake: Bake) -> Path:
     return bake()
 
 
-@pytest.fixture(scope="module")
-def hook() -> dict[str, Any]:
-    """The names that the hook defines. Its actions do not run."""
-    source = (ROOT / "hooks/post_gen_project.py").read_text()
-    source = source.replace("{{ cookiecutter | tojson }}", "{}").partition(
-        "\ndelete_files_of_other_answers"
-    )[0]
-    names: dict[str, Any] = {}
-    exec(source, names)
-    return names
-
-
 def paths(project: Path) -> set[str]:
     return {path.relative_to(project).as_posix() for path in files(project)}
 

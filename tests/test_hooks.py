@@ -52,7 +52,7 @@ def test_new_repository_has_one_commit_of_all_files(bake: Bake) -> None:
 
 
 def test_first_commit_ignores_git_hooks_and_signing_of_the_user(
-    bake: Bake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    render: Render, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hook = tmp_path / "hooks" / "pre-commit"
     hook.parent.mkdir()
@@ -62,7 +62,9 @@ def test_first_commit_ignores_git_hooks_and_signing_of_the_user(
     config.write_text(f"[core]\nhooksPath = {hook.parent}\n[commit]\ngpgSign = true\n")
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
 
-    assert git(bake(), "rev-list", "--count", "HEAD") == "1\n"
+    render()
+
+    assert git(tmp_path / "example-service", "rev-list", "--count", "HEAD") == "1\n"
 
 
 def test_rendering_again_removes_only_files_of_the_template(render: Render, tmp_path: Path) -> None:

@@ -1,47 +1,45 @@
 """All combinations of choices render files that parse, and code that passes the checks.
 
-With the reference, all combinations are rendered. Without it, a subset that contains every pair of answers is
-enough: one test shows that `contents` only deletes files and changes links. Each distinct text is checked once.
+A file depends on few of the questions (`questions_of_files`). So a few combinations contain every text that any
+combination renders: all answers to the questions of each file, and every pair of answers. Each distinct text is
+checked once.
 """
 
-import os
+import json
 import re
 import subprocess
 import sys
 from collections import defaultdict
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from shutil import rmtree
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from cookiecutter.main import cookiecutter
 
-from tests.combinations import CLOSED, COMBINATIONS, Combination, covering_subset
+from tests.combinations import CLOSED, PAIRS, Combination, covering_subset, part, questions_of_files
 from tests.conftest import IN_MEMORY, REFERENCE, files
 from tests.test_render import parse
 
 pytestmark = pytest.mark.full
 
-Tree = frozenset[tuple[str, str]]  # paths and texts
-
-WITH_REFERENCE = [c for c in COMBINATIONS if c["contents"] == REFERENCE]
-WITHOUT_REFERENCE = covering_subset(contents="service")
 # Pages with links to the reference.
 PAGES = {"README.md", "deploy/README.md", "docs/operations.md", "docs/sessions.md"}
 
 
 class Rendered(NamedTuple):
-    projects: list[tuple[Combination, dict[str, str]]]  # the texts of each
-    texts: dict[str, set[str]]  # the texts of all projects at each path
-    code: set[Tree]  # the Python files of each
+    whole: list[tuple[Combination, dict[str, str]]]  # the texts of all files
+    varying: list[
+        tuple[Combination, dict[str, str]]
+    ]  # the texts of the files that depend on answers
+    texts: dict[str, set[str]]  # all texts at each path
 
 
 def render(template: Path, config: Path, answers: dict[str, str]) -> dict[str, str]:
     """Return the texts of a rendered project. Without git on the PATH: it would double the time."""
-    os.environ["PATH"] = ""
-    with TemporaryDirectory(dir=IN_MEMORY) as folder:
+    with TemporaryDirectory(dir=IN_MEMORY) as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", "")
         project = Path(
             cookiecutter(
                 str(template),
@@ -55,28 +53,50 @@ def render(template: Path, config: Path, answers: dict[str, str]) -> dict[str, s
 
 
 @pytest.fixture(scope="module")
-def rendered(template: Path, cookiecutter_config: Path) -> Rendered:
+def questions(template: Path, hook: dict[str, Any]) -> dict[str, set[str]]:
+    return questions_of_files(json.loads((template / "cookiecutter.json").read_text()), hook)
+
+
+@pytest.fixture(scope="module")
+def rendered(
+    template: Path, varying: Path, cookiecutter_config: Path, questions: dict[str, set[str]]
+) -> Rendered:
+    groups = PAIRS | {tuple(sorted(found)) for found in questions.values()}
+    whole, some = (
+        [(answers, render(source, cookiecutter_config, answers)) for answers in chosen]
+        for source, chosen in (
+            (template, covering_subset({("contents", "databases")})),
+            (varying, covering_subset(groups)),
+        )
+    )
     texts = defaultdict[str, set[str]](set)
-    code = set[Tree]()
-    chosen = WITH_REFERENCE + WITHOUT_REFERENCE
-    with ProcessPoolExecutor() as executor:
-        arguments = ([template] * len(chosen), [cookiecutter_config] * len(chosen))
-        projects = [*executor.map(render, *arguments, chosen, chunksize=8)]
-    for project in projects:
+    for _, project in whole + some:
         for path, text in project.items():
             texts[path].add(text)
-        code.add(frozenset((p, t) for p, t in project.items() if p.endswith(".py")))
-    return Rendered([*zip(chosen, projects, strict=True)], texts, code)
+    return Rendered(whole, some, texts)
+
+
+def test_file_depends_only_on_its_questions(
+    rendered: Rendered, questions: dict[str, set[str]]
+) -> None:
+    """So the combinations that are rendered contain every text that any combination contains."""
+    assert rendered.texts.keys() <= questions.keys()
+    for projects in (rendered.whole, rendered.varying):
+        for path in {path for _, project in projects for path in project}:
+            texts = defaultdict[object, set[str | None]](set)
+            for answers, project in projects:
+                texts[part(answers, questions[path])].add(project.get(path))
+
+            assert all(len(same) == 1 for same in texts.values()), path
 
 
 def test_contents_only_deletes_files_and_changes_links(rendered: Rendered) -> None:
-    projects = {tuple(answers.values()): texts for answers, texts in rendered.projects}
+    projects = {(a["databases"], a["contents"]): texts for a, texts in rendered.whole}
 
-    for answers in WITHOUT_REFERENCE:
-        service = projects[tuple(answers.values())]
-        reference = projects[tuple((answers | {"contents": REFERENCE}).values())]
-        changed = {path for path, text in service.items() if reference[path] != text}
-        assert changed <= PAGES
+    for databases in CLOSED["databases"]:
+        reference = projects[databases, REFERENCE]
+        service = projects[databases, "service"]
+        assert {path for path, text in service.items() if reference[path] != text} <= PAGES
 
 
 def test_every_file_is_tidy_and_parses(rendered: Rendered) -> None:
@@ -119,21 +139,23 @@ def test_file_passes_the_linter_of_its_format(
     subprocess.run([Path(sys.executable).with_name(tool), *options, *names], check=True)
 
 
-def test_code_passes_format_lint_types_and_import_checks(
+def test_code_with_one_database_passes_format_lint_types_and_import_checks(
     rendered: Rendered, project: Path, folder: Path
 ) -> None:
-    tools = project / ".venv" / "bin"
-    assert len(rendered.code) == len(CLOSED["databases"]) * len(CLOSED["contents"])
-    for tree in rendered.code:
-        copy = folder / "matrix"
-        for path, text in [*tree, ("pyproject.toml", (project / "pyproject.toml").read_text())]:
-            (copy / path).parent.mkdir(parents=True, exist_ok=True)
-            (copy / path).write_text(text, encoding="utf-8")
-        for command in (
-            ["ruff", "format", "--check"],
-            ["ruff", "check"],
-            ["mypy"],
-            ["lint-imports"],
+    """test_generated.py runs the checks with two databases."""
+    trees = [texts for answers, texts in rendered.whole if answers["databases"] == "primary"]
+    assert len(trees) == len(CLOSED["contents"])
+    tools, copy = project / ".venv/bin", folder / "matrix"
+    for tree in trees:
+        for path, text in tree.items():
+            if path.endswith((".py", ".toml")):
+                (copy / path).parent.mkdir(parents=True, exist_ok=True)
+                (copy / path).write_text(text, encoding="utf-8")
+        for name, *arguments in (
+            ("ruff", "format", "--check"),
+            ("ruff", "check"),
+            ("mypy", "--cache-dir", str(folder / "mypy")),
+            ("lint-imports",),
         ):
-            subprocess.run([tools / command[0], *command[1:]], check=True, cwd=copy)
+            subprocess.run([tools / name, *arguments], check=True, cwd=copy)
         rmtree(copy)

@@ -6,12 +6,14 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
 from tests.mutations import SESSIONS, Mutation
-from tests.servers import run_python
+from tests.servers import ForkServer, external_server
 
 pytestmark = pytest.mark.full
 
@@ -22,21 +24,28 @@ Outcome = subprocess.CompletedProcess[str]
 def outcomes(
     request: pytest.FixtureRequest, project: Path, folder: Path
 ) -> Iterator[dict[str, Future[Outcome]]]:
-    """The test run of each selected mutation. They run in parallel."""
-
-    def run(mutation: Mutation) -> Outcome:
-        copy = folder / f"mutated-{SESSIONS.index(mutation)}"
-        shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".venv", ".git", ".*_cache"))
-        mutation.apply(copy)
-        arguments = ["-x", "-q", f"--db={mutation.kind}", f"tests/{mutation.broken}"]
-        return run_python(
-            project, "-m", "pytest", *arguments, folder=copy, TEST_POSTGRES="embedded"
-        )
-
+    """The test run of each selected mutation. They run in parallel, each on a copy of the service."""
     calls = (getattr(item, "callspec", None) for item in request.session.items)
     parameters = (value for call in calls if call for value in call.params.values())
     chosen = [value for value in parameters if isinstance(value, Mutation)]
-    with ThreadPoolExecutor(os.cpu_count()) as executor:
+    free: SimpleQueue[tuple[ForkServer, Path]] = SimpleQueue()
+
+    def run(mutation: Mutation) -> Outcome:
+        server, copy = free.get()
+        try:
+            with mutation.applied(copy):
+                tests = ["-x", "-q", f"--db={mutation.kind}", f"tests/{mutation.broken}"]
+                return server.pytest(*tests, folder=copy, TEST_DATABASE_URL=url)
+        finally:
+            free.put((server, copy))
+
+    with ExitStack() as stack:
+        url = stack.enter_context(external_server(project, superuser=True))
+        for number in range(os.cpu_count() or 1):
+            copy = folder / f"mutated-{number}"
+            shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".venv", ".git"))
+            free.put((stack.enter_context(closing(ForkServer(project))), copy))
+        executor = stack.enter_context(ThreadPoolExecutor(free.qsize()))
         yield {mutation.name: executor.submit(run, mutation) for mutation in chosen}
 
 
@@ -45,7 +54,7 @@ def test_mutation_is_detected(
     project: Path, outcomes: dict[str, Future[Outcome]], mutation: Mutation
 ) -> None:
     ended = outcomes[mutation.name].result()
-    print(ended.stdout, ended.stderr, sep="\n")
+    print(ended.stdout)
 
     assert ended.returncode == 1
     assert re.search(rf"^(FAILED|ERROR) tests/{mutation.broken}::test_", ended.stdout, re.MULTILINE)

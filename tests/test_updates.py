@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import REFERENCE, SERVICE, Render, clean_environment, files
 from tests.recording import README
-from tests.servers import run_python
+from tests.servers import ForkServer
 from tests.test_answers import title_and_description
 
 pytestmark = pytest.mark.full
@@ -62,9 +62,11 @@ def assert_owners_edits_are_kept(service: Path) -> None:
     assert not [*service.rglob("*.rej"), *service.rglob("*.orig")]
 
 
-def assert_suite_passes(project: Path, service: Path, *options: str) -> None:
-    arguments = ["-q", "-n2", "-p", "no:cacheprovider", "--db=sqlite", *options]
-    passed = run_python(project, "-m", "pytest", *arguments, folder=service)
+def assert_tests_pass(fork_server: ForkServer, service: Path, *more: str) -> None:
+    """Run the tests that use all layers, and these."""
+    tests = ["tests/routers", "tests/migrations", "tests/test_main.py", "tests/core/test_config.py"]
+    options = ["-q", "-p", "no:cacheprovider", "--db=sqlite"]
+    passed = fork_server.pytest(*options, *tests, *more, folder=service)
     assert passed.returncode == 0, passed.stdout
 
 
@@ -101,7 +103,7 @@ def edit(project: Path) -> None:
 
 
 def test_update_with_cruft_keeps_the_edits_of_the_owner(
-    project: Path, repository: Path, folder: Path
+    fork_server: ForkServer, repository: Path, folder: Path
 ) -> None:
     answers = json.dumps({"project_slug": "orders", "description": DESCRIPTION})
     create = ["create", "--no-input", "--extra-context", answers, "--checkout", "older"]
@@ -118,11 +120,11 @@ def test_update_with_cruft_keeps_the_edits_of_the_owner(
     assert title_and_description(orders) == ("Example Service", DESCRIPTION)
     cruft(orders, "check")
     assert_owners_edits_are_kept(orders)
-    assert_suite_passes(project, orders)
+    assert_tests_pass(fork_server, orders)
 
 
 def test_changed_answer_deletes_the_files_of_the_old_one(
-    project: Path, repository: Path, folder: Path, render: Render
+    fork_server: ForkServer, repository: Path, folder: Path, render: Render
 ) -> None:
     [command] = re.findall(r"^    cruft (update --variables.*)$", README.read_text(), re.M)
     render("--output-dir", str(folder), template=repository, project_slug="changed")
@@ -137,12 +139,11 @@ def test_changed_answer_deletes_the_files_of_the_old_one(
     for path in {*files(changed)} - {changed / ".cruft.json"}:
         assert "analytics" not in (path.name + path.read_text()).lower(), path
     assert_owners_edits_are_kept(changed)
-    # test_generated.py runs the tests of core with one database.
-    assert_suite_passes(project, changed, "--ignore=tests/core")
+    assert_tests_pass(fork_server, changed)
 
 
 def test_contents_can_be_changed_in_both_directions(
-    project: Path, repository: Path, folder: Path
+    fork_server: ForkServer, repository: Path, folder: Path
 ) -> None:
     create = ["create", "--no-input", "--extra-context", json.dumps({"project_slug": "owned"})]
     cruft(folder, *create, str(repository))
@@ -166,8 +167,8 @@ def test_contents_can_be_changed_in_both_directions(
     assert "](docs/transactions.md)" in (owned / "README.md").read_text()
     assert_owners_edits_are_kept(owned)
     assert (owned / "docs/operations.md").read_text().endswith("\nOurs.\n")
-    assert_suite_passes(
-        project, owned, "tests/docs/test_readme.py", "tests/conformance/test_pool.py"
+    assert_tests_pass(
+        fork_server, owned, "tests/docs/test_readme.py", "tests/conformance/test_pool.py"
     )
 
     (owned / "tests/conformance/test_ours.py").write_text("def test_ours() -> None:\n    pass\n")
@@ -179,7 +180,7 @@ def test_contents_can_be_changed_in_both_directions(
     assert "](docs/transactions.md)" not in (owned / "README.md").read_text()
     assert_owners_edits_are_kept(owned)
     assert (owned / "docs/operations.md").read_text().endswith("\nOurs.\n")
-    assert_suite_passes(project, owned)
+    assert_tests_pass(fork_server, owned)
 
 
 def change(service: Path, contents: str) -> None:
