@@ -78,7 +78,9 @@ async def test_line_has_the_route_without_parameters_and_query(
     await client.get(f"{USERS}/8a69bb7f-37df-4248-b4aa-e14c2db1394c?token=hidden")
 
     [line] = lines(caplog)
-    assert re.fullmatch(rf"GET {USERS}/\{{user_id\}} 404 \d+\.\d ms, 1 statements \d+\.\d ms", line)
+    assert re.fullmatch(
+        USERS + r"/\{user_id\} 404 \d+\.\d ms, 1 statements \d+\.\d ms", line.removeprefix("GET ")
+    )
 
 
 async def test_line_counts_the_statements_of_its_own_request(
