@@ -42,7 +42,8 @@ def in_threads(app: FastAPI) -> Iterator[str]:
 
 
 def test_routes_and_dependencies_do_not_use_threads(app: FastAPI) -> None:
-    assert not [*in_threads(app)]
+    found = [*in_threads(app)]
+    assert not found, "\n".join(found)
 
 
 async def _asynchronous() -> None:
