@@ -451,18 +451,13 @@ async def list_orders(
     until: datetime | None = None,
     limit: Limit = 50,
 ) -> list[OrderRead]:
-    conditions = [
-        condition
-        for value, condition in (
-            (user_id, Order.user_id == user_id),
-            (status, Order.status == status),
-            (note, Order.note == note),
-            (since, Order.created_at >= since),
-            (until, Order.created_at < until),
-        )
-        if value is not None
-    ]
-    orders = select(Order).where(*conditions).order_by(Order.created_at, Order.id).limit(limit)
+    equal = {"user_id": user_id, "status": status, "note": note}
+    given = {name: value for name, value in equal.items() if value is not None}
+    orders = select(Order).filter_by(**given).order_by(Order.created_at, Order.id).limit(limit)
+    if since is not None:
+        orders = orders.where(Order.created_at >= since)
+    if until is not None:
+        orders = orders.where(Order.created_at < until)
     rows = await session.scalars(orders.options(selectinload(Order.lines)))
     return [OrderRead.model_validate(order) for order in rows]
 ''',
