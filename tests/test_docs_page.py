@@ -34,8 +34,9 @@ OPTIONS = [
 # The prefix stays in the path, as behind a proxy that does not strip it.
 SERVE = """
 import sys, uvicorn
-from app.main import app
+from app.main import create_app
 
+app = create_app()
 app.root_path = sys.argv[2]
 uvicorn.run(app, port=int(sys.argv[1]))
 """

@@ -7,82 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import QUESTIONS, ROOT, SERVICE, Bake, make
+from tests.edits import add_database, section
 
 pytestmark = pytest.mark.full
-
-EDIT = re.compile(
-    r"(?:In|At the end of) `(?P<file>[^`]+)`(?:, (?P<where>above|below) `(?P<anchor>[^`]+)`)?:\n\n"
-    r"(?P<code>(?: {4}.*\n|\n)+)"
-)
-
-TABLE = '''"""Entries, in the logging database."""
-
-from sqlalchemy.orm import Mapped, mapped_column
-
-from app.models.base import LoggingBase
-
-
-class Entry(LoggingBase):
-    __tablename__ = "entries"
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    text: Mapped[str]
-'''
-ROUTES = '''"""Routes of entries."""
-
-from fastapi import APIRouter, status
-from sqlalchemy import select
-
-from app.dependencies import LoggingSessionDep
-from app.models import Entry
-
-router = APIRouter(prefix="/entries")
-
-
-@router.post("", status_code=status.HTTP_201_CREATED)
-async def create_entry(text: str, session: LoggingSessionDep) -> None:
-    session.add(Entry(text=text))
-
-
-@router.get("")
-async def list_entries(session: LoggingSessionDep) -> list[str]:
-    return list(await session.scalars(select(Entry.text)))
-'''
-TESTS = """from httpx2 import AsyncClient
-
-
-async def test_entry_is_stored(client: AsyncClient) -> None:
-    assert (await client.post("/entries?text=started")).status_code == 201
-    assert (await client.get("/entries")).json() == ["started"]
-"""
-
-
-def section(project: Path, title: str) -> str:
-    """Return the section of the README with this title."""
-    [text] = re.findall(
-        rf"^## {title}\n(.*?)(?=^## |\Z)", (project / "README.md").read_text(), re.DOTALL | re.M
-    )
-    return str(text)
-
-
-def follow(project: Path, title: str) -> int:
-    """Make the edits in a section of the README. Return the number of changed files."""
-    edits = [*EDIT.finditer(section(project, title))]
-    for edit in edits:
-        path = project / edit["file"]
-        before = path.read_text()
-        code = re.sub(r"^ {4}", "", edit["code"], flags=re.M).rstrip("\n") + "\n"
-        if edit["where"] == "below":
-            assert before.count(f"{edit['anchor']}\n") == 1
-            after = before.replace(f"{edit['anchor']}\n", f"{edit['anchor']}\n{code}")
-        elif edit["where"] == "above":
-            gap = "\n" * (len(edit["code"]) - len(edit["code"].rstrip("\n")) - 1)
-            assert before.count(edit["anchor"]) == 1
-            after = before.replace(edit["anchor"], f"{code}{gap}{edit['anchor']}")
-        else:
-            after = before + code
-        path.write_text(after)
-    return len({edit["file"] for edit in edits})
 
 
 def test_instructions_add_a_resource(bake: Bake) -> None:
@@ -114,29 +41,15 @@ def copy_with_new_names(project: Path, path: str) -> None:
 
 def test_instructions_add_a_database(bake: Bake) -> None:
     project = bake()
-    assert follow(project, "Add a database") == 5
-
-    (project / "app/models/entry.py").write_text(TABLE)
-    with (project / "app/models/__init__.py").open("a") as models:
-        models.write("from app.models.entry import Entry as Entry\n")
-    (project / "app/routers/entries.py").write_text(ROUTES)
-    main = project / "app/main.py"
-    main.write_text(
-        main.read_text()
-        .replace("    return app\n", "    app.include_router(entries)\n    return app\n")
-        .replace(
-            "from app.routers.",
-            "from app.routers.entries import router as entries\nfrom app.routers.",
-            1,
-        )
-    )
-    (project / "tests/routers/test_entries.py").write_text(TESTS)
+    add_database(project)
 
     make(project, "revision", "DATABASE=logging", "MESSAGE=create entries")
     made = make(project, "migrate")
     assert re.search(r"^logging \(.*\): 1 applied: \w+$", made.stdout, re.M)
     make(project, "format")
-    make(project, "check", "test", "ARGS=--db=sqlite")
+    # test_edits.py runs the whole suite with another database.
+    tests = "tests/routers/test_entries.py tests/migrations tests/core/test_config.py"
+    make(project, "check", "test", f"ARGS=--db=sqlite {tests}")
 
 
 DELETIONS = re.findall(r"^- (.*)[.:]", section(ROOT / SERVICE, "Optional files"), re.M)

@@ -49,7 +49,8 @@ def serve(
             migrations.upgrade_all()
     asyncio.run(warn_of_too_few_connections(settings.databases, workers))
     uvicorn.run(
-        "app.main:app",
+        "app.main:create_app",
+        factory=True,
         host=host,
         port=port,
         workers=workers,

@@ -1,4 +1,8 @@
-"""The application: its middleware and routers, and what runs at its start and end."""
+"""The application: its middleware and routers, and what runs at its start and end.
+
+The server calls `create_app()` when it starts. Importing this module creates nothing and reads no settings, so
+`create_app()` may read them, for middleware: `app.add_middleware(…, allow_origins=get_settings().cors_origins)`.
+"""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -17,6 +21,7 @@ from app.core.web.database_names import check_database_names
 from app.core.web.disconnects import DisconnectMiddleware
 from app.core.web.error_handlers import PROBLEM_RESPONSES, add_problem_handlers
 from app.core.web.request_logging import RequestLoggingMiddleware
+from app.routers import API_PREFIX
 from app.routers.docs import router as docs  # {%- if cookiecutter.__analytics +%}
 from app.routers.events import router as events  # {%- endif +%}
 from app.routers.health import router as health  # {%- if cookiecutter.__analytics +%}
@@ -45,7 +50,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
 
 
 def create_app() -> FastAPI:
-    """Return a new application. It reads no settings and opens no connection before it starts."""
+    """Return a new application. It opens no connection before it starts."""
     app = FastAPI(
         title=TITLE,
         description=DESCRIPTION,
@@ -62,13 +67,10 @@ def create_app() -> FastAPI:
     app.add_middleware(RequestLoggingMiddleware)  # the last one added is the outermost
     add_problem_handlers(app)
     app.include_router(health)
-    app.include_router(users)
-    # {% if cookiecutter.__analytics %}
-    app.include_router(events)
-    app.include_router(reports)
-    # {% endif %}
     app.include_router(docs)
+    app.include_router(users, prefix=API_PREFIX)
+    # {% if cookiecutter.__analytics %}
+    app.include_router(events, prefix=API_PREFIX)
+    app.include_router(reports, prefix=API_PREFIX)
+    # {% endif %}
     return app
-
-
-app = create_app()

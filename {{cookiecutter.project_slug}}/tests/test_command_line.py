@@ -6,6 +6,7 @@ import httpx2
 import pytest
 
 from tests.processes import DATABASES, VARIABLES, expected_line, run, serving
+from tests.support import USERS
 
 
 def test_check_lists_pending_revisions_until_migrate_has_run(
@@ -58,7 +59,7 @@ def test_serve_keeps_stored_data_over_a_restart(variables: dict[str, str], tmp_p
             assert httpx2.get(f"{served.url}/health/ready").status_code == 200
             assert "/health/ready" not in served.log.read_text()
             assert '"/api/docs/swagger-ui.css"' in httpx2.get(f"{served.url}/docs").text
-            users = f"{served.url}/users"
+            users = f"{served.url}{USERS}"
             email = f"{expected}@example.com"
             httpx2.post(users, json={"name": "Ada", "email": email}).raise_for_status()
             assert len(httpx2.get(users).json()["items"]) == expected

@@ -11,9 +11,9 @@ from tests.support import until
 
 async def test_missing_setting_fails_at_startup(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("ENVIRONMENT", "production")
-    app = create_app()
 
     with pytest.raises(ConfigurationError, match="set DATABASES__PRIMARY__DATABASE_URL"):
+        app = create_app()
         async with app.router.lifespan_context(app):
             pass
 

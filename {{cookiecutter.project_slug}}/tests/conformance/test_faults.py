@@ -18,7 +18,7 @@ from app.core.db import session_scope
 from tests.conformance.harness.fragile import Fragile, fragile
 from tests.inspection import checked_out, fetch
 from tests.processes import serving
-from tests.support import configure, migrate, new_email, set_databases, until
+from tests.support import USERS, configure, migrate, new_email, set_databases, until
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,7 +48,7 @@ class Clients:
 
     async def write(self) -> None:
         email = new_email()
-        response = await self._client.post("/users", json={"name": "Ada", "email": email})
+        response = await self._client.post(USERS, json={"name": "Ada", "email": email})
         if response.status_code == HTTPStatus.CREATED:
             self.acknowledged.add(email)
         else:

@@ -16,7 +16,7 @@ from tests.inspection import checked_out
 
 def test_import_and_aliases_open_no_connection_and_read_no_settings(tmp_path: Path) -> None:
     code = (
-        "import sys\n"
+        "import os, sys\n"
         "opened = []\n"
         "events = 'socket.connect', 'socket.getaddrinfo', 'sqlite3.connect'\n"
         "sys.addaudithook(lambda event, _: event in events and opened.append(event))\n"
@@ -25,12 +25,13 @@ def test_import_and_aliases_open_no_connection_and_read_no_settings(tmp_path: Pa
         "from app.core.db import get_session\n"
         "from tests.conformance.inspection import engine_loops\n"
         "get_session('nowhere', dev=True, read_only=True)\n"
+        "assert not get_settings.cache_info().currsize\n"
+        "os.environ['ENVIRONMENT'] = 'test'\n"
         "app.main.create_app().openapi()\n"
         "assert not opened, opened\n"
         "assert not engine_loops()\n"
-        "assert not get_settings.cache_info().currsize\n"
     )
-    # An invalid value: code that reads the settings fails.
+    # An invalid value: code that reads the settings fails. `create_app` may read them.
     environment = {"ENVIRONMENT": "nowhere", "PYTHONPATH": str(Path(__file__).parents[2])}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
 

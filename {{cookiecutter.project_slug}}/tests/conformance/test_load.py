@@ -18,7 +18,7 @@ from app.core.db import SessionDependency, get_session
 from app.dependencies import SessionDep
 from tests.conformance.support import is_unavailable, raise_file_limit
 from tests.inspection import checked_out, stored_users
-from tests.support import configure, new_email, serves, until
+from tests.support import USERS, configure, new_email, serves, until
 
 pytestmark = pytest.mark.load
 
@@ -46,9 +46,7 @@ def user() -> dict[str, str]:
 async def test_five_hundred_concurrent_requests_all_succeed(
     many_clients: AsyncClient,
 ) -> None:
-    responses = await asyncio.gather(
-        *(many_clients.post("/users", json=user()) for _ in range(500))
-    )
+    responses = await asyncio.gather(*(many_clients.post(USERS, json=user()) for _ in range(500)))
 
     assert {response.status_code for response in responses} == {HTTPStatus.CREATED}
     assert await stored_users() == 500
@@ -72,12 +70,10 @@ async def test_exhausted_pool_under_load_returns_503_and_recovers(
     for _ in holding:
         await held.acquire()
     async with asyncio.timeout(10):  # the pool_timeout of small_pool is a minute
-        refused = await asyncio.gather(
-            *(many_clients.post("/users", json=user()) for _ in range(50))
-        )
+        refused = await asyncio.gather(*(many_clients.post(USERS, json=user()) for _ in range(50)))
     may_end.set()
     released = await asyncio.gather(*holding)
-    again = await asyncio.gather(*(many_clients.post("/users", json=user()) for _ in holding))
+    again = await asyncio.gather(*(many_clients.post(USERS, json=user()) for _ in holding))
 
     assert all(is_unavailable(response) for response in refused)
     assert statuses(released) == {HTTPStatus.OK}
@@ -148,7 +144,7 @@ async def test_three_hundred_clients_that_disconnect_at_random_leak_nothing(
         reader, writer = await asyncio.open_connection(server.base_url.host, server.base_url.port)
         body = json.dumps(user())
         writer.write(
-            "POST /users HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
+            f"POST {USERS} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
         )
         response = asyncio.create_task(reader.read(1000))
@@ -164,7 +160,7 @@ async def test_three_hundred_clients_that_disconnect_at_random_leak_nothing(
     acknowledged = sum(response.startswith(b"HTTP/1.1 201") for response in responses)
     assert 0 < acknowledged < 300
     assert acknowledged <= await stored_users() <= 300
-    assert (await server.post("/users", json=user())).status_code == HTTPStatus.CREATED
+    assert (await server.post(USERS, json=user())).status_code == HTTPStatus.CREATED
     assert not checked_out()
 
 

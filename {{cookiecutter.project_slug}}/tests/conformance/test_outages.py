@@ -18,7 +18,7 @@ from app.core.db import session_scope
 from app.dependencies import SessionDep
 from tests.conformance.support import is_unavailable
 from tests.inspection import checked_out, kill, pid, stored_users, until_active
-from tests.support import configure, new_email, new_user, problem, serves, set_databases
+from tests.support import USERS, configure, new_email, new_user, problem, serves, set_databases
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ async def test_unreachable_database_returns_503(
         environment.setenv(name, value)
     get_settings.cache_clear()
 
-    response = await client.get("/users")
+    response = await client.get(USERS)
 
     assert problem(response)
     assert is_unavailable(response)
@@ -75,7 +75,7 @@ async def test_exhausted_pool_raises_after_its_timeout_and_recovers(
         with pytest.raises(PoolTimeoutError):
             async with session_scope() as session:
                 await session.execute(text("SELECT 1"))
-        response = await client.post("/users", json={"name": "Ada", "email": new_email()})
+        response = await client.post(USERS, json={"name": "Ada", "email": new_email()})
 
     assert problem(response)
     assert is_unavailable(response)
@@ -92,7 +92,7 @@ async def test_custom_handler_of_operational_errors_is_called(
     environment.setenv("DATABASES__PRIMARY__DATABASE_URL", "postgresql://u:p@127.0.0.1:1/d")
     get_settings.cache_clear()
 
-    assert (await client.get("/users")).text == "custom"
+    assert (await client.get(USERS)).text == "custom"
 
 
 async def test_outage_is_logged_as_one_record(
@@ -101,7 +101,7 @@ async def test_outage_is_logged_as_one_record(
     environment.setenv("DATABASES__PRIMARY__DATABASE_URL", "postgresql://u:hidden@127.0.0.1:1/d")
     get_settings.cache_clear()
 
-    await client.get("/users")
+    await client.get(USERS)
 
     [message] = [r.getMessage() for r in caplog.records if r.name == "app.core.web.error_handlers"]
     assert message.startswith("Service unavailable (503): ")
@@ -122,7 +122,7 @@ async def test_rejected_login_counts_as_an_outage(
     with pytest.raises(OperationalError) as error:
         async with session_scope() as session:
             await session.execute(text("SELECT 1"))
-    response = await client.get("/users")
+    response = await client.get(USERS)
 
     assert getattr(error.value.orig, "sqlstate", None) is None
     assert is_unavailable(response)

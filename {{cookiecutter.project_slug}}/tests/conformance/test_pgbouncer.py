@@ -19,7 +19,7 @@ from tests.harness.connections import connect
 from tests.harness.postgresql import Server
 from tests.inspection import driver, fetch, pid, stored_users
 from tests.processes import run
-from tests.support import configure, new_user, serves, set_databases
+from tests.support import USERS, configure, new_user, serves, set_databases
 
 pytestmark = pytest.mark.pgbouncer
 
@@ -137,9 +137,9 @@ async def test_pgbouncer_that_is_down_or_full_returns_503(
 ) -> None:
     async with session_scope() as holder:
         await holder.execute(text("SELECT 1"))
-        full = await client.get("/users")
+        full = await client.get(USERS)
     own_pgbouncer.crash()
-    down = await client.get("/users")
+    down = await client.get(USERS)
     own_pgbouncer.start()
 
     assert is_unavailable(full)

@@ -19,7 +19,16 @@ from tests.conformance.inspection import REPLICA_RETRY_AFTER, execute_script
 from tests.conformance.support import is_unavailable
 from tests.harness.connections import connect
 from tests.inspection import fetch, pid
-from tests.support import configure, migrate, new_email, new_user, problem, set_databases, until
+from tests.support import (
+    USERS,
+    configure,
+    migrate,
+    new_email,
+    new_user,
+    problem,
+    set_databases,
+    until,
+)
 
 pytestmark = pytest.mark.postgresql
 
@@ -91,8 +100,8 @@ async def reads_replica() -> list[bool]:
 
 async def create_user(client: AsyncClient) -> str:
     """Create a user and return its path."""
-    response = await client.post("/users", json={"name": "Ada", "email": new_email()})
-    return f"/users/{response.json()['id']}"
+    response = await client.post(USERS, json={"name": "Ada", "email": new_email()})
+    return f"{USERS}/{response.json()['id']}"
 
 
 async def test_reads_use_the_replica_and_writes_use_the_database_itself(both: Fragile) -> None:
@@ -198,8 +207,8 @@ async def test_reads_succeed_while_the_database_itself_is_down(
 ) -> None:
     set_databases(environment, {"primary": UNREACHABLE})
 
-    assert (await client.get("/users")).is_success
-    assert is_unavailable(await client.post("/users", json={"name": "A", "email": new_email()}))
+    assert (await client.get(USERS)).is_success
+    assert is_unavailable(await client.post(USERS, json={"name": "A", "email": new_email()}))
 
 
 async def test_reads_fail_without_showing_a_password_if_replica_and_database_are_down(
@@ -208,7 +217,7 @@ async def test_reads_fail_without_showing_a_password_if_replica_and_database_are
     set_databases(environment, {"primary": UNREACHABLE})
     configure(environment, read_database_url=f"{UNREACHABLE}?sslmode=disable", read_fallback=True)
 
-    response = await client.get("/users")
+    response = await client.get(USERS)
 
     assert is_unavailable(response)
     assert "The replica at 127.0.0.1:1/d is down" in caplog.text
@@ -271,7 +280,7 @@ async def test_reads_fall_back_only_if_the_replica_rejects_connections_as_unavai
     refusing = url.render_as_string(hide_password=False)
     configure(environment, read_database_url=refusing, read_fallback=True)
 
-    response = await client.get("/users")
+    response = await client.get(USERS)
 
     assert (response.is_success, is_unavailable(response)) == (falls_back, not falls_back)
 
@@ -286,9 +295,9 @@ async def test_writes_fail_until_the_name_of_a_standby_moves_to_the_primary(
             assert await is_replica(one) and await is_replica(two)  # noqa: PT018
 
         user = {"name": "Ada", "email": new_email()}
-        assert is_unavailable(await client.post("/users", json=user))
+        assert is_unavailable(await client.post(USERS, json=user))
 
         proxy.move(both.url)
         for _ in range(3):
-            assert (await client.post("/users", json=user | {"email": new_email()})).is_success
+            assert (await client.post(USERS, json=user | {"email": new_email()})).is_success
         await dispose_engines()

@@ -16,7 +16,7 @@ from app.core.db import get_engine, get_session, session_scope
 from app.dependencies import SessionDep
 from app.models import User
 from tests.conformance.inspection import registry_contents
-from tests.support import new_user, set_databases
+from tests.support import USERS, new_user, set_databases
 
 SECRET = "hush/p@ss:w%rd"
 ENCODED = quote(SECRET, safe="")
@@ -87,7 +87,7 @@ async def test_password_of_a_failing_url_is_in_no_error_log_or_response(
     with pytest.raises(Exception) as error:  # noqa: PT011, the type depends on the URL
         async with session_scope() as session:
             await session.execute(text("SELECT 1"))
-    responses = [await client.get("/users"), await client.get("/openapi.json")]
+    responses = [await client.get(USERS), await client.get("/openapi.json")]
 
     assert responses[0].status_code in {500, 503}
     assert not shows_secret(error.value, as_logged(error.value), caplog.text, *capfd.readouterr())
@@ -105,7 +105,7 @@ async def test_password_that_the_server_rejects_is_in_no_error_log_or_response(
     with pytest.raises(Exception) as error:  # noqa: PT011, the type depends on the URL
         async with session_scope() as session:
             await session.execute(text("SELECT 1"))
-    response = await client.get("/users")
+    response = await client.get(USERS)
 
     assert response.status_code == 503
     assert not shows_secret(error.value, as_logged(error.value), caplog.text, response.text)

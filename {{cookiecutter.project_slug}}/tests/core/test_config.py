@@ -1,9 +1,11 @@
 """Settings: defaults, precedence, validation, and secrets that are never shown."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from app.core.config import (
     DATABASES,
@@ -74,12 +76,24 @@ def test_secrets_are_in_no_repr(environment: pytest.MonkeyPatch) -> None:
 def test_env_example_has_every_setting_with_its_default(environment: pytest.MonkeyPatch) -> None:
     environment.delenv("ENVIRONMENT")
     defaults = get_settings()
-    example = EXAMPLE.read_text()
-    names = re.findall(r"^([A-Z_]+)=", example, flags=re.MULTILINE)
-    settings = [name.upper() for name in Settings.model_fields if name != "databases"]
-    settings += [f"DATABASES__PRIMARY__{name.upper()}" for name in DatabaseSettings.model_fields]
+    names = {*re.findall(r"^([A-Z0-9_]+)=", EXAMPLE.read_text(), flags=re.MULTILINE)}
+    expected = {*variables(Settings), *variables(DatabaseSettings, "DATABASES__PRIMARY__")}
     environment.setitem(Settings.model_config, "env_file", EXAMPLE)
     get_settings.cache_clear()
+    example = get_settings()
 
-    assert sorted(settings) == sorted(names)
-    assert defaults == get_settings()
+    missing, unknown = sorted(expected - names), sorted(names - expected)
+    different = [name for name, value in defaults if value != getattr(example, name)]
+    assert not missing, f"add to .env.example a line NAME=default and a comment for: {missing}"
+    assert not unknown, f"remove from .env.example, or add to Settings in config.py: {unknown}"
+    assert not different, f".env.example must show the default of: {different}"
+
+
+def variables(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the variables of the settings, except those of the databases."""
+    for name, field in model.model_fields.items():
+        variable = f"{prefix}{name.upper()}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from variables(field.annotation, f"{variable}__")
+        elif name != "databases":
+            yield variable

@@ -254,9 +254,9 @@ async def test_aliases_of_a_database_share_one_session_in_a_request(
 
 
 def test_import_opens_nothing_and_reads_no_settings(tmp_path: Path) -> None:
-    """ENVIRONMENT is wrong on purpose: reading the settings would fail."""
+    """ENVIRONMENT is wrong on purpose: reading the settings would fail. `create_app` may read them."""
     code = (
-        "import gc, sys\n"
+        "import gc, os, sys\n"
         "opened = []\n"
         "events = 'socket.connect', 'socket.getaddrinfo', 'sqlite3.connect'\n"
         "sys.addaudithook(lambda event, _: event in events and opened.append(event))\n"
@@ -264,6 +264,7 @@ def test_import_opens_nothing_and_reads_no_settings(tmp_path: Path) -> None:
         "from sqlalchemy import Engine\n"
         "from app.core.db import get_session\n"
         "get_session('nowhere', dev=True, read_only=True)\n"
+        "os.environ['ENVIRONMENT'] = 'test'\n"
         "app.main.create_app()\n"
         "assert not opened, opened\n"
         "assert not [it for it in gc.get_objects() if type(it) is Engine]\n"

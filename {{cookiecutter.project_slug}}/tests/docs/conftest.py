@@ -14,6 +14,13 @@ from tests.docs.snippets import find_snippet
 Load = Callable[[str], Any]
 
 
+@pytest.fixture(autouse=True)
+def paths_of_the_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Serve users at /users, as the pages show them, also if the service has an API_PREFIX."""
+    monkeypatch.setattr("app.main.API_PREFIX", "")
+    monkeypatch.setattr("tests.support.USERS", "/users")
+
+
 @pytest.fixture
 def surroundings(databases: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Migrated databases, new base classes and an empty working directory.

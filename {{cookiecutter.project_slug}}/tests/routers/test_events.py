@@ -8,7 +8,9 @@ from uuid import uuid4
 import pytest
 from httpx2 import AsyncClient
 
-EVENTS = "/analytics/events"
+from app.routers import API_PREFIX
+
+EVENTS = f"{API_PREFIX}/analytics/events"
 
 
 async def test_batch_is_stored_and_read_in_order(client: AsyncClient) -> None:

@@ -2,11 +2,16 @@
 
 from httpx2 import AsyncClient
 
+from app.routers import API_PREFIX
+from tests.support import USERS
+
 
 async def test_report_reads_both_databases_in_one_request(client: AsyncClient) -> None:
-    ada = (await client.post("/users", json={"name": "Ada", "email": "ada@example.com"})).json()
-    await client.post("/analytics/events", json=[{"name": "seen", "user_id": ada["id"]}] * 3)
+    ada = (await client.post(USERS, json={"name": "Ada", "email": "ada@example.com"})).json()
+    await client.post(
+        f"{API_PREFIX}/analytics/events", json=[{"name": "seen", "user_id": ada["id"]}] * 3
+    )
 
-    response = await client.get("/analytics/report")
+    response = await client.get(f"{API_PREFIX}/analytics/report")
 
     assert response.json() == {"items": [ada | {"events": 3}], "next": None}

@@ -7,11 +7,15 @@ from uuid import UUID, uuid4
 import pytest
 from httpx2 import AsyncClient
 
+from app.routers import API_PREFIX
+
+USERS = f"{API_PREFIX}/users"
+
 ADA = {"name": "Ada", "email": "ada@example.com"}
 
 
 async def create(client: AsyncClient, **values: Any) -> Any:
-    response = await client.post("/users", json=ADA | values)
+    response = await client.post(USERS, json=ADA | values)
     assert response.status_code == 201, response.text
     return response.json()
 
@@ -22,32 +26,32 @@ async def test_user_is_created_and_read(client: AsyncClient) -> None:
     assert {"id", "name", "email", "version", "created_at"} == set(ada)
     assert UUID(ada["id"])
     assert ada["created_at"].endswith("Z")
-    assert ada == (await client.get(f"/users/{ada['id']}")).json()
+    assert ada == (await client.get(f"{USERS}/{ada['id']}")).json()
 
 
 async def test_unknown_user_is_not_found(client: AsyncClient) -> None:
     for method in ("GET", "DELETE"):
-        assert (await client.request(method, f"/users/{uuid4()}")).status_code == 404
-    assert (await client.patch(f"/users/{uuid4()}", json={"version": 1})).status_code == 404
+        assert (await client.request(method, f"{USERS}/{uuid4()}")).status_code == 404
+    assert (await client.patch(f"{USERS}/{uuid4()}", json={"version": 1})).status_code == 404
 
 
 async def test_duplicate_email_is_409(client: AsyncClient) -> None:
     await create(client)
 
-    assert (await client.post("/users", json=ADA)).status_code == 409
+    assert (await client.post(USERS, json=ADA)).status_code == 409
 
     bob = await create(client, email="bob@example.com")
     change = {"version": 1, "email": ADA["email"]}
-    assert (await client.patch(f"/users/{bob['id']}", json=change)).status_code == 409
+    assert (await client.patch(f"{USERS}/{bob['id']}", json=change)).status_code == 409
 
 
 async def test_update_changes_the_given_fields(client: AsyncClient) -> None:
     ada = await create(client)
 
-    response = await client.patch(f"/users/{ada['id']}", json={"version": 1, "name": "Countess"})
+    response = await client.patch(f"{USERS}/{ada['id']}", json={"version": 1, "name": "Countess"})
 
     assert response.json() == ada | {"name": "Countess", "version": 2}
-    assert response.json() == (await client.get(f"/users/{ada['id']}")).json()
+    assert response.json() == (await client.get(f"{USERS}/{ada['id']}")).json()
 
 
 async def test_one_of_many_concurrent_updates_of_a_version_wins(client: AsyncClient) -> None:
@@ -55,20 +59,20 @@ async def test_one_of_many_concurrent_updates_of_a_version_wins(client: AsyncCli
 
     responses = await asyncio.gather(
         *(
-            client.patch(f"/users/{ada['id']}", json={"version": 1, "name": str(n)})
+            client.patch(f"{USERS}/{ada['id']}", json={"version": 1, "name": str(n)})
             for n in range(10)
         )
     )
 
     assert [200] + [409] * 9 == sorted(response.status_code for response in responses)
-    assert (await client.get(f"/users/{ada['id']}")).json()["version"] == 2
+    assert (await client.get(f"{USERS}/{ada['id']}")).json()["version"] == 2
 
 
 async def test_deleted_user_is_not_found(client: AsyncClient) -> None:
     ada = await create(client)
 
-    assert (await client.delete(f"/users/{ada['id']}")).status_code == 204
-    assert (await client.get(f"/users/{ada['id']}")).status_code == 404
+    assert (await client.delete(f"{USERS}/{ada['id']}")).status_code == 204
+    assert (await client.get(f"{USERS}/{ada['id']}")).status_code == 404
 
 
 async def test_pages_show_every_user_once_in_the_order_of_creation(client: AsyncClient) -> None:
@@ -77,7 +81,7 @@ async def test_pages_show_every_user_once_in_the_order_of_creation(client: Async
     seen: list[str] = []
     after: dict[str, str] = {}
     while True:
-        page = (await client.get("/users", params={"limit": "2"} | after)).json()
+        page = (await client.get(USERS, params={"limit": "2"} | after)).json()
         seen += [user["email"] for user in page["items"]]
         if page["next"] is None:
             break
@@ -90,4 +94,4 @@ async def test_pages_show_every_user_once_in_the_order_of_creation(client: Async
     "query", ["limit=0", "limit=1001", "limit=x", "after=x", "after=%00", "after=" + "x" * 501]
 )
 async def test_invalid_query_is_422(client: AsyncClient, query: str) -> None:
-    assert (await client.get(f"/users?{query}")).status_code == 422
+    assert (await client.get(f"{USERS}?{query}")).status_code == 422

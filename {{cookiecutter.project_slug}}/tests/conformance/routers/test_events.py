@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 from httpx2 import AsyncClient
 
+from app.routers import API_PREFIX
 from app.services.event import export_events
 from tests.inspection import checked_out
 from tests.support import disconnecting, problem, set_databases, until
 
-EVENTS = "/analytics/events"
+EVENTS = f"{API_PREFIX}/analytics/events"
 
 
 async def test_batch_has_at_most_ten_thousand_events(client: AsyncClient) -> None:

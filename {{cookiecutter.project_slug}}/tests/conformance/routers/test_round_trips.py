@@ -11,8 +11,9 @@ from sqlalchemy import Engine, event
 
 from app.core.config import DATABASES, variable
 from app.core.db import dispose_engines
+from app.routers import API_PREFIX
 from tests.conformance.harness.proxy import Proxy
-from tests.support import new_email, set_databases
+from tests.support import USERS, new_email, set_databases
 
 
 class Request(NamedTuple):
@@ -24,16 +25,16 @@ class Request(NamedTuple):
 
 
 REQUESTS = [
-    Request("GET", "/users/{id}", 1, 1),
-    Request("GET", "/users", 1, 1),
-    Request("GET", "/users?limit=1&after={after}", 1, 1),
-    Request("POST", "/users", 1, 3, {"name": "Ada", "email": "{email}"}),
-    Request("PATCH", "/users/{id}", 1, 3, {"name": "Grace", "version": 1}),
-    Request("DELETE", "/users/{id}", 1, 3),
+    Request("GET", USERS + "/{id}", 1, 1),
+    Request("GET", USERS, 1, 1),
+    Request("GET", USERS + "?limit=1&after={after}", 1, 1),
+    Request("POST", USERS, 1, 3, {"name": "Ada", "email": "{email}"}),
+    Request("PATCH", USERS + "/{id}", 1, 3, {"name": "Grace", "version": 1}),
+    Request("DELETE", USERS + "/{id}", 1, 3),
     # {% if cookiecutter.__analytics %}
-    Request("GET", "/analytics/events", 1, 1),
-    Request("POST", "/analytics/events", 1, 3, [{"name": "seen"}, {"name": "heard"}]),
-    Request("GET", "/analytics/report?limit=2", 2, 2),
+    Request("GET", f"{API_PREFIX}/analytics/events", 1, 1),
+    Request("POST", f"{API_PREFIX}/analytics/events", 1, 3, [{"name": "seen"}, {"name": "heard"}]),
+    Request("GET", f"{API_PREFIX}/analytics/report?limit=2", 2, 2),
     # {% endif %}
 ]
 NAMES = [f"{request.method} {request.path}" for request in REQUESTS]
@@ -65,8 +66,8 @@ async def send(client: AsyncClient, request: Request) -> None:
 async def prepare(client: AsyncClient, request: Request) -> tuple[str, Any]:
     """Create users; return path and body of a request about them."""
     new = [{"name": "Ada", "email": new_email()} for _ in range(2)]
-    users = [(await client.post("/users", json=user)).json() for user in new]
-    after = (await client.get("/users?limit=1")).json()["next"]
+    users = [(await client.post(USERS, json=user)).json() for user in new]
+    after = (await client.get(f"{USERS}?limit=1")).json()["next"]
     body = request.body
     if isinstance(body, dict) and "email" in body:
         body = body | {"email": new_email()}

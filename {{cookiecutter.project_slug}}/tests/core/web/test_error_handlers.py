@@ -6,13 +6,13 @@ from httpx2 import AsyncClient
 from sqlalchemy import text
 
 from app.dependencies import SessionDep
-from tests.support import problem
+from tests.support import USERS, problem
 
 
 async def test_invalid_body_is_422_and_names_the_fields_without_their_values(
     client: AsyncClient,
 ) -> None:
-    response = await client.post("/users", json={"name": "", "email": "hidden"})
+    response = await client.post(USERS, json={"name": "", "email": "hidden"})
 
     document = problem(response)
     assert document["status"] == 422
@@ -21,7 +21,7 @@ async def test_invalid_body_is_422_and_names_the_fields_without_their_values(
 
 
 async def test_body_over_the_limit_is_413(server: AsyncClient) -> None:
-    response = await server.post("/users", content=b" " * 11 * 2**20)
+    response = await server.post(USERS, content=b" " * 11 * 2**20)
 
     assert problem(response)["status"] == 413
 

@@ -13,6 +13,7 @@ from httpx2 import AsyncClient
 
 from app.core.process.logging import QUIET, logging_config
 from app.core.web.request_logging import REQUEST_ID
+from tests.support import USERS
 
 
 @pytest.fixture
@@ -40,9 +41,9 @@ async def test_debug_log_has_no_statement_parameters(
 ) -> None:
     output = configure_logging("DEBUG", "text")
 
-    await client.post("/users", json={"name": "hush", "email": "hush@example.com"})
+    await client.post(USERS, json={"name": "hush", "email": "hush@example.com"})
 
-    assert "POST /users 201" in output.getvalue()
+    assert f"POST {USERS} 201" in output.getvalue()
     assert "hush" not in output.getvalue()
 
 

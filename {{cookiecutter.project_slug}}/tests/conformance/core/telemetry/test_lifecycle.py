@@ -21,6 +21,7 @@ from app.core.telemetry.exporters import service_resource
 from app.core.telemetry.lifecycle import FLUSH_TIMEOUT
 from tests.harness.backends import Backend
 from tests.processes import serving
+from tests.support import USERS
 
 ROOT = Path(__file__).parents[4]
 VARIABLES = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
@@ -257,7 +258,7 @@ def test_spans_and_metrics_are_exported_and_flushed_at_shutdown(
             "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=blue",
         }
         with serving(variables=VARIABLES | urls | sent, folder=tmp_path) as served:
-            httpx2.get(f"{served.url}/users").raise_for_status()
+            httpx2.get(f"{served.url}{USERS}").raise_for_status()
             collector.wait_for(b"primary read-only", "/v1/metrics")
             served.process.terminate()
 
@@ -267,7 +268,7 @@ def test_spans_and_metrics_are_exported_and_flushed_at_shutdown(
     for text in (NAME.encode(), __version__.encode(), b"deployment.environment.name", b"blue"):
         assert text in traces
         assert text in metrics
-    assert b"GET /users" in traces
+    assert f"GET {USERS}".encode() in traces
     assert b"SELECT primary" in traces
     assert b"http.server.request.duration" in metrics
     assert {authorization for _, authorization, _ in collector.received} == {"Bearer hidden"}

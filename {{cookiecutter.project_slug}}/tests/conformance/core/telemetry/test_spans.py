@@ -20,7 +20,7 @@ from app.core.config import get_database
 from app.core.database.statistics import DatabaseStatistics, work
 from app.core.db import dispose_engines, get_engine, session_scope
 from app.core.telemetry.spans import MAX_STATEMENT_LENGTH
-from tests.support import new_email, new_user, until
+from tests.support import USERS, new_email, new_user, until
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SLOW = {
@@ -84,14 +84,14 @@ async def test_span_of_a_statement_is_within_its_request(
 ) -> None:
     headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
     user = {"name": "Ada", "email": new_email()}
-    created = await client.post("/users", json=user, headers=headers)
+    created = await client.post(USERS, json=user, headers=headers)
 
     span = named(spans, "INSERT primary")
     assert created.status_code == 201
     assert span.kind == SpanKind.CLIENT
     assert span.context
     assert f"{span.context.trace_id:032x}" == TRACE
-    assert [*ancestors(spans, span)][-1] == "POST /users"
+    assert [*ancestors(spans, span)][-1] == f"POST {USERS}"
     assert span.attributes
     assert span.status.status_code == StatusCode.UNSET
     written = str(span.attributes["db.query.text"])
@@ -110,7 +110,7 @@ async def test_spans_of_concurrent_requests_have_their_own_traces(
     traces = [f"{number:032x}" for number in range(1, 6)]
     await asyncio.gather(
         *(
-            client.get("/users", headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
+            client.get(USERS, headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
             for trace in traces
         )
     )
@@ -121,17 +121,17 @@ async def test_spans_of_concurrent_requests_have_their_own_traces(
         if span.attributes and "FROM users" in str(span.attributes.get("db.query.text"))
     ]
     assert traces == sorted(f"{s.context.trace_id:032x}" for s in statements if s.context)
-    assert all([*ancestors(spans, span)][-1] == "GET /users" for span in statements)
+    assert all([*ancestors(spans, span)][-1] == f"GET {USERS}" for span in statements)
 
 
 async def test_span_of_an_error_has_its_code_and_no_data(
     spans: InMemorySpanExporter, client: AsyncClient
 ) -> None:
     user = {"name": "Ada", "email": new_email()}
-    await client.post("/users", json=user)
+    await client.post(USERS, json=user)
     spans.clear()
 
-    assert (await client.post("/users", json=user)).status_code == 409
+    assert (await client.post(USERS, json=user)).status_code == 409
 
     span = named(spans, "INSERT primary")
     assert span.attributes

@@ -14,7 +14,7 @@ from app.core.db import session_scope
 from app.dependencies import ReadSessionDep, SessionDep
 from app.errors import ConflictError, NotFoundError
 from app.models import User
-from tests.support import disconnecting, new_user, problem
+from tests.support import USERS, disconnecting, new_user, problem
 
 
 async def test_unknown_route_is_404(client: AsyncClient) -> None:
@@ -24,7 +24,7 @@ async def test_unknown_route_is_404(client: AsyncClient) -> None:
 
 
 async def test_wrong_method_is_405_and_lists_the_allowed_ones(client: AsyncClient) -> None:
-    response = await client.put("/users")
+    response = await client.put(USERS)
 
     assert problem(response)["title"] == "Method Not Allowed"
     assert "POST" in response.headers["allow"]
@@ -60,7 +60,7 @@ async def test_response_has_no_body_if_its_status_forbids_one(
 
 
 async def test_validation_error_names_the_fields_without_their_values(client: AsyncClient) -> None:
-    response = await client.post("/users", json={"name": "", "email": "hidden"})
+    response = await client.post(USERS, json={"name": "", "email": "hidden"})
 
     document = problem(response)
     assert document["status"] == 422
@@ -74,7 +74,7 @@ async def test_body_that_is_too_large_is_413(server: AsyncClient, is_chunked: bo
         for _ in range(11):
             yield b" " * 2**20
 
-    response = await server.post("/users", content=chunks() if is_chunked else b" " * 11 * 2**20)
+    response = await server.post(USERS, content=chunks() if is_chunked else b" " * 11 * 2**20)
 
     assert problem(response)["status"] == 413
 
@@ -82,7 +82,7 @@ async def test_body_that_is_too_large_is_413(server: AsyncClient, is_chunked: bo
 async def test_too_large_content_length_is_413_before_the_body_is_sent(server: AsyncClient) -> None:
     length = f"Content-Length: {11 * 2**20}"
 
-    async with disconnecting(server, "POST", "/users", length) as reader:
+    async with disconnecting(server, "POST", USERS, length) as reader:
         assert b" 413 " in await reader.readline()
 
 
@@ -156,7 +156,7 @@ async def test_database_error_is_logged_with_its_cause_and_without_parameters(
 
 
 def test_openapi_schema_describes_the_error_responses(app: FastAPI) -> None:
-    responses = app.openapi()["paths"]["/users"]["post"]["responses"]
+    responses = app.openapi()["paths"][USERS]["post"]["responses"]
 
     assert {"201", "4XX", "5XX"} == set(responses)
     assert list(responses["4XX"]["content"]) == ["application/problem+json"]

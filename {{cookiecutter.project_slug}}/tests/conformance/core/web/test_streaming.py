@@ -57,7 +57,8 @@ async def test_compressed_stream_has_the_same_content(
     assert b"".join([b"%d\n" % number for number in range(count)]) == one.content == other.content
     assert "gzip" == other.headers["content-encoding"]
     assert "content-encoding" not in one.headers
-    assert "Accept-Encoding" == one.headers["vary"] == other.headers["vary"]
+    for response in (one, other):  # middleware may add names
+        assert "Accept-Encoding" in response.headers["vary"].split(", ")
 
 
 async def test_compressed_stream_is_a_gzip_file() -> None:

@@ -14,7 +14,7 @@ from app.core.db import dispose_engines, session_scope
 from tests.conformance.harness.address import address
 from tests.conformance.harness.proxy import Proxy
 from tests.inspection import driver
-from tests.support import configure, set_databases
+from tests.support import USERS, configure, set_databases
 
 pytestmark = pytest.mark.postgresql
 
@@ -71,7 +71,7 @@ async def test_connect_timeout_returns_503_with_retry_after(
         set_databases(environment, {"primary": proxy.url})
 
         async with asyncio.timeout(2):
-            response = await client.get("/users")
+            response = await client.get(USERS)
 
     assert (503, "1") == (response.status_code, response.headers["retry-after"])
 

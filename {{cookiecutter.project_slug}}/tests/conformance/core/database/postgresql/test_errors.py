@@ -15,7 +15,7 @@ from app.core.web.problem_details import OVERLOADED, REJECTED, UNAVAILABLE, prob
 from app.dependencies import SessionDep
 from app.models import User
 from tests.inspection import checked_out, fetch, kill, observer, pid, until_active
-from tests.support import configure, new_email, new_user
+from tests.support import USERS, configure, new_email, new_user
 
 pytestmark = pytest.mark.postgresql
 
@@ -175,11 +175,11 @@ async def test_deadlock_returns_503_to_one_client_and_success_to_the_other(
 async def test_type_changed_by_a_migration_returns_503_once(
     app: FastAPI, client: AsyncClient, single_connection: None
 ) -> None:
-    await client.get("/users")
+    await client.get(USERS)
     async with observer() as connection:
         await connection.execute(text("ALTER TABLE users ALTER COLUMN name TYPE text"))
 
-    responses = [await client.get("/users") for _ in range(2)]
+    responses = [await client.get(USERS) for _ in range(2)]
 
     assert [(503, "1"), (200, None)] == [
         (response.status_code, response.headers.get("retry-after")) for response in responses
