@@ -110,6 +110,7 @@ async def test_disconnect_while_waiting_for_a_connection_ends_the_wait(
     assert await serves(server)
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_disconnect_does_not_close_dependencies_that_a_thread_still_uses(
     app: FastAPI, server: AsyncClient
 ) -> None:

@@ -18,6 +18,8 @@ from tests.support import new_email, problem, until
 
 ROOT = Path(__file__).parents[4]
 
+pytestmark = pytest.mark.postgresql  # a shutdown does not depend on the kind of database
+
 
 def variables(**settings: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), **settings}
@@ -63,7 +65,6 @@ async def test_workers_wait_for_shutdown_delay_if_the_whole_process_group_gets_s
         assert time.monotonic() - began >= delay
 
 
-@pytest.mark.postgresql
 async def test_request_is_cancelled_and_rolled_back_after_shutdown_timeout(
     databases: None, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from app.core.web.disconnects import DisconnectMiddleware
 from tests.support import disconnecting, until
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_body_arrives_whole_and_in_order(app: FastAPI, server: AsyncClient) -> None:
     async def numbers() -> AsyncGenerator[bytes, None]:
         for number in range(100):
@@ -25,6 +26,7 @@ async def test_body_arrives_whole_and_in_order(app: FastAPI, server: AsyncClient
     assert (await server.post("/body", content=numbers())).json() is True
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_unread_body_is_not_requested_with_100_continue(
     app: FastAPI, server: AsyncClient
 ) -> None:
@@ -37,6 +39,7 @@ async def test_unread_body_is_not_requested_with_100_continue(
         assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_is_disconnected_is_false_while_the_client_is_connected(
     app: FastAPI, server: AsyncClient
 ) -> None:

@@ -17,12 +17,14 @@ from app.models import User
 from tests.support import disconnecting, new_user, problem
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_unknown_route_is_404(client: AsyncClient) -> None:
     response = await client.get("/nowhere")
 
     assert problem(response) == {"type": "about:blank", "title": "Not Found", "status": 404}
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_wrong_method_is_405_and_lists_the_allowed_ones(client: AsyncClient) -> None:
     response = await client.put("/users")
 
@@ -30,6 +32,7 @@ async def test_wrong_method_is_405_and_lists_the_allowed_ones(client: AsyncClien
     assert "POST" in response.headers["allow"]
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_http_exception_keeps_its_status_detail_and_headers(
     app: FastAPI, client: AsyncClient
 ) -> None:
@@ -45,6 +48,7 @@ async def test_http_exception_keeps_its_status_detail_and_headers(
         assert response.headers["x-header"] == "yes"
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_response_has_no_body_if_its_status_forbids_one(
     app: FastAPI, server: AsyncClient
 ) -> None:
@@ -95,6 +99,7 @@ ERRORS: dict[int, Exception] = {
 }
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_error_in_a_task_group_is_handled_like_one_of_the_route(
     app: FastAPI, client: AsyncClient
 ) -> None:
@@ -128,6 +133,7 @@ async def test_database_error_is_logged_with_its_cause_and_without_parameters(
     assert secret not in caplog.text
 
 
+@pytest.mark.sqlite  # it uses no database
 def test_openapi_schema_describes_the_error_responses(app: FastAPI) -> None:
     responses = app.openapi()["paths"]["/users"]["post"]["responses"]
 

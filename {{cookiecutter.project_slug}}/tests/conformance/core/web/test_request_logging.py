@@ -31,6 +31,7 @@ def log_level(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_id_is_kept_if_it_is_valid_and_replaced_by_a_new_one_otherwise(
     client: AsyncClient,
 ) -> None:
@@ -46,6 +47,7 @@ async def test_id_is_kept_if_it_is_valid_and_replaced_by_a_new_one_otherwise(
     assert len({*replaced}) == len(invalid)
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_route_can_read_the_id(app: FastAPI, client: AsyncClient) -> None:
     @app.get("/id")
     async def read() -> str:
@@ -56,6 +58,7 @@ async def test_route_can_read_the_id(app: FastAPI, client: AsyncClient) -> None:
     assert response.json() == response.headers[REQUEST_ID]
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_response_and_line_of_an_unhandled_error_have_the_id_and_status_500(
     app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -122,6 +125,7 @@ async def test_database_time_includes_the_commit(
     assert vars(record)["database_ms"] >= 100
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_line_has_the_prefix_of_an_included_router(
     app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -135,6 +139,7 @@ async def test_line_has_the_prefix_of_an_included_router(
     assert line.startswith("GET /outer/inner/{name} 200 ")
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_successful_health_probe_is_not_logged_at_info(
     client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -145,6 +150,7 @@ async def test_successful_health_probe_is_not_logged_at_info(
     assert line.startswith("GET /health/{database} 404 ")
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_control_characters_of_an_unknown_path_are_escaped(
     client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -154,6 +160,7 @@ async def test_control_characters_of_an_unknown_path_are_escaped(
     assert line.startswith("GET /a%0Ab%1B 404 ")
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_path_without_a_route_is_truncated_and_a_redirected_one_omitted(
     client: AsyncClient, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -165,6 +172,7 @@ async def test_path_without_a_route_is_truncated_and_a_redirected_one_omitted(
     assert len(long) < 300
 
 
+@pytest.mark.sqlite  # it uses no database
 def test_websocket_is_passed_through(app: FastAPI) -> None:
     @app.websocket("/echo")
     async def echo(websocket: WebSocket) -> None:
@@ -177,6 +185,7 @@ def test_websocket_is_passed_through(app: FastAPI) -> None:
         assert "hello" == websocket.receive_text()
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_response_without_headers_gets_the_id(app: FastAPI, client: AsyncClient) -> None:
     async def bare(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 204})
