@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 
 from app.core import db
@@ -14,42 +13,8 @@ from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
 from app.dependencies import SessionDep
 from tests.conformance.harness.proxy import Proxy
-from tests.inspection import nobody_is_connected, observer, stored_users
+from tests.inspection import nobody_is_connected, stored_users
 from tests.support import new_user, problem, serves, set_databases, until, violate_at_commit
-
-
-async def test_scope_commits_when_its_block_ends_normally(databases: None) -> None:
-    async with session_scope() as session:
-        session.add(new_user())
-
-    assert await stored_users() == 1
-
-
-async def test_read_after_the_response_sees_the_write(app: FastAPI, server: AsyncClient) -> None:
-    @app.post("/write")
-    async def write(session: SessionDep) -> None:
-        session.add(new_user())
-
-    count = text("SELECT count(*) FROM users")
-    async with observer() as reader:
-        for expected in range(1, 201):
-            await server.post("/write")
-
-            assert expected == await reader.scalar(count)
-
-
-async def test_commit_that_fails_raises_and_does_not_affect_the_next_session(
-    single_connection: None,
-) -> None:
-    with pytest.raises(IntegrityError):
-        async with session_scope() as session:
-            session.add(new_user())
-            await violate_at_commit(session)
-
-    assert await stored_users() == 0
-    async with session_scope() as session:
-        session.add(new_user())
-    assert await stored_users() == 1
 
 
 async def test_session_is_usable_after_a_failed_commit(databases: None) -> None:

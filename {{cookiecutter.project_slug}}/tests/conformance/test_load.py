@@ -69,8 +69,10 @@ async def test_exhausted_pool_under_load_returns_503_and_recovers(
     holding = [asyncio.create_task(many_clients.get("/hold")) for _ in range(POOL_SIZE)]
     for _ in holding:
         await held.acquire()
-    async with asyncio.timeout(10):  # the pool_timeout of small_pool is a minute
-        refused = await asyncio.gather(*(many_clients.post(USERS, json=user()) for _ in range(50)))
+    async with asyncio.timeout(50):  # the pool_timeout of small_pool is a minute
+        refused = await asyncio.gather(
+            *(many_clients.post(USERS, json=user()) for _ in range(50))
+        )
     may_end.set()
     released = await asyncio.gather(*holding)
     again = await asyncio.gather(*(many_clients.post(USERS, json=user()) for _ in holding))
@@ -123,10 +125,9 @@ async def test_requests_that_need_connections_of_two_pools_do_not_deadlock(
         for session in (second, first):
             await session.execute(text("SELECT 1"))
 
-    async with asyncio.timeout(10):
-        responses = await asyncio.gather(
-            *(many_clients.get(path) for _ in range(100) for path in ("/in-order", "/reversed"))
-        )
+    responses = await asyncio.gather(
+        *(many_clients.get(path) for _ in range(100) for path in ("/in-order", "/reversed"))
+    )
 
     assert statuses(responses) <= {HTTPStatus.OK, HTTPStatus.SERVICE_UNAVAILABLE}
     assert not checked_out()
@@ -136,10 +137,11 @@ async def test_requests_that_need_connections_of_two_pools_do_not_deadlock(
 async def test_three_hundred_clients_that_disconnect_at_random_leak_nothing(
     small_pool: None, server: AsyncClient
 ) -> None:
+    """A hundred wait for their response, and fifty disconnect at once: any machine has both."""
     raise_file_limit()
     before = len(asyncio.all_tasks())
 
-    async def disconnect_after(seconds: float) -> bytes:
+    async def disconnect_after(seconds: float | None) -> bytes:
         """Send a request, disconnect after this time, and return the response received by then."""
         reader, writer = await asyncio.open_connection(server.base_url.host, server.base_url.port)
         body = json.dumps(user())
@@ -153,12 +155,14 @@ async def test_three_hundred_clients_that_disconnect_at_random_leak_nothing(
         response.cancel()
         return b"" if response.cancelled() or not response.done() else response.result()
 
-    responses = await asyncio.gather(*(disconnect_after(random.uniform(0, 3)) for _ in range(300)))  # noqa: S311
-    await until(lambda: not checked_out())
-    await until(lambda: len(asyncio.all_tasks()) <= before)
+    times = [*[None] * 100, *[0.0] * 50, *(random.uniform(0, 3) for _ in range(150))]  # noqa: S311
+    random.shuffle(times)
+    responses = await asyncio.gather(*map(disconnect_after, times))
+    await until(lambda: not checked_out(), seconds=60)
+    await until(lambda: len(asyncio.all_tasks()) <= before, seconds=60)
 
     acknowledged = sum(response.startswith(b"HTTP/1.1 201") for response in responses)
-    assert 0 < acknowledged < 300
+    assert 100 <= acknowledged <= 250
     assert acknowledged <= await stored_users() <= 300
     assert (await server.post(USERS, json=user())).status_code == HTTPStatus.CREATED
     assert not checked_out()

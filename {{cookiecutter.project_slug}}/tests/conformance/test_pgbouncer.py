@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from httpx2 import AsyncClient
 from sqlalchemy import make_url, select, text
-from sqlalchemy.exc import DBAPIError
 
 from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
@@ -17,7 +16,7 @@ from tests.conformance.harness.proxy import Proxy
 from tests.conformance.support import is_unavailable
 from tests.harness.connections import connect
 from tests.harness.postgresql import Server
-from tests.inspection import driver, fetch, pid, stored_users
+from tests.inspection import driver, fetch, pid
 from tests.processes import run
 from tests.support import USERS, configure, new_user, serves, set_databases
 
@@ -105,20 +104,6 @@ async def test_timeouts_cost_no_round_trip(
                 assert await session.scalar(text("SHOW lock_timeout")) == "10s"
         assert proxy.round_trips - before == len(["BEGIN", "prepare", "execute", "COMMIT"])
         await dispose_engines()
-
-
-async def test_read_only_session_refuses_writes_and_the_next_session_accepts_them(
-    databases: None,
-) -> None:
-    async with session_scope(read_only=True) as session:
-        assert await session.scalar(text("SHOW transaction_read_only")) == "on"
-    with pytest.raises(DBAPIError, match="read-only"):
-        async with session_scope(read_only=True) as session:
-            session.add(new_user())
-    async with session_scope() as session:
-        session.add(new_user())
-
-    assert await stored_users() == 1
 
 
 async def test_request_after_a_pgbouncer_restart_succeeds(

@@ -8,17 +8,6 @@ from app.core.db import get_engine, session_scope
 pytestmark = pytest.mark.sqlite
 
 
-PRAGMAS = {"foreign_keys": 1, "journal_mode": "wal", "busy_timeout": 5000, "query_only": 0}
-
-
-@pytest.mark.parametrize(("pragma", "expected"), PRAGMAS.items())
-async def test_connection_has_the_expected_pragmas(
-    databases: None, pragma: str, expected: object
-) -> None:
-    async with session_scope() as session:
-        assert expected == await session.scalar(text(f"PRAGMA {pragma}"))
-
-
 async def test_autocommit_statement_runs_without_a_transaction(databases: None) -> None:
     engine = get_engine()
     async with engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:

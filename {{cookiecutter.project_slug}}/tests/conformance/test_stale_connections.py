@@ -56,17 +56,6 @@ async def test_closed_connection_is_replaced_before_the_event_loop_has_seen_it_c
             assert await pid(session) not in pids
 
 
-async def test_idle_connection_that_responds_to_a_ping_is_reused(
-    databases: None, environment: pytest.MonkeyPatch
-) -> None:
-    [before] = await fill_pool(1)
-    environment.setattr(IDLE_BEFORE_PING, 0.0)
-
-    for _ in range(3):
-        async with session_scope() as session:
-            assert await pid(session) == before
-
-
 async def test_silently_cut_connection_is_terminated_at_once_and_replaced(
     databases: None, environment: pytest.MonkeyPatch
 ) -> None:

@@ -3,8 +3,6 @@
 import re
 from pathlib import Path
 
-import pytest
-
 from tests.docs.snippets import PAGES, ROOT
 
 LINK = re.compile(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)")
@@ -26,11 +24,11 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_linked_files_and_anchors_exist(page: Path) -> None:
-    for path, anchor in links(page):
-        assert path.exists(), path
-        assert not anchor or anchor in anchors(path), f"{path}#{anchor}"
+def test_linked_files_and_anchors_exist() -> None:
+    for page in PAGES:
+        for path, anchor in links(page):
+            assert path.exists(), f"{page.name}: {path}"
+            assert not anchor or anchor in anchors(path), f"{page.name}: {path}#{anchor}"
 
 
 def test_settings_named_in_operations_exist() -> None:

@@ -2,8 +2,6 @@
 
 import re
 
-import pytest
-
 from tests.conformance.core.test_private_apis import ON_POSTGRESQL, ON_SQLITE, PLAIN, PrivateApi
 from tests.docs.snippets import ROOT
 
@@ -19,12 +17,13 @@ def test_page_and_tests_list_the_same_apis() -> None:
     assert len(ROWS) == len(APIS) == PAGE.count("\n| `")
 
 
-@pytest.mark.parametrize("api", APIS, ids=str)
-def test_page_names_a_file_that_uses_the_api(api: PrivateApi) -> None:
-    files = re.findall(r"`([^`]+)`", ROWS[api.name])
+def test_page_names_a_file_that_uses_the_api() -> None:
+    def is_right(api: PrivateApi) -> bool:
+        files = re.findall(r"`([^`]+)`", ROWS[api.name])
+        # The rendered service may not have the only file.
+        return bool({*files} & {*api.files}) or not any((ROOT / file).exists() for file in files)
 
-    # The rendered service may not have the only file.
-    assert {*files} & {*api.files} or not any((ROOT / file).exists() for file in files)
+    assert [api.name for api in APIS if not is_right(api)] == []
 
 
 def test_libraries_with_private_apis_have_an_upper_bound() -> None:

@@ -25,18 +25,26 @@ def check(snippet: Snippet, request: Fixtures) -> None:
     assert bool(errors) == snippet.logs_errors, errors
 
 
-def parametrize(*, needs_postgresql: bool) -> pytest.MarkDecorator:
-    chosen = [snippet for snippet in SNIPPETS if snippet.needs_postgresql == needs_postgresql]
+def parametrize(*, has_main: bool, needs_postgresql: bool) -> pytest.MarkDecorator:
+    needs = (has_main, needs_postgresql)
+    chosen = [s for s in SNIPPETS if (s.has_main, s.needs_postgresql) == needs]
     return pytest.mark.parametrize("snippet", chosen, ids=str)
 
 
-@parametrize(needs_postgresql=False)
+@parametrize(has_main=True, needs_postgresql=False)
 @pytest.mark.usefixtures("surroundings", "caplog")
 def test_snippet(snippet: Snippet, request: Fixtures) -> None:
     check(snippet, request)
 
 
-@parametrize(needs_postgresql=True)
+@parametrize(has_main=False, needs_postgresql=False)
+@pytest.mark.sqlite  # they use no database before a test calls them
+@pytest.mark.usefixtures("surroundings", "caplog")
+def test_snippet_without_main(snippet: Snippet, request: Fixtures) -> None:
+    check(snippet, request)
+
+
+@parametrize(has_main=True, needs_postgresql=True)
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("surroundings", "caplog")
 def test_snippet_on_postgresql(snippet: Snippet, request: Fixtures) -> None:

@@ -918,33 +918,27 @@ def run_tests(folder: Path, *options: str) -> str:
 
 def failed(report: str) -> set[str]:
     """Return the tests that failed or whose fixtures failed."""
-    return {*re.findall(r"^(?:ERROR|FAILED) .*?::(\w+)", report, re.MULTILINE)}
-
-
-@pytest.mark.sqlite
-@provokes(
-    "connections still checked out",
-    "The garbage collector is trying to clean up non-checked-in connection",
-)
-def test_fixtures_report_a_session_that_is_left_open(messages: list[str], tmp_path: Path) -> None:
-    report = run_tests(tmp_path, "--db=sqlite")
-
-    for message in messages:
-        assert re.search(rf"(AssertionError|SAWarning): {message}", report), report
-    assert failed(report) == {"test_task_is_still_running", "test_session_is_never_closed"}
-    assert "4 passed" in report
+    return {*re.findall(r"^(?:ERROR|FAILED) .*?::(\w+\[\w+\])", report, re.MULTILINE)}
 
 
 @pytest.mark.postgresql
-@provokes("the test has left connections open")
-def test_fixtures_report_an_engine_that_is_left_open(
+@provokes(
+    "connections still checked out",
+    "The garbage collector is trying to clean up non-checked-in connection",
+    "the test has left connections open",
+)
+def test_fixtures_report_sessions_and_engines_that_are_left_open(
     messages: list[str], postgresql: Server, tmp_path: Path, environment: pytest.MonkeyPatch
 ) -> None:
-    [message] = messages
     environment.delenv("TEST_POSTGRES", raising=False)
     environment.setenv("TEST_DATABASE_URL", postgresql.url("leaks_test"))
-    report = run_tests(tmp_path, "--db=postgresql", "-k=test_engine")
+    report = run_tests(tmp_path, "-k=sqlite or test_engine")
 
-    assert re.search(f"Failed: {message}", report), report
-    assert failed(report) == {"test_engine_is_never_disposed_of"}
-    assert "2 passed" in report
+    for message in messages:
+        assert re.search(rf"(AssertionError|SAWarning|Failed): {message}", report), report
+    assert failed(report) == {
+        "test_task_is_still_running[sqlite]",
+        "test_session_is_never_closed[sqlite]",
+        "test_engine_is_never_disposed_of[postgresql]",
+    }
+    assert "6 passed" in report

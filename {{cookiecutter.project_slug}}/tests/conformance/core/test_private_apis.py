@@ -8,7 +8,7 @@ import ast
 import asyncio
 import logging.handlers
 import signal
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
@@ -461,30 +461,32 @@ async def error_of_deep_json_says_depth() -> bool:
 # The tests
 
 
-@pytest.fixture
-async def connection(databases: None) -> AsyncGenerator[AsyncConnection, None]:
-    """A connection of the engine for sessions."""
-    async with get_engine().connect() as connection:
-        yield connection
-
-
 @pytest.mark.parametrize("api", PLAIN, ids=str)
 async def test_private_api_exists(api: PrivateApi) -> None:
     await api.verify()
 
 
+async def verify_all(apis: list[PrivateApi]) -> None:
+    """Verify each API on a new connection; raise the errors of all of them together."""
+    errors: list[AssertionError] = []
+    for api in apis:
+        async with get_engine().connect() as connection:
+            try:
+                await api.verify(connection)
+            except AssertionError as error:
+                errors.append(error)
+    if errors:
+        raise ExceptionGroup(f"{len(errors)} private APIs", errors)
+
+
 @pytest.mark.sqlite
-@pytest.mark.parametrize("api", ON_SQLITE, ids=str)
-async def test_private_api_exists_on_sqlite(api: PrivateApi, connection: AsyncConnection) -> None:
-    await api.verify(connection)
+async def test_private_apis_exist_on_sqlite(databases: None) -> None:
+    await verify_all(ON_SQLITE)
 
 
 @pytest.mark.postgresql
-@pytest.mark.parametrize("api", ON_POSTGRESQL, ids=str)
-async def test_private_api_exists_on_postgresql(
-    api: PrivateApi, connection: AsyncConnection
-) -> None:
-    await api.verify(connection)
+async def test_private_apis_exist_on_postgresql(databases: None) -> None:
+    await verify_all(ON_POSTGRESQL)
 
 
 def test_every_private_attribute_in_app_is_in_the_table() -> None:

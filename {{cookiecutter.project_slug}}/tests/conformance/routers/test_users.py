@@ -16,37 +16,34 @@ async def create(client: AsyncClient, **values: Any) -> Any:
     return response.json()
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        {},
-        {"name": "", "email": "ada@example.com"},
-        {"name": " ", "email": "ada@example.com"},
-        {"name": "x" * 201, "email": "ada@example.com"},
-        {"name": "A\x00da", "email": "ada@example.com"},
-        {"name": "Ada", "email": "ada"},
-        {"name": None, "email": "ada@example.com"},
-        [],
-    ],
-)
-async def test_invalid_body_is_422(client: AsyncClient, body: Any) -> None:
-    assert (await client.post(USERS, json=body)).status_code == 422
+INVALID: list[Any] = [
+    {},
+    {"name": "", "email": "ada@example.com"},
+    {"name": " ", "email": "ada@example.com"},
+    {"name": "x" * 201, "email": "ada@example.com"},
+    {"name": "A\x00da", "email": "ada@example.com"},
+    {"name": "Ada", "email": "ada"},
+    {"name": None, "email": "ada@example.com"},
+    [],
+]
+MALFORMED = [b"{", b'{"name": "\\ud800", "email": "a@example.com"}']
+INVALID_UPDATES: list[Any] = [{}, {"version": 0}, {"version": 2**31}, {"version": 1, "x": 1}]
 
 
-@pytest.mark.parametrize("change", [{}, {"version": 0}, {"version": 2**31}, {"version": 1, "x": 1}])
-async def test_invalid_update_is_422(client: AsyncClient, change: Any) -> None:
+@pytest.mark.sqlite  # no invalid request reaches the database
+async def test_invalid_request_is_422(client: AsyncClient) -> None:
     ada = await create(client)
-
-    assert (await client.patch(f"{USERS}/{ada['id']}", json=change)).status_code == 422
-
-
-@pytest.mark.parametrize("content", [b"{", b'{"name": "\\ud800", "email": "a@example.com"}'])
-async def test_malformed_json_is_422(client: AsyncClient, content: bytes) -> None:
+    for body in INVALID:
+        assert (await client.post(USERS, json=body)).status_code == 422, body
+    for change in INVALID_UPDATES:
+        response = await client.patch(f"{USERS}/{ada['id']}", json=change)
+        assert response.status_code == 422, change
     headers = {"content-type": "application/json"}
+    for content in MALFORMED:
+        response = await client.post(USERS, content=content, headers=headers)
+        assert response.status_code == 422, content
 
-    assert (await client.post(USERS, content=content, headers=headers)).status_code == 422
 
-
-@pytest.mark.parametrize("name", ["Ада", "🦄", "مرحبا", "'; DROP TABLE users; --", "a\nb"])
-async def test_name_is_returned_unchanged(client: AsyncClient, name: str) -> None:
-    assert (await create(client, name=name))["name"] == name
+async def test_name_is_returned_unchanged(client: AsyncClient) -> None:
+    for n, name in enumerate(("Ада", "🦄", "مرحبا", "'; DROP TABLE users; --", "a\nb")):
+        assert (await create(client, name=name, email=f"{n}@example.com"))["name"] == name

@@ -56,6 +56,7 @@ def pool_values(name: str, used: int, idle: int, waiting: int, overflow: int) ->
     }
 
 
+@pytest.mark.sqlite  # the pool is the same for each kind of database
 async def test_pool_is_reported_until_it_is_disposed_of(
     databases: None, environment: pytest.MonkeyPatch, reader: InMemoryMetricReader
 ) -> None:
@@ -86,6 +87,7 @@ async def test_pool_is_reported_until_it_is_disposed_of(
     assert read(reader) == {}
 
 
+@pytest.mark.sqlite  # the pool is the same for each kind of database
 async def test_pools_of_one_database_are_added_up(
     databases: None, environment: pytest.MonkeyPatch, reader: InMemoryMetricReader
 ) -> None:
@@ -98,6 +100,7 @@ async def test_pools_of_one_database_are_added_up(
     assert (3, 6) == (alone[key], read(reader)[key])
 
 
+@pytest.mark.sqlite  # the pool is the same for each kind of database
 async def test_pools_can_be_added_while_a_thread_reads_them(
     environment: pytest.MonkeyPatch, databases: None
 ) -> None:

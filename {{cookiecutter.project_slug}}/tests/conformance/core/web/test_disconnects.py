@@ -8,10 +8,11 @@ from fastapi import FastAPI, Request
 from httpx2 import AsyncClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.web.disconnects import SECONDS_BEFORE_WATCHING, DisconnectMiddleware
-from tests.support import disconnecting
+from app.core.web.disconnects import DisconnectMiddleware
+from tests.support import disconnecting, until
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_body_arrives_whole_and_in_order(app: FastAPI, server: AsyncClient) -> None:
     async def numbers() -> AsyncGenerator[bytes, None]:
         for number in range(100):
@@ -25,6 +26,7 @@ async def test_body_arrives_whole_and_in_order(app: FastAPI, server: AsyncClient
     assert (await server.post("/body", content=numbers())).json() is True
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_unread_body_is_not_requested_with_100_continue(
     app: FastAPI, server: AsyncClient
 ) -> None:
@@ -37,6 +39,7 @@ async def test_unread_body_is_not_requested_with_100_continue(
         assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
 
 
+@pytest.mark.sqlite  # it uses no database
 async def test_is_disconnected_is_false_while_the_client_is_connected(
     app: FastAPI, server: AsyncClient
 ) -> None:
@@ -93,13 +96,35 @@ async def test_cancellation_by_the_server_is_propagated() -> None:
     assert task.cancelled()
 
 
-@pytest.mark.parametrize("seconds", [0, 2 * SECONDS_BEFORE_WATCHING])
-async def test_watching_ends_with_the_request(seconds: float) -> None:
+async def test_watching_ends_with_the_request() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(seconds)
+        begun = len(asyncio.all_tasks())
+        await until(lambda: len(asyncio.all_tasks()) > begun)  # the middleware watches
         await send({"type": "http.response.start", "status": 204, "headers": []})
 
     await request(app)
-    await asyncio.sleep(2 * SECONDS_BEFORE_WATCHING)
 
-    assert asyncio.all_tasks() == {asyncio.current_task()}
+    await until(lambda: asyncio.all_tasks() == {asyncio.current_task()})
+
+
+async def test_request_that_ends_early_is_never_watched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("app.core.web.disconnects.SECONDS_BEFORE_WATCHING", 0.0)
+    reads: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+
+    async def receive() -> Message:
+        reads.append("read")
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        pass
+
+    await DisconnectMiddleware(app)({"type": "http", "headers": []}, receive, send)
+    for _ in range(5):  # a watcher would have read by then
+        await asyncio.sleep(0)
+
+    assert reads == []
