@@ -576,6 +576,34 @@ def test_report_does_not_show_the_password_of_the_server(
     assert "cret" not in ended.stdout
 
 
+def test_failed_test_shows_the_exception_behind_a_500(project: Path, tmp_path: Path) -> None:
+    failing = """
+        import pytest
+
+        pytestmark = pytest.mark.sqlite
+
+        async def broken() -> None:
+            raise LookupError("the cause")
+
+        async def test_client(app, client) -> None:
+            app.add_api_route("/broken", broken)
+            assert (await client.get("/broken")).status_code == 200
+
+        async def test_server(app, server) -> None:
+            app.add_api_route("/broken", broken)
+            assert (await server.get("/broken")).status_code == 200
+    """
+    file = tmp_path / "test_it.py"
+    file.write_text(textwrap.dedent(failing))
+    plugin = ("-c", "pyproject.toml", "-p", "tests.conftest")
+
+    ended = run_tests(project, *plugin, "--db=sqlite", str(file))
+
+    assert "2 failed" in ended.stdout
+    assert ended.stdout.count("\nLookupError: the cause\n") == 2
+    assert ended.stdout.count(f'File "{file}", line 7, in broken\n') == 2
+
+
 def test_env_file_is_not_read(project: Path) -> None:
     env = project / ".env"
     env.write_text("DATABASE_URL=postgresql://u:hidden@nowhere.invalid/d\n")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
-from httpx2 import ASGITransport, AsyncClient
+from httpx2 import AsyncClient
 
 from app.core.config import get_settings, variable
 from app.core.db import dispose_engines
@@ -18,7 +18,15 @@ from app.main import create_app
 from tests.harness.backends import KINDS, Backend
 from tests.inspection import checked_out, sqlite_connections
 from tests.processes import DATABASES, VARIABLES
-from tests.support import clear_environment, collect_garbage, configure, serve, set_databases, until
+from tests.support import (
+    clear_environment,
+    collect_garbage,
+    configure,
+    in_process,
+    serve,
+    set_databases,
+    until,
+)
 
 # Each folder below tests/ may have a plugin: tests/harness/plugin.py, for example.
 pytest_plugins = [
@@ -97,10 +105,9 @@ def app(databases: None) -> FastAPI:
 @pytest.fixture
 async def client(app: FastAPI) -> AsyncGenerator[AsyncClient, None]:
     """A client that calls the app in process: fast, but it cannot see work done after the response."""
-    transport = ASGITransport(app, raise_app_exceptions=False)
     async with (
         app.router.lifespan_context(app),
-        AsyncClient(transport=transport, base_url="http://test") as client,
+        AsyncClient(transport=in_process(app), base_url="http://test") as client,
     ):
         yield client
 

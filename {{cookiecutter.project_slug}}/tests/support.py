@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import logging
 import os
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -13,10 +14,11 @@ from uuid import uuid4
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from httpx2 import AsyncClient, Response
+from httpx2 import ASGITransport, AsyncClient, Response
 from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import migrations
 from app.core.config import Settings, get_settings, variable
@@ -123,6 +125,22 @@ async def violate_at_commit(session: AsyncSession) -> None:
         )
     )
     await session.execute(text("INSERT INTO children VALUES (1)"))
+
+
+def in_process(app: ASGIApp) -> ASGITransport:
+    """Return a transport that calls the app. It logs what the app raises, as uvicorn does.
+
+    pytest shows this log if the test fails: the traceback of a 500 that the test did not expect.
+    """
+
+    async def logged(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except Exception:
+            logging.getLogger("uvicorn.error").exception("Exception in ASGI application")
+            raise
+
+    return ASGITransport(logged, raise_app_exceptions=False)
 
 
 @asynccontextmanager
