@@ -25,12 +25,10 @@ test-lowest: $(READY) ## run the fast tests with the lowest versions that the se
 	UV_RESOLUTION=lowest-direct $(MAKE) test-fast
 
 check: $(READY) ## check format, lint, types and import directions of the template and of the unrendered service
-	$(BIN)/shellcheck .ci/*
-	$(BIN)/zizmor --offline --strict-collection .
-	$(BIN)/ruff format --check
-	$(BIN)/ruff check
-	$(BIN)/mypy
-	$(BIN)/python -m pytest tests/test_unrendered.py -k "not pytest"
+	@failed=; for tool in 'shellcheck .ci/*' 'zizmor --offline --strict-collection .' 'ruff format --check' 'ruff check' mypy \
+		'python -m pytest tests/test_unrendered.py -k "not pytest"'; do \
+		echo "$$tool"; eval "$(BIN)/$$tool" || failed="$$failed, $$tool"; \
+	done; test -z "$$failed" || { echo "error: failed: $${failed#, }" >&2; exit 1; }
 
 format: $(READY) ## format the code of the template and of the service, and apply the linter's fixes
 	$(BIN)/ruff check --fix --exit-zero . '{{cookiecutter.project_slug}}'
