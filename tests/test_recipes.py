@@ -27,6 +27,7 @@ def test_instructions_add_a_resource(bake: Bake) -> None:
     source = main.read_text().replace("    return app\n", f"    {include_router}\n    return app\n")
     main.write_text(source.replace("from app.", f"{import_router}\nfrom app.", 1))
 
+    make(project, "migrate")
     make(project, "revision", "MESSAGE=create orders")
     made = make(project, "migrate")
     assert re.search(r"^primary \(.*\): 1 applied: \w+$", made.stdout, re.M)

@@ -84,9 +84,23 @@ def test_readme_leads_from_a_changed_model_to_a_revision(bake: Bake) -> None:
     for command in ("make migrate", "make revision MESSAGE=", "python -m app check"):
         assert f"`{command}" in readme
     check = ".venv/bin/python -m app check"
-    script = ["set -e", check, f'make UV={UV} revision MESSAGE="what changes"', f"! {check}"]
-    script += [f"make UV={UV} migrate", check]
+    revision = f"make UV={UV} revision"
+    script = [
+        "set -e",
+        'fails() { ! "$@" || exit 1; }',  # `set -e` ignores a command after `!`
+        check,
+        f"fails {revision}",
+        f"""{revision} MESSAGE="it's \\"what\\" costs \\$5" """,
+        f"fails {check}",
+        f'fails {revision} MESSAGE="too early"',
+        f"make UV={UV} migrate",
+        check,
+        f'fails {revision} MESSAGE="empty"',
+    ]
     subprocess.run(
         ["bash", "-c", "\n".join(script)], check=True, cwd=project, env=clean_environment()
     )
+    [made] = (project / "app/migrations/primary").glob("*costs*.py")
+    assert made.read_text().startswith('''"""it's "what" costs $5"""''')
+    assert len([*made.parent.glob("*.py")]) == 2
     make(project, "check", "test", "ARGS=--db=sqlite tests/migrations tests/models")

@@ -1,6 +1,6 @@
 """The application: its middleware and routers, and what runs at its start and end.
 
-The server calls `create_app()` when it starts. Importing this module creates nothing and reads no settings, so
+Importing this module creates nothing and reads no settings: the server calls `create_app()` when it starts. So
 `create_app()` may read them, for middleware: `app.add_middleware(…, allow_origins=get_settings().cors_origins)`.
 """
 
@@ -73,4 +73,12 @@ def create_app() -> FastAPI:
     app.include_router(events, prefix=API_PREFIX)
     app.include_router(reports, prefix=API_PREFIX)
     # {% endif %}
+    return app
+
+
+def __getattr__(name: str) -> FastAPI:
+    """Create `app` on its first use, for `uvicorn app.main:app` and other tools that look for it."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()["app"] = app = create_app()
     return app

@@ -84,9 +84,10 @@ def _wait_until_it_responds(serving: Serving) -> None:
 
 
 def run(
-    *arguments: str, variables: dict[str, str], folder: Path
+    *arguments: str, variables: dict[str, str], folder: Path, exit_code: int = 0
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    """Run a command until it exits, and check its exit code."""
+    ended = subprocess.run(
         [sys.executable, "-m", "app", *arguments],
         capture_output=True,
         check=False,
@@ -94,6 +95,8 @@ def run(
         env=variables,
         text=True,
     )
+    assert ended.returncode == exit_code, ended.stdout + ended.stderr
+    return ended
 
 
 def expected_line(database: str, what: str, variables: dict[str, str]) -> str:

@@ -7,8 +7,11 @@ call them with `asyncio.to_thread`.
 
 import asyncio
 import logging
+import sys
+import traceback
 from collections.abc import Callable
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +21,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app.core.config import DatabaseSettings, get_database, variable
 from app.core.database.engine import make_migration_engine
@@ -87,10 +90,28 @@ def upgrade_all() -> None:
 
 
 def write_sql(database: str) -> None:
-    """Print the SQL that `upgrade` would run."""
+    """Print the SQL that `upgrade` would run.
+
+    Raises:
+        CommandError: a revision reads the database, as the copy of a table on SQLite does. Nothing
+            is printed.
+    """
     current = run(database, current_heads)
-    if _pending_after(database, current):
-        command.upgrade(config(database), f"{current[0] if current else 'base'}:head", sql=True)
+    if not _pending_after(database, current):
+        return
+    alembic = config(database)
+    alembic.output_buffer = StringIO()
+    try:
+        command.upgrade(alembic, f"{current[0] if current else 'base'}:head", sql=True)
+    except (AttributeError, CommandError, SQLAlchemyError) as error:
+        for frame in traceback.extract_tb(error.__traceback__):
+            if (path := Path(frame.filename)).parent == FOLDER / database:
+                raise CommandError(
+                    f"{path.name}, line {frame.lineno}, has to read the database: run "
+                    f"`python -m app migrate --database {database}` without --sql"
+                ) from error
+        raise
+    sys.stdout.write(alembic.output_buffer.getvalue())
 
 
 def pending(database: str) -> list[str]:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from app.core.config import DEFAULT_DATABASE
 from app.migrations import database_settings, run
+from app.migrations.draft import require_newest_revision, review
 from app.models import METADATA
 from app.models.base import UtcDateTime
 
@@ -20,6 +21,9 @@ section = context.config.config_ini_section
 database = DEFAULT_DATABASE if section == "alembic" else section
 if database not in METADATA:
     raise CommandError(f"{database!r} has no tables: add it to METADATA in app/models/base.py")
+is_draft = getattr(
+    context.config.cmd_opts, "autogenerate", False
+)  # alembic revision --autogenerate
 
 
 def render_item(type_: str, item: Any, _: AutogenContext) -> str | Literal[False]:
@@ -37,6 +41,7 @@ def migrate(connection: Connection | None = None) -> None:
         compare_server_default=True,
         compare_type=True,
         literal_binds=connection is None,
+        process_revision_directives=review if is_draft else None,
         render_as_batch=True,  # SQLite must copy a table to change it
         render_item=render_item,
         transaction_per_migration=True,
@@ -50,4 +55,6 @@ if context.is_offline_mode():
 elif "connection" in context.config.attributes:  # set by `upgrade`, which holds the lock
     migrate(context.config.attributes["connection"])
 else:
+    if is_draft:
+        require_newest_revision(database)
     run(database, migrate)

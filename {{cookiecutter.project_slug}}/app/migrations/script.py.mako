@@ -1,4 +1,4 @@
-"""${message}"""
+${repr(message)}
 
 from collections.abc import Sequence
 

@@ -4,9 +4,11 @@ import asyncio
 import inspect
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import AsyncGenerator, Callable, Sequence
+from argparse import Namespace
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,9 +55,11 @@ from tests.conformance.support import create_tables, relate_without_lazy
 from tests.docs.conftest import Load
 from tests.docs.snippets import ROOT
 from tests.docs.test_pages import anchors
+from tests.harness.backends import Backend
 from tests.harness.connections import connect
 from tests.harness.postgresql import Server
 from tests.inspection import fetch, pid, stored_users, until_active
+from tests.migrations import test_migrations as service_tests
 from tests.support import configure, new_user, set_databases, until
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
@@ -760,7 +764,7 @@ async def test_tables_are_missing_until_the_database_is_migrated(
 @pytest.fixture
 def history(tmp_path: Path) -> Config:
     """Alembic's configuration of the primary database, with a copy of its revisions."""
-    folder = tmp_path / "revisions"
+    folder = tmp_path / "primary"
     folder.mkdir()
     for revision in (migrations.FOLDER / "primary").glob("*.py"):
         (folder / revision.name).write_text(revision.read_text())
@@ -769,29 +773,127 @@ def history(tmp_path: Path) -> Config:
     return alembic
 
 
-def add_revision(history: Config, name: str) -> None:
-    """Write a revision that does nothing, after the newest revision of the service."""
+def add_revision(history: Config, name: str, upgrade: str = "...") -> None:
+    """Write a revision after the newest revision of the service; it does nothing by default."""
     newest = migrations.shipped("primary")[-1]
     folder = Path(history.get_section_option("primary", "version_locations") or "")
+    migrations._script.cache_clear()
     (folder / f"{name}.py").write_text(
         f"revision, down_revision = {name!r}, {newest!r}\n"
-        "def upgrade() -> None: ...\n"
+        "import sqlalchemy as sa\nfrom alembic import op\n"
+        f"def upgrade() -> None:\n    {upgrade}\n"
         "def downgrade() -> None: ...\n"
     )
 
 
-@provokes("Target database is not up to date.")
+@provokes("has unapplied revisions", "Target database is not up to date.")
 def test_autogenerate_needs_a_migrated_database(
     new_database: str, environment: pytest.MonkeyPatch, history: Config, messages: list[str]
 ) -> None:
-    [message] = messages
+    of_revision, of_check = messages
     set_databases(environment, {"primary": new_database})
 
-    with pytest.raises(CommandError, match=message):
-        command.revision(history, "more", autogenerate=True)
+    with pytest.raises(CommandError, match=of_check):
+        command.check(history)
+    with pytest.raises(CommandError, match=of_revision):
+        draft(history)
     migrations.upgrade("primary")
 
-    assert command.revision(history, "more", autogenerate=True)
+    command.check(history)
+
+
+def draft(history: Config) -> None:
+    """Do what `make revision` does."""
+    history.cmd_opts = Namespace(autogenerate=True)
+    command.revision(history, "more", autogenerate=True)
+
+
+@provokes("the database has all tables of the models, so no revision is written")
+def test_revision_without_changes_is_not_written(
+    migrated: None, history: Config, messages: list[str]
+) -> None:
+    [message] = messages
+
+    with pytest.raises(CommandError, match=message):
+        draft(history)
+
+
+@provokes("the revision drops the column")
+def test_revision_that_drops_a_column_prints_a_warning(
+    migrated: None, history: Config, messages: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    [message] = messages
+    add = "ALTER TABLE users ADD COLUMN nickname VARCHAR(9)"
+    migrations.run("primary", lambda connection: connection.exec_driver_sql(add))
+
+    draft(history)
+
+    assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.fixture
+def service_history(history: Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Config]:
+    """The same copy, which the service uses too."""
+    folder = Path(history.get_section_option("primary", "version_locations") or "")
+    for name in ("env.py", "script.py.mako"):
+        shutil.copy(migrations.FOLDER / name, folder.parent)
+    monkeypatch.setattr(migrations, "FOLDER", folder.parent)
+    migrations._script.cache_clear()
+    yield history
+    migrations._script.cache_clear()
+
+
+@provokes("fails if a table has rows")
+def test_required_column_fails_if_a_table_has_rows(
+    backend: Backend,
+    environment: pytest.MonkeyPatch,
+    service_history: Config,
+    messages: list[str],
+) -> None:
+    [message] = messages
+    set_databases(environment, {"primary": backend.new()})
+    column = "sa.Column('age', sa.Integer, nullable=False)"
+    add_revision(service_history, "required", f"op.add_column('users', {column})")
+
+    with pytest.raises(pytest.fail.Exception, match=rf"(?s)required {message}.*users.*\bage\b"):
+        service_tests.test_revisions_can_be_applied_to_tables_with_rows(
+            None, backend, environment, "primary"
+        )
+
+
+def test_revision_that_rows_cannot_suit_is_reported_as_untested(
+    backend: Backend, environment: pytest.MonkeyPatch, service_history: Config
+) -> None:
+    set_databases(environment, {"primary": backend.new()})
+    add_revision(
+        service_history,
+        "check",
+        "with op.batch_alter_table('users') as users: "
+        "users.create_check_constraint('at', sa.text(\"email LIKE '%@%'\"))",
+    )
+
+    with pytest.raises(pytest.skip.Exception, match="check: "):
+        service_tests.test_revisions_can_be_applied_to_tables_with_rows(
+            None, backend, environment, "primary"
+        )
+
+
+@pytest.mark.sqlite
+@provokes("has to read the database")
+def test_copy_of_a_table_has_no_sql(
+    migrated: None,
+    service_history: Config,
+    messages: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    [message] = messages
+    add_revision(
+        service_history, "copy", "with op.batch_alter_table('users') as u: u.drop_column('name')"
+    )
+
+    with pytest.raises(CommandError, match=rf"^copy.py, line \d+, {message}"):
+        migrations.write_sql("primary")
+    assert not capsys.readouterr().out
 
 
 @provokes("Can't locate revision identified by")

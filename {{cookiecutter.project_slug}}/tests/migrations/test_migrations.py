@@ -12,6 +12,7 @@ from app import migrations
 from app.core import config
 from app.models import METADATA
 from tests.harness.backends import Backend
+from tests.migrations.rows import replace_rows
 from tests.support import set_databases
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +51,38 @@ def test_upgrade_matches_the_models_and_downgrade_drops_every_table(
 
         command.downgrade(alembic, "base")
         assert tables(database) == {"alembic_version"}
+
+
+@pytest.mark.parametrize("database", DATABASES)
+def test_revisions_can_be_applied_to_tables_with_rows(
+    empty: None, backend: Backend, environment: pytest.MonkeyPatch, database: str
+) -> None:
+    untested = []
+    for revision in migrations.shipped(database):
+        untested += [
+            f"before {revision}: {problem}" for problem in migrations.run(database, replace_rows)
+        ]
+        try:
+            command.upgrade(migrations.config(database), revision)
+        except Exception as error:
+            if is_null(error):
+                pytest.fail(
+                    f"the revision {revision} fails if a table has rows: {error}\n"
+                    'Follow "Add a required column" in docs/migrations.md'
+                )
+            untested.append(f"{revision}: {getattr(error, 'orig', error)}")
+            set_databases(environment, {database: backend.new()})
+            command.upgrade(migrations.config(database), revision)
+    if untested:
+        pytest.skip(
+            f"not tested with rows; see VALUES in tests/migrations/rows.py: {'; '.join(untested)}"
+        )
+
+
+def is_null(error: Exception) -> bool:
+    """Return whether a row has no value for a column with NOT NULL."""
+    text = str(getattr(error, "orig", ""))
+    return getattr(getattr(error, "orig", None), "sqlstate", "") == "23502" or "NOT NULL" in text
 
 
 @pytest.mark.parametrize("database", DATABASES)
