@@ -70,9 +70,7 @@ async def test_exhausted_pool_under_load_returns_503_and_recovers(
     for _ in holding:
         await held.acquire()
     async with asyncio.timeout(50):  # the pool_timeout of small_pool is a minute
-        refused = await asyncio.gather(
-            *(many_clients.post(USERS, json=user()) for _ in range(50))
-        )
+        refused = await asyncio.gather(*(many_clients.post(USERS, json=user()) for _ in range(50)))
     may_end.set()
     released = await asyncio.gather(*holding)
     again = await asyncio.gather(*(many_clients.post(USERS, json=user()) for _ in holding))

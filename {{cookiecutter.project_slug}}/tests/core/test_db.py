@@ -265,7 +265,7 @@ def test_import_opens_nothing_and_reads_no_settings(tmp_path: Path) -> None:
         "from app.core.db import get_session\n"
         "get_session('nowhere', dev=True, read_only=True)\n"
         "os.environ['ENVIRONMENT'] = 'test'\n"
-        "app.main.create_app().openapi()\n"
+        "app.main.app.openapi()  # created on its first use\n"
         "assert not opened, opened\n"
         "assert not [it for it in gc.get_objects() if type(it) is Engine]\n"
     )
