@@ -99,7 +99,8 @@ shared_folder = pytest.StashKey[Path]()
 def pytest_configure(config: pytest.Config) -> None:
     """Create the folder that the processes of `make test` share, or find it."""
     worker_input: dict[str, str] = getattr(config, "workerinput", {})
-    config.stash[shared_folder] = Path(worker_input.get("folder") or mkdtemp(prefix="baked-"))
+    folder = worker_input.get("folder")
+    config.stash[shared_folder] = Path(folder) if folder else readable(mkdtemp(prefix="baked-"))
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -199,6 +200,12 @@ def folder(pytestconfig: pytest.Config) -> Path:
     return pytestconfig.stash[shared_folder]
 
 
+def readable(folder: str) -> Path:
+    """Let every user read a folder that `mkdtemp` has made."""
+    Path(folder).chmod(0o755)
+    return Path(folder)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock that only one of the processes of `make test` can hold."""
@@ -225,11 +232,11 @@ def bake(template: Path, cookiecutter_config: Path, folder: Path) -> Bake:
                 config_file=str(cookiecutter_config),
                 extra_context=answers,
                 no_input=True,
-                output_dir=mkdtemp(dir=folder),
+                output_dir=str(readable(mkdtemp(dir=folder))),
             )
             rendered[key] = Path(project)
         return shutil.copytree(
-            rendered[key], Path(mkdtemp(dir=folder), rendered[key].name), symlinks=True
+            rendered[key], readable(mkdtemp(dir=folder)) / rendered[key].name, symlinks=True
         )
 
     return bake

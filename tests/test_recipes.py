@@ -6,14 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import QUESTIONS, ROOT, SERVICE, Bake, make
+from tests.conftest import QUESTIONS, ROOT, SERVICE, Bake, Install, make
 from tests.edits import add_database, section
+from tests.servers import ForkServer
 
 pytestmark = pytest.mark.full
 
 
-def test_instructions_add_a_resource(bake: Bake) -> None:
-    project = bake()
+def test_instructions_add_a_resource(bake: Bake, install: Install) -> None:
+    project = install(bake())
     statements = re.findall(r"`((?:from|app\.)[^`/]+)`", section(project, "Add a resource"))
     register_model, import_router, include_router = statements
 
@@ -40,8 +41,8 @@ def copy_with_new_names(project: Path, path: str) -> None:
     (project / path.replace("user", "order")).write_text(source)
 
 
-def test_instructions_add_a_database(bake: Bake) -> None:
-    project = bake()
+def test_instructions_add_a_database(bake: Bake, install: Install) -> None:
+    project = install(bake())
     add_database(project)
 
     make(project, "revision", "DATABASE=logging", "MESSAGE=create entries")
@@ -58,7 +59,9 @@ DELETIONS = re.findall(r"^- (.*)[.:]", section(ROOT / SERVICE, "Optional files")
 
 @pytest.mark.parametrize("contents", QUESTIONS["contents"])
 @pytest.mark.parametrize("item", DELETIONS)
-def test_optional_files_may_be_deleted(bake: Bake, item: str, contents: str) -> None:
+def test_optional_files_may_be_deleted(
+    bake: Bake, fork_server: ForkServer, item: str, contents: str
+) -> None:
     project = bake(contents=contents)
     paths = [project / name for name in re.findall(r"`([^`]+)`", item)]
     for path in paths:
@@ -71,4 +74,6 @@ def test_optional_files_may_be_deleted(bake: Bake, item: str, contents: str) -> 
     # These tests read the optional files. The others read only code, and take most of the time.
     names = ["conformance/deploy", "test_main.py", "docs/test_pages.py"]
     tests = [f"tests/{name}" for name in names if (project / "tests" / name).exists()]
-    make(project, "test", f"ARGS=--db=sqlite {' '.join(tests)}")
+    ended = fork_server.pytest("--db=sqlite", *tests, folder=project)
+
+    assert ended.returncode == 0, ended.stdout
