@@ -21,6 +21,10 @@ PACKAGES = """
 """
 
 
+# AnyIO has a plugin of pytest, and FastAPI imports AnyIO.
+IGNORED = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
+
+
 def run(folder: str, arguments: list[str], variables: dict[str, str], output: str) -> int:
     """Run pytest in this process, which exits afterwards."""
     descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
@@ -32,7 +36,7 @@ def run(folder: str, arguments: list[str], variables: dict[str, str], output: st
     sys.path[0] = folder
     sys.argv = ["pytest", *arguments]
 
-    return int(pytest.main(arguments))
+    return int(pytest.main([*IGNORED, *arguments]))
 
 
 def main() -> None:
@@ -41,13 +45,7 @@ def main() -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            code = 70
-            try:
-                code = run(**json.loads(line))
-            finally:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(code)
+            sys.exit(run(**json.loads(line)))
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
