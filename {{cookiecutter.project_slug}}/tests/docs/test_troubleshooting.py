@@ -799,6 +799,7 @@ def test_autogenerate_needs_a_migrated_database(
         draft(history)
     migrations.upgrade("primary")
 
+    history.cmd_opts = None
     command.check(history)
 
 

@@ -1,6 +1,7 @@
 """The command line: ten processes at once, one database alone, SQL, and mistakes."""
 
 import asyncio
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -22,13 +23,18 @@ def test_one_database_can_be_migrated_alone(variables: dict[str, str], tmp_path:
 
 def test_printed_sql_does_what_migrate_would_do(variables: dict[str, str], tmp_path: Path) -> None:
     arguments = ["migrate", "--database", "primary", "--sql"]
-    written = run(*arguments, variables=variables, folder=tmp_path)
-
+    written = run(*arguments, variables=variables, folder=tmp_path, exit_code=None)
     url = variables.get(variable("primary"), f"sqlite:///{tmp_path}/var/primary.db")
+    if written.returncode == 1 and url.startswith("sqlite"):  # a revision that copies a table
+        assert re.fullmatch(
+            r"error: .+\.py, line \d+, has to read .+ without --sql\n", written.stderr
+        )
+        assert re.fullmatch("-- primary .*\n", written.stdout)
+        return
+    assert written.returncode == 0, written.stderr
     asyncio.run(execute_script(url, written.stdout))
 
-    checked = run("check", "--database", "primary", variables=variables, folder=tmp_path)
-    assert checked.returncode == 0
+    run("check", "--database", "primary", variables=variables, folder=tmp_path)
 
 
 @pytest.mark.load
