@@ -357,7 +357,7 @@ SESSIONS = [
         "core/database/settings.py",
         "if self.read_fallback and ",
         "if ",
-        "core/database/test_replica.py",
+        "conformance/core/database/test_replica.py",
         kind="postgresql",
     ),
     Mutation(
@@ -365,7 +365,7 @@ SESSIONS = [
         "core/database/replica.py",
         '    event.listen(engine, "checkout", fallback.refuse_expired)\n',
         "",
-        "core/database/test_replica.py",
+        "conformance/core/database/test_replica.py",
         kind="postgresql",
     ),
     Mutation(
@@ -373,7 +373,7 @@ SESSIONS = [
         "core/database/replica.py",
         "if not self._is_down or monotonic() >= self._next_try:",
         "if True:",
-        "core/database/test_replica.py",
+        "conformance/core/database/test_replica.py",
         kind="postgresql",
     ),
     Mutation(
@@ -381,7 +381,7 @@ SESSIONS = [
         "core/database/replica.py",
         "{**where, **self._arguments}",
         "dict(where)",
-        "core/database/test_replica.py",
+        "conformance/core/database/test_replica.py",
         kind="postgresql",
     ),
     Mutation(
@@ -389,7 +389,7 @@ SESSIONS = [
         "core/database/replica.py",
         "                if not _means_down(error.__cause__):\n                    raise\n",
         "",
-        "core/database/test_replica.py",
+        "conformance/core/database/test_replica.py",
         kind="postgresql",
     ),
     Mutation(
@@ -460,7 +460,7 @@ SESSIONS = [
         "core/database/postgresql/__init__.py",
         '            "statement_cache_size": 0,\n',
         "",
-        "core/database/postgresql/test_pooler.py",
+        "conformance/core/database/postgresql/test_pooler.py",
         kind="postgresql",
     ),
     Mutation(
@@ -468,7 +468,7 @@ SESSIONS = [
         "core/database/postgresql/_connection.py",
         "                query += settings\n",
         "                pass\n",
-        "core/database/postgresql/test_pooler.py",
+        "conformance/core/database/postgresql/test_pooler.py",
         kind="postgresql",
     ),
     Mutation(
@@ -476,7 +476,7 @@ SESSIONS = [
         "core/database/postgresql/__init__.py",
         '            options["execution_options"] = {"postgresql_readonly": True}\n',
         "            pass\n",
-        "core/database/postgresql/test_pooler.py",
+        "conformance/core/database/postgresql/test_pooler.py",
         kind="postgresql",
     ),
     Mutation(

@@ -1,4 +1,7 @@
-"""The service's own tests, without the reference, detect each mutation in tests/mutations.py."""
+"""The tests detect each mutation in tests/mutations.py.
+
+Those of a mutation that needs PgBouncer or a replica are in the reference, all others in the service.
+"""
 
 import os
 import re
@@ -20,9 +23,13 @@ pytestmark = pytest.mark.full
 Outcome = subprocess.CompletedProcess[str]
 
 
+def in_reference(mutation: Mutation) -> bool:
+    return mutation.broken.startswith("conformance/")
+
+
 @pytest.fixture(scope="module")
 def outcomes(
-    request: pytest.FixtureRequest, project: Path, folder: Path
+    request: pytest.FixtureRequest, project: Path, reference: Path, folder: Path
 ) -> Iterator[dict[str, Future[Outcome]]]:
     """The test run of each selected mutation. They run in parallel, each on a copy of the service."""
     calls = (getattr(item, "callspec", None) for item in request.session.items)
@@ -31,31 +38,34 @@ def outcomes(
     free: SimpleQueue[tuple[ForkServer, Path]] = SimpleQueue()
 
     def run(mutation: Mutation) -> Outcome:
-        server, copy = free.get()
+        server, copies = free.get()
+        copy = copies / ("reference" if in_reference(mutation) else "service")
         try:
             with mutation.applied(copy):
                 tests = ["-x", "-q", f"--db={mutation.kind}", f"tests/{mutation.broken}"]
                 return server.pytest(*tests, folder=copy, TEST_DATABASE_URL=url)
         finally:
-            free.put((server, copy))
+            free.put((server, copies))
 
     with ExitStack() as stack:
         url = stack.enter_context(external_server(project, superuser=True))
         for number in range(os.cpu_count() or 1):
-            copy = folder / f"mutated-{number}"
-            shutil.copytree(project, copy, ignore=shutil.ignore_patterns(".venv", ".git"))
-            free.put((stack.enter_context(closing(ForkServer(project))), copy))
+            copies = folder / f"mutated-{number}"
+            for name, source in (("service", project), ("reference", reference)):
+                ignored = shutil.ignore_patterns(".venv", ".git")
+                shutil.copytree(source, copies / name, ignore=ignored)
+            free.put((stack.enter_context(closing(ForkServer(project))), copies))
         executor = stack.enter_context(ThreadPoolExecutor(free.qsize()))
         yield {mutation.name: executor.submit(run, mutation) for mutation in chosen}
 
 
 @pytest.mark.parametrize("mutation", SESSIONS, ids=lambda mutation: mutation.name)
 def test_mutation_is_detected(
-    project: Path, outcomes: dict[str, Future[Outcome]], mutation: Mutation
+    reference: Path, outcomes: dict[str, Future[Outcome]], mutation: Mutation
 ) -> None:
     ended = outcomes[mutation.name].result()
     print(ended.stdout)
 
     assert ended.returncode == 1
     assert re.search(rf"^(FAILED|ERROR) tests/{mutation.broken}::test_", ended.stdout, re.MULTILINE)
-    assert f"(../tests/{mutation.broken})" in (project / "docs/sessions.md").read_text()
+    assert f"(../tests/{mutation.broken})" in (reference / "docs/sessions.md").read_text()
