@@ -22,7 +22,7 @@ pytestmark = pytest.mark.full
 
 Answers = dict[str, str]
 
-RUFF = Path(sys.executable).with_name("ruff")
+RUFF = str(Path(sys.executable).with_name("ruff"))
 
 EXAMPLES = 300
 LEAST_RENDERED = 100
