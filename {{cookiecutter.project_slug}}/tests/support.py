@@ -137,7 +137,7 @@ def in_process(app: ASGIApp) -> ASGITransport:
         try:
             await app(scope, receive, send)
         except Exception:
-            logging.getLogger("uvicorn.error").exception("Exception in ASGI application")
+            logging.getLogger(__name__).exception("the application has raised")
             raise
 
     return ASGITransport(logged, raise_app_exceptions=False)
