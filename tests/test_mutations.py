@@ -9,7 +9,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -21,6 +21,9 @@ from tests.servers import ForkServer, external_server
 pytestmark = pytest.mark.full
 
 Outcome = subprocess.CompletedProcess[str]
+
+
+KINDS = sorted({mutation.kind for mutation in SESSIONS})
 
 
 def in_reference(mutation: Mutation) -> bool:
@@ -38,12 +41,23 @@ def outcomes(
     free: SimpleQueue[tuple[ForkServer, Path]] = SimpleQueue()
 
     def run(mutation: Mutation) -> Outcome:
-        server, copies = free.get()
-        copy = copies / ("reference" if in_reference(mutation) else "service")
-        try:
+        with taken() as (server, copies):
+            copy = copies / ("reference" if in_reference(mutation) else "service")
             with mutation.applied(copy):
                 tests = ["-x", "-q", f"--db={mutation.kind}", f"tests/{mutation.broken}"]
                 return server.pytest(*tests, folder=copy, TEST_DATABASE_URL=url)
+
+    def run_without_a_mutation(kind: str) -> Outcome:
+        files = sorted({f"tests/{m.broken}" for m in SESSIONS if m.kind == kind})
+        with taken() as (server, copies):
+            run = ("-q", f"--db={kind}", *files)
+            return server.pytest(*run, folder=copies / "reference", TEST_DATABASE_URL=url)
+
+    @contextmanager
+    def taken() -> Iterator[tuple[ForkServer, Path]]:
+        server, copies = free.get()
+        try:
+            yield server, copies
         finally:
             free.put((server, copies))
 
@@ -56,7 +70,18 @@ def outcomes(
                 shutil.copytree(source, copies / name, ignore=ignored)
             free.put((stack.enter_context(closing(ForkServer(project))), copies))
         executor = stack.enter_context(ThreadPoolExecutor(free.qsize()))
-        yield {mutation.name: executor.submit(run, mutation) for mutation in chosen}
+        running = {kind: executor.submit(run_without_a_mutation, kind) for kind in KINDS}
+        yield running | {mutation.name: executor.submit(run, mutation) for mutation in chosen}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_same_tests_pass_without_a_mutation(
+    outcomes: dict[str, Future[Outcome]], kind: str
+) -> None:
+    """Otherwise an error of the environment would count as detected."""
+    ended = outcomes[kind].result()
+
+    assert ended.returncode == 0, ended.stdout
 
 
 @pytest.mark.parametrize("mutation", SESSIONS, ids=lambda mutation: mutation.name)
