@@ -107,7 +107,7 @@ def test_tests_of_the_page_pass_and_a_leak_shows_its_line(run: Run, copy: Path) 
     for kind in ("sqlite", "postgresql"):
         assert f"ERROR at teardown of test_leak[{kind}]" in report
     assert report.count("E   AssertionError: connections still checked out: ") == 2
-    assert report.count("in test_leak\n    await session.flush()\n") == 2
+    assert report.count("in test_leak\n    await session.flush()\n") >= 2
 
 
 @pytest.mark.load
