@@ -80,5 +80,5 @@ def __getattr__(name: str) -> FastAPI:
     """Create `app` on its first use, for `uvicorn app.main:app` and other tools that look for it."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()["app"] = app = create_app()
-    return app
+    application: FastAPI = globals().setdefault(name, create_app())
+    return application
