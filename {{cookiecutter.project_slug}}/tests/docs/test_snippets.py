@@ -2,7 +2,6 @@
 
 import logging
 import re
-from collections.abc import Iterable
 
 import pytest
 
@@ -26,27 +25,27 @@ def check(snippet: Snippet, request: Fixtures) -> None:
     assert bool(errors) == snippet.logs_errors, errors
 
 
-def parametrize(chosen: Iterable[Snippet]) -> pytest.MarkDecorator:
+def parametrize(chosen: list[Snippet]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("snippet", chosen, ids=str)
 
 
 ON_BOTH = [snippet for snippet in SNIPPETS if not snippet.needs_postgresql]
 
 
-@parametrize(snippet for snippet in ON_BOTH if snippet.has_main)
+@parametrize([snippet for snippet in ON_BOTH if snippet.has_main])
 @pytest.mark.usefixtures("surroundings", "caplog")
 def test_snippet(snippet: Snippet, request: Fixtures) -> None:
     check(snippet, request)
 
 
-@parametrize(snippet for snippet in ON_BOTH if not snippet.has_main)
+@parametrize([snippet for snippet in ON_BOTH if not snippet.has_main])
 @pytest.mark.sqlite  # they use no database before a test calls them
 @pytest.mark.usefixtures("surroundings", "caplog")
 def test_snippet_without_main(snippet: Snippet, request: Fixtures) -> None:
     check(snippet, request)
 
 
-@parametrize(snippet for snippet in SNIPPETS if snippet.needs_postgresql)
+@parametrize([snippet for snippet in SNIPPETS if snippet.needs_postgresql])
 @pytest.mark.postgresql
 @pytest.mark.usefixtures("surroundings", "caplog")
 def test_snippet_on_postgresql(snippet: Snippet, request: Fixtures) -> None:
