@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -659,16 +658,8 @@ def remove_events(project: Path) -> None:
     assert "nalytics" not in base.read_text() + aliases.read_text()
 
 
-EDITS: dict[str, list[Edit]] = {
-    "application": [add_security, add_cors, add_greeting, add_middleware, extend_lifespan],
-    "tables": [add_orders, rename_column, add_required_columns],
-    "databases": [add_database_with_revision, remove_events, change_prefix],
-}
-EDITS["all"] = [edit for edits in [*EDITS.values()] for edit in edits]
-
-NEEDS: dict[Edit, Edit] = {rename_column: add_orders}
-
-if __name__ == "__main__":  # python -m tests.edits FOLDER all
-    for name in sys.argv[2:]:
-        for edit in EDITS[name]:
-            edit(Path(sys.argv[1]))
+EDITS: list[Edit] = [
+    *(add_security, add_cors, add_greeting, add_middleware, extend_lifespan, change_prefix),
+    *(add_orders, rename_column, add_required_columns),
+    *(add_database_with_revision, remove_events),
+]
