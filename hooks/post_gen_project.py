@@ -68,6 +68,11 @@ TEMPLATE = (
 )
 
 
+def is_one_of(path: str, names: list[str]) -> bool:
+    """Return whether the path is one of these files, or in one of these folders."""
+    return any(f"{path}/".startswith(f"{name}/") for name in names)
+
+
 def remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path)
@@ -93,8 +98,7 @@ def link_to_the_template() -> None:
 
         def target(link: re.Match[bytes], folder: str = page.parent.as_posix()) -> bytes:
             path = posixpath.normpath(f"{folder}/{link[0].decode()}")
-            in_reference = any(f"{path}/".startswith(f"{name}/") for name in REFERENCE)
-            return f"{TEMPLATE}/{path}".encode() if in_reference else link[0]
+            return f"{TEMPLATE}/{path}".encode() if is_one_of(path, REFERENCE) else link[0]
 
         page.write_bytes(LINK.sub(target, page.read_bytes()))
 

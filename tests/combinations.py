@@ -46,9 +46,7 @@ def questions_of_files(settings: dict[str, Any], hook: dict[str, Any]) -> dict[s
         path = file.relative_to(ROOT / SERVICE).as_posix()
         found[path] = _questions_in(file.read_text(encoding="utf-8"), settings)
         found[path] |= {
-            question
-            for question, _, names in hook["ASKED_FOR"]
-            if any(f"{path}/".startswith(f"{name}/") for name in names)
+            question for question, _, names in hook["ASKED_FOR"] if hook["is_one_of"](path, names)
         }
         if path in hook["PAGES"]:
             found[path].add("contents")

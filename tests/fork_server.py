@@ -20,7 +20,6 @@ PACKAGES = """
     sqlalchemy.ext.asyncio sqlalchemy.orm typer uvicorn.protocols.http.httptools_impl
 """
 
-
 # AnyIO has a plugin of pytest, and FastAPI imports AnyIO.
 IGNORED = ("-W", "ignore:Module already imported:pytest.PytestAssertRewriteWarning")
 
@@ -35,7 +34,6 @@ def run(folder: str, arguments: list[str], variables: dict[str, str], output: st
     os.chdir(folder)
     sys.path[0] = folder
     sys.argv = ["pytest", *arguments]
-
     return int(pytest.main([*IGNORED, *arguments]))
 
 

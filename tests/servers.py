@@ -57,7 +57,6 @@ async def run(url, *statements):
 asyncio.run(run(*sys.argv[1:]))
 """
 
-
 FORK_SERVER = Path(__file__).with_name("fork_server.py")
 
 
@@ -73,7 +72,6 @@ needs_docker = pytest.mark.skipif(
     not HAS_DOCKER and "REQUIRE_DOCKER" not in os.environ,
     reason="no Docker engine responds on this machine",
 )
-
 
 needs_pgbouncer = pytest.mark.skipif(
     shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin") is None
@@ -157,7 +155,7 @@ def sql(project: Path, url: str, *statements: str) -> Any:
 
 @contextmanager
 def external_server(project: Path, *, superuser: bool = False) -> Iterator[str]:
-    """Run an external server. Yield its URL for a user that may only create databases and roles."""
+    """Run an external server. Yield its URL for a superuser, or for a user that may only create databases and roles."""
     keeper = subprocess.Popen(
         [project / ".venv/bin/python", "-m", "tests.harness.keeper", "none"],
         cwd=project,

@@ -24,7 +24,7 @@ def paths(project: Path) -> set[str]:
 
 
 def is_reference(path: str, hook: dict[str, Any]) -> bool:
-    return any(f"{path}/".startswith(f"{name}/") for name in hook["REFERENCE"])
+    return bool(hook["is_one_of"](path, hook["REFERENCE"]))
 
 
 def test_service_has_at_most_ten_thousand_lines(service: Path) -> None:
