@@ -19,7 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from httpx2 import AsyncClient
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from app import migrations
 from app.core.config import variable
@@ -29,7 +29,7 @@ from app.models import METADATA
 from app.models.base import utc_now
 from tests.conformance.inspection import until_waiting
 from tests.docs.conftest import Load
-from tests.docs.snippets import find_snippet
+from tests.docs.snippets import ROOT, find_snippet
 from tests.inspection import fetch, observer
 from tests.support import configure, new_email, new_user, until
 
@@ -515,6 +515,27 @@ async def test_column_is_filled_before_it_is_required(history: History) -> None:
     assert await fetch("SELECT display_name FROM users") == [("Ada",)]
     with pytest.raises(IntegrityError, match="display_name"):
         await fetch("UPDATE users SET display_name = NULL")
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("drops", [True, False])
+async def test_downgrade_drops_the_enum_type(history: History, drops: bool) -> None:
+    drop = """op.drop_table('orders')
+    sa.Enum(name="orderstatus").drop(op.get_bind())"""
+    assert drop.splitlines()[1].strip() in (ROOT / "docs/migrations.md").read_text()
+    history.operation(
+        "orders",
+        "op.create_table('orders', sa.Column('status', sa.Enum('NEW', name='orderstatus')))",
+        f"\ndef downgrade():\n    {drop if drops else drop.splitlines()[0]}",
+    )
+    await upgrade()
+    await asyncio.to_thread(command.downgrade, migrations.config("primary"), "-1")
+
+    if drops:
+        assert await upgrade() == ["orders"]
+    else:
+        with pytest.raises(ProgrammingError, match='type "orderstatus" already exists'):
+            await upgrade()
 
 
 async def test_revision_of_a_model_fails_and_one_with_named_columns_works(history: History) -> None:
