@@ -13,7 +13,7 @@ from app.core.db import dispose_engines, session_scope
 from tests.conformance.harness.proxy import Proxy
 from tests.conformance.inspection import IDLE_BEFORE_PING, PING_TIMEOUT
 from tests.inspection import kill, pid
-from tests.support import serves, set_databases, until
+from tests.support import new_email, serves, set_databases, until
 
 pytestmark = pytest.mark.postgresql
 
@@ -70,4 +70,29 @@ async def test_silently_cut_connection_is_terminated_at_once_and_replaced(
         async with session_scope() as session:
             assert await pid(session) != before
         await until(lambda: TERMINATE in proxy.discarded)
+        await dispose_engines()
+
+
+@pytest.mark.parametrize(("idle_before_ping", "status"), [(60.0, 503), (0.0, 201)])
+async def test_terminated_connection_that_is_not_closed_yet_is_replaced(
+    server: AsyncClient, environment: pytest.MonkeyPatch, idle_before_ping: float, status: int
+) -> None:
+    """The server sends a message, and some milliseconds later it closes the socket.
+
+    In between, only a ping detects that. Without one, the next request gets 503.
+    """
+    environment.setattr(IDLE_BEFORE_PING, idle_before_ping)
+    async with Proxy(os.environ[variable("primary")]) as proxy:
+        set_databases(environment, {"primary": proxy.url})
+        pids = await fill_pool(1)
+        proxy.keep_open()
+        await kill(*pids)
+        await until(lambda: proxy.ended == 1)
+        await asyncio.sleep(0)  # this event loop reads the message
+
+        response = await server.post("/users", json={"name": "Ada", "email": new_email()})
+
+        assert response.status_code == status
+        assert ("Retry-After" in response.headers) == (status == 503)
+        assert await serves(server)
         await dispose_engines()

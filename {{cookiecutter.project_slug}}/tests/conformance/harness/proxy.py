@@ -22,6 +22,8 @@ class Proxy:
         self._is_delivered = False
         self._is_waiting = False  # for the server's response
         self._is_holding = False
+        self._kept_open: list[asyncio.StreamWriter] = []
+        self.ended = 0  # connections that the server has closed, and that are kept open
         self.round_trips = 0
         self.discarded = b""
 
@@ -43,6 +45,10 @@ class Proxy:
     def hold(self) -> None:
         """Accept new connections, but do not forward anything."""
         self._is_holding = True
+
+    def keep_open(self) -> None:
+        """Do not close the current connections when the server closes its side."""
+        self._kept_open = [*self._writers]
 
     def lose(self, query: bytes, *, is_delivered: bool) -> None:
         """Close the next connection that sends this query, before or after the server receives it.
@@ -107,7 +113,10 @@ class Proxy:
             while data := await server.read(65536):
                 self._is_waiting = False
                 client.write(data)
-        client.close()
+        if client in self._kept_open:
+            self.ended += 1
+        else:
+            client.close()
 
     async def _discard(
         self, client: asyncio.StreamReader, stopped: list[asyncio.Task[None]]

@@ -52,7 +52,7 @@ def discard_stale(connection: Any, record: ConnectionPoolEntry, _: object) -> No
         return
     try:
         connection.run_async(_ping)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except Exception as error:  # InternalClientError has no base class in common with the others
         driver.terminate()  # a graceful close would wait for the server
         raise InvalidatePoolError from error
 
