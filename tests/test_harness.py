@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import clean_environment
+from tests.conftest import REFERENCE, Bake, Environment, clean_environment
 from tests.servers import (
     NO_DOCKER,
     external_server,
@@ -31,9 +32,14 @@ QUICK = "tests/repositories"
 
 
 @pytest.fixture(scope="module")
-def project(reference: Path) -> Path:
-    """The project with the reference: some tests need PgBouncer, others a run of a minute."""
-    return reference
+def project(bake: Bake, environment: Environment) -> Path:
+    """The project with the reference: some tests need PgBouncer, others a run of a minute.
+
+    It has a copy of the environment, so that its processes can be told from those of other tests.
+    """
+    project = bake(contents=REFERENCE)
+    shutil.copytree(environment(), project / ".venv", copy_function=os.link, symlinks=True)
+    return project
 
 
 EMBEDDED = {"TEST_POSTGRES": "embedded"}
@@ -311,7 +317,11 @@ def killed_run(project: Path, how: str, *tests: str, **variables: str) -> Iterat
     )
     with running:
         assert running.stdout
-        assert any(line.startswith(".....") for line in running.stdout), "the run has exited"
+        output = ""
+        while not output.endswith("....."):
+            character = running.stdout.read(1)
+            assert character, f"the run has exited: {output}"
+            output += character
         yield
         KILLS[how](running)
     wait_until(lambda: not keepers(project))

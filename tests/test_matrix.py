@@ -20,6 +20,7 @@ from cookiecutter.main import cookiecutter
 
 from tests.combinations import CLOSED, PAIRS, Combination, covering_subset, part, questions_of_files
 from tests.conftest import IN_MEMORY, REFERENCE, files
+from tests.test_checks import OF_THE_SERVICE
 from tests.test_render import parse
 
 pytestmark = pytest.mark.full
@@ -151,11 +152,7 @@ def test_code_with_one_database_passes_format_lint_types_and_import_checks(
             if path.endswith((".py", ".toml")):
                 (copy / path).parent.mkdir(parents=True, exist_ok=True)
                 (copy / path).write_text(text, encoding="utf-8")
-        for name, *arguments in (
-            ("ruff", "format", "--check"),
-            ("ruff", "check"),
-            ("mypy", "--cache-dir", str(folder / "mypy")),
-            ("lint-imports",),
-        ):
+        for check in OF_THE_SERVICE:
+            name, *arguments = check.split()
             subprocess.run([tools / name, *arguments], check=True, cwd=copy)
         rmtree(copy)

@@ -44,7 +44,10 @@ async def test_leak(kept: list[AsyncSession], databases: None) -> None:
 """
 
 # The lines that include a router in app/main.py; the router of the README is added in the same way.
-INCLUDED = ["from app.routers.users import router as users\n", "    app.include_router(users)\n"]
+INCLUDED = [
+    "from app.routers.users import router as users\n",
+    "    app.include_router(users, prefix=API_PREFIX)\n",
+]
 
 Run = Callable[..., str]
 
