@@ -1,6 +1,7 @@
 """An external server at TEST_DATABASE_URL. A run removes everything that it creates there."""
 
 import asyncio
+import os
 import re
 import secrets
 import time
@@ -17,6 +18,11 @@ from tests.harness.server import FailedError, RunningServer, first_line
 SUFFIX = "_test"  # tests use only databases whose names end in this
 
 Refused = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+
+
+def external_url() -> str | None:
+    """Return TEST_DATABASE_URL, unless TEST_POSTGRES selects another server."""
+    return None if os.environ.get("TEST_POSTGRES") else os.environ.get("TEST_DATABASE_URL")
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from sqlalchemy import URL
 
 from tests.harness.connections import clear_libpq_environment, connect
 from tests.harness.container import container
-from tests.harness.external import external, remove_all
+from tests.harness.external import external, external_url, remove_all
 from tests.harness.server import FailedError, RunningServer, UnavailableError, send
 from tests.harness.wheel import wheel
 
@@ -71,8 +71,7 @@ def _first(stack: ExitStack, image: str) -> RunningServer:
     forced = os.environ.get("TEST_POSTGRES")
     if forced and forced not in sources:
         raise FailedError(f"TEST_POSTGRES={forced!r} is not known: write docker or embedded")
-    url = os.environ.get("TEST_DATABASE_URL")
-    if url and not forced:
+    if url := external_url():
         return stack.enter_context(external(url))
     clear_libpq_environment()
     reasons: list[str] = []

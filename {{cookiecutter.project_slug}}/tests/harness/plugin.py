@@ -3,7 +3,8 @@
 - A test that uses `backend`, directly or through another fixture, runs on SQLite and on PostgreSQL.
 - A test with @pytest.mark.sqlite or @pytest.mark.postgresql runs on that kind only.
 - `--db=sqlite` or `--db=postgresql` selects the tests on that kind.
-- The header of the report names the server.
+- The report names the server before the first test.
+- A few chosen tests (by node id, `-k` or `--lf`) run in one process: a worker starts in a second or two.
 """
 
 import gc
@@ -14,6 +15,8 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Generator, Iterator
+from pathlib import Path
+from tempfile import mkstemp
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -21,13 +24,15 @@ import pytest
 
 from tests.harness.backends import KINDS
 from tests.harness.connections import clear_libpq_environment
+from tests.harness.external import external_url
 from tests.harness.launch import launch
 from tests.harness.postgresql import Server
 
 SECONDS_TO_STOP = 60.0  # that the run waits for its server to stop
 
-address = pytest.StashKey[dict[str, Any]]()
 keeper = pytest.StashKey[subprocess.Popen[str]]()
+address = pytest.StashKey[dict[str, Any]]()
+address_file = pytest.StashKey[Path]()  # only its owner may read it: the URL contains a password
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,37 +78,56 @@ def _kinds(node: pytest.Item) -> list[str]:
     return [kind for kind in KINDS if kind in names]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    chosen = config.getoption("keyword") or config.getoption("lf")
+    return 0 if chosen or all("::" in argument for argument in config.args) else None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Start or find the server: once for all workers, and before pytest prints the header."""
+    """Start the keeper, once for all workers. The server starts while pytest collects the tests."""
     config = session.config
     if hasattr(config, "workerinput"):
-        config.stash[address] = config.workerinput["postgresql"]
-    elif config.getoption("db") == "sqlite" or config.getoption("collectonly"):
-        config.stash[address] = {}
-    else:
-        config.stash[address] = _start(config)
-    if not config.stash[address].get("is_external"):
+        config.stash[address_file] = Path(config.workerinput["address_file"])
+        return
+    descriptor, path = mkstemp()
+    os.close(descriptor)
+    config.stash[address_file] = Path(path)
+    if not external_url():
         clear_libpq_environment()
+    if config.getoption("db") != "sqlite" and not config.getoption("collectonly"):
+        image = config.getini("postgres_image")
+        config.stash[keeper] = launch(sys.executable, "-m", "tests.harness.keeper", image)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Send the server's address to a worker of pytest-xdist."""
-    node.workerinput["postgresql"] = node.config.stash[address]
+    """Tell a worker of pytest-xdist where it finds the server's address."""
+    node.workerinput["address_file"] = str(node.config.stash[address_file])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> None:
+    """Wait for the server, unless all tests run on SQLite. The workers wait for this process."""
+    config = session.config
+    has_workers = config.pluginmanager.has_plugin("dsession")
+    if keeper in config.stash and (has_workers or any(map(_needs_server, session.items))):
+        found = config.stash[address] = _wait_for_server(config)
+        config.stash[address_file].write_text(json.dumps(found))
+        if config.get_verbosity() >= 0:
+            _write(config, f"database: {found['name']}")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
-    chosen = config.getoption("db")
-    server, sqlite = config.stash[address].get("name"), f"SQLite {sqlite3.sqlite_version}"
-    lines = [f"database: {server}"] if server else []
-    if chosen in {None, "sqlite"}:
-        lines.append(f"database: {sqlite}")
-    return lines
+    shown = config.getoption("db") in {None, "sqlite"}
+    return [f"database: SQLite {sqlite3.sqlite_version}"] if shown else []
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the server and wait until it has stopped. Do not wait for a server that is starting."""
+    if address_file in config.stash and not hasattr(config, "workerinput"):
+        config.stash[address_file].unlink()
     process = config.stash.get(keeper, None)
     if process and config.stash.get(address, None):
         process.communicate("done\n", timeout=SECONDS_TO_STOP)
@@ -120,7 +144,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Replace the server's password in a report: tracebacks show arguments."""
     report = yield
-    password = urlsplit(item.config.stash[address].get("url", "")).password
+    password = urlsplit(_address(item.config).get("url", "")).password
     if password and report.longrepr:
         spellings = {password, unquote(password), repr(unquote(password))[1:-1]}
         secret = "|".join(re.escape(spelling) for spelling in spellings)
@@ -134,16 +158,29 @@ def pytest_runtest_makereport(
 @pytest.fixture(scope="session")
 def postgresql(pytestconfig: pytest.Config) -> Iterator[Server]:
     """The PostgreSQL server of the run, for the tests of this process."""
-    where = pytestconfig.stash[address]
+    where = _address(pytestconfig)
     worker = os.environ.get("PYTEST_XDIST_WORKER", "main")
     server = Server(where["url"], where["prefix"], worker)
     yield server
     server.close()
 
 
-def _start(config: pytest.Config) -> dict[str, Any]:
-    command = [sys.executable, "-m", "tests.harness.keeper", config.getini("postgres_image")]
-    process = config.stash[keeper] = launch(*command)
+def _needs_server(item: pytest.Item) -> bool:
+    return any(kind != "sqlite" for kind in _runs_on(item)) or (
+        "postgresql" in getattr(item, "fixturenames", ())
+    )
+
+
+def _address(config: pytest.Config) -> dict[str, Any]:
+    """Return the address of the server, or an empty dictionary if the run needs none."""
+    if address not in config.stash:
+        found = config.stash[address_file].read_text()
+        config.stash[address] = json.loads(found) if found else {}
+    return config.stash[address]
+
+
+def _wait_for_server(config: pytest.Config) -> dict[str, Any]:
+    process = config.stash[keeper]
     assert process.stdout
     assert process.stderr
     for line in process.stdout:
@@ -154,11 +191,12 @@ def _start(config: pytest.Config) -> dict[str, Any]:
             return message
         _write(config, message["doing"])
     raise pytest.UsageError(
-        f"{' '.join(command)} has exited without a server:\n{process.stderr.read()}"
+        f"tests.harness.keeper has exited without a server:\n{process.stderr.read()}"
     )
 
 
 def _write(config: pytest.Config, line: str) -> None:
     """Print the line at once: the next step may take a while."""
     if reporter := config.pluginmanager.get_plugin("terminalreporter"):
+        reporter.ensure_newline()
         reporter.write_line(line)
