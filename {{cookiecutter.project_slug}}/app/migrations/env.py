@@ -21,9 +21,8 @@ section = context.config.config_ini_section
 database = DEFAULT_DATABASE if section == "alembic" else section
 if database not in METADATA:
     raise CommandError(f"{database!r} has no tables: add it to METADATA in app/models/base.py")
-is_draft = getattr(
-    context.config.cmd_opts, "autogenerate", False
-)  # alembic revision --autogenerate
+# Alembic runs this file for `alembic revision --autogenerate`.
+is_draft = getattr(context.config.cmd_opts, "autogenerate", False)
 
 
 def render_item(type_: str, item: Any, _: AutogenContext) -> str | Literal[False]:
