@@ -29,12 +29,12 @@ class Request(NamedTuple):
 
 
 REQUESTS = [
-    Request("GET", f"{API_PREFIX}/users/{{id}}", 1, 1),
+    Request("GET", API_PREFIX + "/users/{id}", 1, 1),
     Request("GET", USERS, 1, 1),
     Request("GET", USERS + "?limit=1&after={after}", 1, 1),
     Request("POST", USERS, 1, 3, {"name": "Ada", "email": "{email}"}),
-    Request("PATCH", f"{API_PREFIX}/users/{{id}}", 1, 3, {"name": "Grace", "version": 1}),
-    Request("DELETE", f"{API_PREFIX}/users/{{id}}", 1, 3),
+    Request("PATCH", API_PREFIX + "/users/{id}", 1, 3, {"name": "Grace", "version": 1}),
+    Request("DELETE", API_PREFIX + "/users/{id}", 1, 3),
     # {% if cookiecutter.__analytics %}
     Request("GET", f"{API_PREFIX}/analytics/events", 1, 1),
     Request("POST", f"{API_PREFIX}/analytics/events", 1, 3, [{"name": "seen"}, {"name": "heard"}]),
