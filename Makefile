@@ -12,7 +12,7 @@ demo: $(READY) ## render the template with the default answers into build/ and s
 	$(BIN)/cookiecutter . --no-input --overwrite-if-exists --output-dir build
 	$(MAKE) -C build/example-service run
 
-test: $(READY) ## run all tests: render all variants and run their tests; ARGS="-k name" selects some
+test: $(READY) ## run all tests: render each pair of answers and run the tests; ARGS="-k name" selects some
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
 test-fast: $(READY) ## run the fast tests (two minutes): render, static checks, one suite on SQLite and PostgreSQL

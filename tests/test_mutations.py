@@ -1,6 +1,6 @@
 """The tests detect each mutation in tests/mutations.py.
 
-Those of a mutation that needs PgBouncer or a replica are in the reference, all others in the service.
+Tests that need PgBouncer or a replica are in the reference, all others in the service.
 """
 
 import os

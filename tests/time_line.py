@@ -52,7 +52,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         used = sum(float(str(dict(r.user_properties).get("cpu", 0))) for r in of_file)
         bar = " " * int(start * scale) + "=" * max(1, int((stop - start) * scale))
         rows.append((start, f"{name:20} {start:6.0f} {stop:6.0f} {used:8.1f}  {bar}"))
-    terminalreporter.section("time line: seconds from and to, CPU seconds")
+    terminalreporter.section("file, start (s), end (s), CPU time (s)")
     for _, row in sorted(rows):
         terminalreporter.write_line(row)
 

@@ -137,7 +137,7 @@ def in_process(app: ASGIApp) -> ASGITransport:
         try:
             await app(scope, receive, send)
         except Exception:
-            logging.getLogger(__name__).exception("the application has raised")
+            logging.getLogger(__name__).exception("the application raised an exception")
             raise
 
     return ASGITransport(logged, raise_app_exceptions=False)

@@ -107,8 +107,8 @@ def write_sql(database: str) -> None:
         for frame in traceback.extract_tb(error.__traceback__):
             if (path := Path(frame.filename)).parent == FOLDER / database:
                 raise CommandError(
-                    f"{path.name}, line {frame.lineno}, has to read the database: run "
-                    f"`python -m app migrate --database {database}` without --sql"
+                    f"{path.name}, line {frame.lineno}, has to read the database, or is wrong "
+                    f"({error}): run `python -m app migrate --database {database}`"
                 ) from error
         raise
     sys.stdout.write(alembic.output_buffer.getvalue())

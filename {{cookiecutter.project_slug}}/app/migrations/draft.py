@@ -26,9 +26,9 @@ def review(
     for draft in drafts:
         if draft.upgrade_ops is None or draft.upgrade_ops.is_empty():
             raise CommandError(
-                "the database has all tables of the models, so no revision is written: import a new "
-                "model in app/models/__init__.py, or, to change rows, write an empty revision with "
-                '`alembic -n DATABASE revision -m "…"`'
+                "autogenerate found no difference, so no revision is written: import a new model in "
+                "app/models/__init__.py; for rows or a CHECK constraint, write an empty revision "
+                'with `alembic -n DATABASE revision -m "…"`'
             )
         for loss in _losses(draft.upgrade_ops):
             sys.stderr.write(f"warning: {loss}\n")
@@ -49,9 +49,9 @@ def _losses(upgrade: UpgradeOps) -> Iterator[str]:
             if table
             else f"the table {name} with its rows"
         )
-        yield f"the revision drops {what}"
+        yield f"the revision drops {what}: remove this if the running release uses it"
         if new := [other for of, other in added if of == table]:
             yield (
-                f"if {name} is renamed to {' or '.join(new)}, correct the revision: "
-                'see "Autogenerate writes a draft" in docs/migrations.md'
+                f"if {name} is renamed to {' or '.join(new)}, replace the two operations by a rename, "
+                "in downgrade() too: README.md links to migrations.md"
             )

@@ -21,7 +21,7 @@ section = context.config.config_ini_section
 database = DEFAULT_DATABASE if section == "alembic" else section
 if database not in METADATA:
     raise CommandError(f"{database!r} has no tables: add it to METADATA in app/models/base.py")
-# Alembic runs this file for `alembic revision --autogenerate`.
+# True only for `alembic revision --autogenerate`.
 is_draft = getattr(context.config.cmd_opts, "autogenerate", False)
 
 

@@ -135,7 +135,7 @@ async def test_requests_that_need_connections_of_two_pools_do_not_deadlock(
 async def test_three_hundred_clients_that_disconnect_at_random_leak_nothing(
     small_pool: None, server: AsyncClient
 ) -> None:
-    """A hundred wait for their response, and fifty disconnect at once: any machine has both."""
+    """100 clients wait for their response, and 50 disconnect at once: both cases occur on every machine."""
     raise_file_limit()
     before = len(asyncio.all_tasks())
 

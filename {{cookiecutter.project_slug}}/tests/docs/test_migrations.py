@@ -517,25 +517,40 @@ async def test_column_is_filled_before_it_is_required(history: History) -> None:
         await fetch("UPDATE users SET display_name = NULL")
 
 
+CREATE = 'sa.Enum("NEW", name="orderstatus").create(op.get_bind())'
+DROP = 'sa.Enum(name="orderstatus").drop(op.get_bind())'
+
+
 @pytest.mark.postgresql
-@pytest.mark.parametrize("drops", [True, False])
-async def test_downgrade_drops_the_enum_type(history: History, drops: bool) -> None:
-    drop = """op.drop_table('orders')
-    sa.Enum(name="orderstatus").drop(op.get_bind())"""
-    assert drop.splitlines()[1].strip() in (ROOT / "docs/migrations.md").read_text()
+@pytest.mark.parametrize("is_dropped", [True, False])
+async def test_downgrade_drops_the_enum_type(history: History, is_dropped: bool) -> None:
     history.operation(
         "orders",
         "op.create_table('orders', sa.Column('status', sa.Enum('NEW', name='orderstatus')))",
-        f"\ndef downgrade():\n    {drop if drops else drop.splitlines()[0]}",
+        f"\ndef downgrade():\n    op.drop_table('orders')\n    {DROP if is_dropped else ''}",
     )
     await upgrade()
     await asyncio.to_thread(command.downgrade, migrations.config("primary"), "-1")
 
-    if drops:
+    if is_dropped:
         assert await upgrade() == ["orders"]
     else:
         with pytest.raises(ProgrammingError, match='type "orderstatus" already exists'):
             await upgrade()
+    assert f"`{DROP}`" in (ROOT / "docs/migrations.md").read_text()
+
+
+@pytest.mark.postgresql
+async def test_new_column_needs_its_enum_type(history: History) -> None:
+    column = "op.add_column('users', sa.Column('status', sa.Enum('NEW', name='orderstatus')))"
+    history.operation("wrong", column)
+    with pytest.raises(ProgrammingError, match='type "orderstatus" does not exist'):
+        await upgrade()
+    history.path("wrong").unlink()
+
+    history.operation("right", CREATE, column)
+    assert await upgrade() == ["right"]
+    assert f"`{CREATE}`" in (ROOT / "docs/migrations.md").read_text()
 
 
 async def test_revision_of_a_model_fails_and_one_with_named_columns_works(history: History) -> None:
@@ -571,7 +586,9 @@ async def test_batch_copy_has_no_sql_mode_and_loses_a_check_without_a_name(
     copy = "with op.batch_alter_table('t') as t: t.alter_column('n', nullable=False)"
     history.operation("copy", copy)
 
-    with pytest.raises(CommandError, match=r"^copy.py, line 5, has to read the database: run "):
+    with pytest.raises(
+        CommandError, match=r"^copy.py, line 5, has to read the database, or is wrong "
+    ):
         await asyncio.to_thread(migrations.write_sql, "primary")
     assert not capsys.readouterr().out
     with pytest.warns(UserWarning, match="Unnamed CHECK constraint"):

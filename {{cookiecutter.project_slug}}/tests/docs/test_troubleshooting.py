@@ -809,7 +809,7 @@ def draft(history: Config) -> None:
     command.revision(history, "more", autogenerate=True)
 
 
-@provokes("the database has all tables of the models, so no revision is written")
+@provokes("autogenerate found no difference, so no revision is written")
 def test_revision_without_changes_is_not_written(
     migrated: None, history: Config, messages: list[str]
 ) -> None:

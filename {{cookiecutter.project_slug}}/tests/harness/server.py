@@ -33,7 +33,7 @@ class FailedError(UnavailableError):
 class RunningServer(NamedTuple):
     url: URL  # of the database to connect to; nothing is stored in it
     prefix: str  # of the names of all databases and roles that the run creates
-    name: str  # shown in the header of the report
+    name: str  # shown before the first test
     is_external: bool = False  # not started by this run: remove everything that the run created
     crash: Callable[[], None] | None = None  # crash and restart; None if not possible
 

@@ -9,7 +9,7 @@ from warnings import catch_warnings
 from sqlalchemy import Column, Connection, Enum, MetaData
 from sqlalchemy.exc import SAWarning
 
-# Values for columns that refuse those below: {"users.country": "SE"}, for example.
+# Values for columns that refuse the values below. Example: {"users.country": "SE"}
 VALUES: dict[str, Any] = {}
 
 OF_TYPES: list[Any] = [True, b"1", 1, 1.0, Decimal(1), "1", UUID(int=1), [], {}]

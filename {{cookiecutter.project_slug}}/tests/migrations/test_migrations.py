@@ -68,14 +68,16 @@ def test_revisions_can_be_applied_to_tables_with_rows(
             if is_null(error):
                 pytest.fail(
                     f"the revision {revision} fails if a table has rows: {error}\n"
-                    'Follow "Add a required column" in docs/migrations.md'
+                    "Give the column a server_default, or add it as nullable, fill it, and then "
+                    "set NOT NULL: README.md links to migrations.md"
                 )
             untested.append(f"{revision}: {getattr(error, 'orig', error)}")
             set_databases(environment, {database: backend.new()})
             command.upgrade(migrations.config(database), revision)
     if untested:
         pytest.skip(
-            f"not tested with rows; see VALUES in tests/migrations/rows.py: {'; '.join(untested)}"
+            f"not tested with rows: {'; '.join(untested)}. Add values that the columns accept to "
+            "VALUES in tests/migrations/rows.py"
         )
 
 

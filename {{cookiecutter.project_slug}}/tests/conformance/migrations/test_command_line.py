@@ -27,7 +27,7 @@ def test_printed_sql_does_what_migrate_would_do(variables: dict[str, str], tmp_p
     url = variables.get(variable("primary"), f"sqlite:///{tmp_path}/var/primary.db")
     if written.returncode == 1 and url.startswith("sqlite"):  # a revision that copies a table
         assert re.fullmatch(
-            r"error: .+\.py, line \d+, has to read .+ without --sql\n", written.stderr
+            r"error: .+\.py, line \d+, has to read .+ --database \w+`\n", written.stderr
         )
         assert re.fullmatch("-- primary .*\n", written.stdout)
         return

@@ -70,7 +70,7 @@ def test_draft_on_a_database_that_lacks_a_revision_is_refused(
 def test_empty_draft_is_refused_and_an_empty_revision_is_not(alembic: Config) -> None:
     before = files()
 
-    with pytest.raises(CommandError, match="has all tables of the models, so no revision is"):
+    with pytest.raises(CommandError, match="found no difference, so no revision is"):
         draft(alembic)
     assert files() == before
 
@@ -105,10 +105,12 @@ def test_draft_that_drops_something_prints_a_warning(
     draft(alembic)
 
     assert sorted(capsys.readouterr().err.splitlines()) == [
-        "warning: if name is renamed to full_name or age, correct the revision: "
-        'see "Autogenerate writes a draft" in docs/migrations.md',
-        "warning: the revision drops the column people.name with its values",
-        "warning: the revision drops the table extra with its rows",
+        "warning: if name is renamed to full_name or age, replace the two operations by a rename, "
+        "in downgrade() too: README.md links to migrations.md",
+        "warning: the revision drops the column people.name with its values: "
+        "remove this if the running release uses it",
+        "warning: the revision drops the table extra with its rows: "
+        "remove this if the running release uses it",
     ]
 
 
@@ -120,4 +122,4 @@ def test_draft_that_may_rename_a_table_prints_a_warning(
 
     draft(alembic)
 
-    assert "warning: if old is renamed to new, correct" in capsys.readouterr().err
+    assert "warning: if old is renamed to new, replace" in capsys.readouterr().err

@@ -37,7 +37,7 @@ def in_threads(app: FastAPI) -> Iterator[str]:
             if not is_async(call) and name not in BLOCKING:
                 yield (
                     f"{route.path} runs {name} of {function.__module__} in a thread: "
-                    "write it as `async def`, or add its name to BLOCKING in this file"
+                    "write it as `async def`, or add its name to BLOCKING in tests/conformance/routers/test_threads.py"
                 )
 
 
