@@ -224,12 +224,13 @@ def bake(template: Path, cookiecutter_config: Path, folder: Path) -> Bake:
 
     The same answers are rendered once. Each call returns a new copy.
     """
-    rendered: dict[frozenset[tuple[str, str]], Path] = {}
+    rendered: dict[tuple[tuple[str, str], ...], Path] = {}
+    defaults = {name: d[0] if isinstance(d, list) else d for name, d in QUESTIONS.items()}
 
     def bake(**answers: str) -> Path:
         unknown = answers.keys() - QUESTIONS.keys()
         assert not unknown, f"no such question: {unknown}"
-        key = frozenset(answers.items())
+        key = tuple((defaults | answers).items())
         if key not in rendered:
             project = cookiecutter(
                 str(template),

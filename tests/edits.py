@@ -33,12 +33,16 @@ def append(path: Path, text: str) -> None:
     path.write_text(path.read_text() + text)
 
 
-def register(project: Path, module: str, include: str) -> None:
-    """Import the router of this module in main.py, and include it."""
+def add_import(project: Path, line: str) -> None:
+    """Add this line to the imports of main.py."""
     main = project / APPLICATION
-    line = f"from app.routers.{module} import router as {module}\n"
-    main.write_text(main.read_text().replace("from app.", f"{line}from app.", 1))
-    replace(main, END_OF_CREATE_APP, f"    {include}\n{END_OF_CREATE_APP}")
+    main.write_text(main.read_text().replace("from app.", f"{line}\nfrom app.", 1))
+
+
+def register(project: Path, import_router: str, include_router: str) -> None:
+    """Add these lines to main.py."""
+    add_import(project, import_router)
+    replace(project / APPLICATION, END_OF_CREATE_APP, f"    {include_router}\n{END_OF_CREATE_APP}")
 
 
 def add_setting(project: Path, field: str, example: str) -> None:
@@ -129,7 +133,9 @@ async def get_account_by_token(token: Token) -> str:
     return token
 ''',
     )
-    register(project, "account", "app.include_router(account)")
+    register(
+        project, "from app.routers.account import router as account", "app.include_router(account)"
+    )
     write(
         project / "tests/routers/test_account.py",
         '''"""/account: three ways to identify."""
@@ -218,7 +224,11 @@ async def greet() -> str:
     return f"{get_settings().greeting}, world"
 ''',
     )
-    register(project, "greeting", "app.include_router(greeting)")
+    register(
+        project,
+        "from app.routers.greeting import router as greeting",
+        "app.include_router(greeting)",
+    )
 
 
 def add_middleware(project: Path) -> None:
@@ -247,8 +257,7 @@ class SecurityHeadersMiddleware:
 ''',
     )
     main = project / APPLICATION
-    line = "from app.core.web.security_headers import SecurityHeadersMiddleware\n"
-    main.write_text(main.read_text().replace("from app.", f"{line}from app.", 1))
+    add_import(project, "from app.core.web.security_headers import SecurityHeadersMiddleware")
     replace(
         main,
         "    add_problem_handlers(app)\n",
@@ -461,7 +470,11 @@ async def list_orders(
     return [OrderRead.model_validate(order) for order in rows]
 ''',
     )
-    register(project, "orders", "app.include_router(orders, prefix=API_PREFIX)")
+    register(
+        project,
+        "from app.routers.orders import router as orders",
+        "app.include_router(orders, prefix=API_PREFIX)",
+    )
     write(
         project / "tests/routers/test_orders.py",
         '''"""/orders: an order has lines and a status."""
@@ -586,7 +599,9 @@ async def list_entries(session: LoggingSessionDep) -> list[str]:
     return list(await session.scalars(select(Entry.text)))
 ''',
     )
-    register(project, "entries", "app.include_router(entries)")
+    register(
+        project, "from app.routers.entries import router as entries", "app.include_router(entries)"
+    )
     write(
         project / "tests/routers/test_entries.py",
         """from httpx2 import AsyncClient

@@ -150,8 +150,9 @@ class ForkServer:
             "output": str(output),
         }
         print(json.dumps(run), file=self._process.stdin, flush=True)
-        code = int(self._process.stdout.readline())
-        return subprocess.CompletedProcess(arguments, code, output.read_text(), "")
+        code = self._process.stdout.readline()
+        assert code, "the fork server has exited"
+        return subprocess.CompletedProcess(arguments, int(code), output.read_text(), "")
 
     def close(self) -> None:
         self._process.communicate()

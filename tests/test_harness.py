@@ -384,7 +384,9 @@ def test_killed_run_leaves_no_process_that_a_test_started(
         text=True,
     )
     with running:
-        wait_until(lambda: len(servers(project) - before) >= count and is_serving(project))
+        wait_until(
+            lambda: len(servers(project) - before) >= count and is_serving(project), seconds=120
+        )
         KILLS[how](running)
 
     wait_until(lambda: not services(project) and not keepers(project))
@@ -396,7 +398,7 @@ def test_killed_run_leaves_no_database(project: Path, url: str, how: str) -> Non
     before = databases(project, url)
 
     with killed_run(project, how, TEST_DATABASE_URL=url):
-        assert databases(project, url) != before
+        wait_until(lambda: databases(project, url) != before)
 
     assert databases(project, url) == before
 

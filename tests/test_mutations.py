@@ -36,8 +36,9 @@ def outcomes(
 ) -> Iterator[dict[str, Future[Outcome]]]:
     """The test run of each selected mutation. They run in parallel, each on a copy of the service."""
     calls = (getattr(item, "callspec", None) for item in request.session.items)
-    parameters = (value for call in calls if call for value in call.params.values())
+    parameters = [value for call in calls if call for value in call.params.values()]
     chosen = [value for value in parameters if isinstance(value, Mutation)]
+    kinds = [value for value in parameters if value in KINDS]
     free: SimpleQueue[tuple[ForkServer, Path]] = SimpleQueue()
 
     def run(mutation: Mutation) -> Outcome:
@@ -70,7 +71,7 @@ def outcomes(
                 shutil.copytree(source, copies / name, ignore=ignored)
             free.put((stack.enter_context(closing(ForkServer(project))), copies))
         executor = stack.enter_context(ThreadPoolExecutor(free.qsize()))
-        running = {kind: executor.submit(run_without_a_mutation, kind) for kind in KINDS}
+        running = {kind: executor.submit(run_without_a_mutation, kind) for kind in kinds}
         yield running | {mutation.name: executor.submit(run, mutation) for mutation in chosen}
 
 

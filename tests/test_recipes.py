@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import QUESTIONS, ROOT, SERVICE, Bake, Install, make
-from tests.edits import add_database, section
+from tests.edits import add_database, register, section
 from tests.servers import ForkServer
 
 pytestmark = pytest.mark.full
@@ -24,9 +24,7 @@ def test_instructions_add_a_resource(bake: Bake, install: Install) -> None:
     copy_with_new_names(project, "tests/routers/test_users.py")
     with (project / "app/models/__init__.py").open("a") as models:
         models.write(f"{register_model}\n")
-    main = project / "app/main.py"
-    source = main.read_text().replace("    return app\n", f"    {include_router}\n    return app\n")
-    main.write_text(source.replace("from app.", f"{import_router}\nfrom app.", 1))
+    register(project, import_router, include_router)
 
     make(project, "migrate")
     make(project, "revision", "MESSAGE=create orders")
@@ -48,10 +46,9 @@ def test_instructions_add_a_database(bake: Bake, install: Install) -> None:
     make(project, "revision", "DATABASE=logging", "MESSAGE=create entries")
     made = make(project, "migrate")
     assert re.search(r"^logging \(.*\): 1 applied: \w+$", made.stdout, re.M)
-    make(project, "format")
-    # test_edits.py runs the whole suite with another database.
+    # test_edits.py runs the checks and the whole suite with another database.
     tests = "tests/routers/test_entries.py tests/migrations tests/core/test_config.py"
-    make(project, "check", "test", f"ARGS=--db=sqlite {tests}")
+    make(project, "test", f"ARGS=--db=sqlite {tests}")
 
 
 DELETIONS = re.findall(r"^- (.*)[.:]", section(ROOT / SERVICE, "Optional files"), re.M)

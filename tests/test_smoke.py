@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, UV, Bake, clean_environment, make
+from tests.conftest import ROOT, UV, Bake, Install, clean_environment, make
 from tests.servers import free_port, wait_until_served
 
 pytestmark = pytest.mark.full
@@ -74,8 +74,8 @@ def test_stored_rows_survive_a_restart(project: Path) -> None:
         assert curl(REPORT, address) == before
 
 
-def test_readme_leads_from_a_changed_model_to_a_revision(bake: Bake) -> None:
-    project = bake()
+def test_readme_leads_from_a_changed_model_to_a_revision(bake: Bake, install: Install) -> None:
+    project = install(bake())
     make(project, "migrate")
     model = project / "app/models/user.py"
     column = "    nickname: Mapped[str | None] = mapped_column(String(50))\n"

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REFERENCE, SERVICE, Render, clean_environment, files
+from tests.edits import replace
 from tests.recording import README
 from tests.servers import ForkServer
 from tests.test_answers import title_and_description
@@ -42,12 +43,6 @@ def run(folder: Path, *command: str) -> str:
 def commit(folder: Path) -> None:
     run(folder, "git", "add", "--all")
     run(folder, "git", "-c", "user.name=A", "-c", "user.email=a@b.org", "commit", "-qm", "x")
-
-
-def replace(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert old in text
-    path.write_text(text.replace(old, new))
 
 
 def cruft(folder: Path, *arguments: str) -> str:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import (
 from sqlalchemy.pool import NullPool
 
 from app.core.config import DatabaseSettings, get_database
-from app.core.database.registry import _closers, _databases, find_database, find_probe, live_pools
+from app.core.database.registry import _closers, _databases, find_database, find_probe
 from app.core.database.url import resolve_async_url
 from app.core.db import get_engine
 from tests.inspection import fetch
@@ -38,11 +38,6 @@ def session_factory(database: str | None = None) -> async_sessionmaker[AsyncSess
 def probe_engine(settings: DatabaseSettings) -> AsyncEngine:
     """Return the engine of the readiness probe."""
     return find_probe(settings)
-
-
-def count_pools() -> int:
-    """Count the pools of all event loops."""
-    return len(live_pools())
 
 
 def requests_in_queue() -> int:

@@ -80,8 +80,10 @@ def _kinds(node: pytest.Item) -> list[str]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    chosen = config.getoption("keyword") or config.getoption("lf")
-    return 0 if chosen or all("::" in argument for argument in config.args) else None
+    keyword = config.getoption("keyword")
+    few = keyword and "not " not in keyword
+    few = few or config.getoption("lf") or all("::" in argument for argument in config.args)
+    return 0 if few else None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -15,6 +15,10 @@ IDLE_BEFORE_PING = 1.0  # seconds
 PING_TIMEOUT = 2.0  # seconds
 PING = "SELECT 1"  # an empty statement raises AttributeError in asyncpg 0.32
 
+# asyncpg's errors have no base class in common. It raises InternalClientError if the server has
+# terminated the connection, but has not closed the socket yet.
+BROKEN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
 # Neither needs a file descriptor of its own, as epoll does. Windows has no poll.
 Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
 
@@ -52,7 +56,7 @@ def discard_stale(connection: Any, record: ConnectionPoolEntry, _: object) -> No
         return
     try:
         connection.run_async(_ping)
-    except Exception as error:  # InternalClientError has no base class in common with the others
+    except BROKEN as error:
         driver.terminate()  # a graceful close would wait for the server
         raise InvalidatePoolError from error
 

@@ -292,6 +292,7 @@ def test_collector_that_does_not_respond_delays_only_the_shutdown_and_not_withou
         }
         with serving(variables=VARIABLES | endpoint, folder=tmp_path) as served:
             httpx2.get(f"{served.url}/openapi.json").raise_for_status()
+            silent.settimeout(30)  # seconds
             silent.accept()[0].close()
             httpx2.get(f"{served.url}/openapi.json").raise_for_status()
             served.process.terminate()
