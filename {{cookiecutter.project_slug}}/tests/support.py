@@ -68,6 +68,7 @@ def collect_garbage() -> None:
     for name in ("last_exc", "last_type", "last_value", "last_traceback"):
         vars(sys).pop(name, None)
     gc.collect()
+    gc.freeze()  # FastAPI keeps routes of earlier applications: do not look at them after each test
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float = 10) -> None:

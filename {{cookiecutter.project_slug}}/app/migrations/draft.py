@@ -44,11 +44,7 @@ def _losses(upgrade: UpgradeOps) -> Iterator[str]:
             case ["add_table" | "remove_table" as kind, table]:
                 (added if kind == "add_table" else dropped).append(("", table.name))
     for table, name in dropped:
-        what = (
-            f"the column {table}.{name} with its values"
-            if table
-            else f"the table {name} with its rows"
-        )
+        what = f"the column {table}.{name}" if table else f"the table {name}"
         yield f"the revision drops {what}: remove this if the running release uses it"
         if new := [other for of, other in added if of == table]:
             yield (

@@ -5,7 +5,6 @@
 The process prints lines of JSON. The last one has the server's URL, or the reason why there is no
 server. Then it reads its standard input until the end, which it reaches even if the run is killed by
 `kill -9`. At the end it removes the container, the server, or the databases on an external server.
-A line "crash" on the input makes a server from the wheel crash and restart.
 """
 
 import asyncio
@@ -53,13 +52,8 @@ def main(image: str) -> None:
         )
         linger = WORKERS_LINGER
         try:
-            for line in sys.stdin:
-                if line == "crash\n" and server.crash:
-                    server.crash()
-                    send(done="crash")
-                else:  # the run has ended normally
-                    linger = 0
-                    break
+            if sys.stdin.readline():  # the run has ended normally
+                linger = 0
         finally:
             if server.is_external:
                 asyncio.run(remove_all(server, linger))

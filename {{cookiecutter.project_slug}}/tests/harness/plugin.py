@@ -7,7 +7,6 @@
 - A few chosen tests (by node id, `-k` or `--lf`) run in one process: a worker starts in a second or two.
 """
 
-import gc
 import json
 import os
 import re
@@ -15,8 +14,6 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Generator, Iterator
-from pathlib import Path
-from tempfile import mkstemp
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -32,7 +29,6 @@ SECONDS_TO_STOP = 60.0  # that the run waits for its server to stop
 
 keeper = pytest.StashKey[subprocess.Popen[str]]()
 address = pytest.StashKey[dict[str, Any]]()
-address_file = pytest.StashKey[Path]()  # only its owner may read it: the URL contains a password
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,12 +56,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in others]
 
 
-def pytest_collection_finish() -> None:
-    """Exclude the imported modules from garbage collection, which runs after each test."""
-    gc.collect()
-    gc.freeze()
-
-
 def _runs_on(item: pytest.Item) -> list[str]:
     """Return the kind that a test is parametrized with, or the kinds of its marks."""
     call = getattr(item, "callspec", None)
@@ -91,34 +81,25 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Start the keeper, once for all workers. The server starts while pytest collects the tests."""
     config = session.config
     if hasattr(config, "workerinput"):
-        config.stash[address_file] = Path(config.workerinput["address_file"])
-        return
-    descriptor, path = mkstemp()
-    os.close(descriptor)
-    config.stash[address_file] = Path(path)
-    if not external_url():
-        clear_libpq_environment()
-    if config.getoption("db") != "sqlite" and not config.getoption("collectonly"):
+        config.stash[address] = config.workerinput["postgresql"]
+    elif config.getoption("db") != "sqlite" and not config.getoption("collectonly"):
         image = config.getini("postgres_image")
         config.stash[keeper] = launch(sys.executable, "-m", "tests.harness.keeper", image)
+    if not external_url():
+        clear_libpq_environment()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a worker of pytest-xdist where it finds the server's address."""
-    node.workerinput["address_file"] = str(node.config.stash[address_file])
+    """Send the server's address to a worker of pytest-xdist."""
+    node.workerinput["postgresql"] = _address(node.config)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtestloop(session: pytest.Session) -> None:
-    """Wait for the server, unless all tests run on SQLite. The workers wait for this process."""
-    config = session.config
-    has_workers = config.pluginmanager.has_plugin("dsession")
-    if keeper in config.stash and (has_workers or any(map(_needs_server, session.items))):
-        found = config.stash[address] = _wait_for_server(config)
-        config.stash[address_file].write_text(json.dumps(found))
-        if config.get_verbosity() >= 0:
-            _write(config, f"database: {found['name']}")
+    """Wait for the server, unless all tests run on SQLite."""
+    if any(map(_needs_server, session.items)):
+        _address(session.config)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -128,8 +109,6 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the server and wait until it has stopped. Do not wait for a server that is starting."""
-    if address_file in config.stash and not hasattr(config, "workerinput"):
-        config.stash[address_file].unlink()
     process = config.stash.get(keeper, None)
     if process and config.stash.get(address, None):
         process.communicate("done\n", timeout=SECONDS_TO_STOP)
@@ -146,7 +125,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Replace the server's password in a report: tracebacks show arguments."""
     report = yield
-    password = urlsplit(_address(item.config).get("url", "")).password
+    password = urlsplit(item.config.stash.get(address, {}).get("url", "")).password
     if password and report.longrepr:
         spellings = {password, unquote(password), repr(unquote(password))[1:-1]}
         secret = "|".join(re.escape(spelling) for spelling in spellings)
@@ -174,11 +153,10 @@ def _needs_server(item: pytest.Item) -> bool:
 
 
 def _address(config: pytest.Config) -> dict[str, Any]:
-    """Return the address of the server, or an empty dictionary if the run needs none."""
-    if address not in config.stash:
-        found = config.stash[address_file].read_text()
-        config.stash[address] = json.loads(found) if found else {}
-    return config.stash[address]
+    """Return the address of the server, which may start first. Empty if the run has no server."""
+    if keeper in config.stash and address not in config.stash:
+        config.stash[address] = _wait_for_server(config)
+    return config.stash.setdefault(address, {})
 
 
 def _wait_for_server(config: pytest.Config) -> dict[str, Any]:
@@ -190,6 +168,8 @@ def _wait_for_server(config: pytest.Config) -> dict[str, Any]:
         if "error" in message:
             raise pytest.UsageError(message["error"])
         if "url" in message:
+            if config.get_verbosity() >= 0:
+                _write(config, f"database: {message['name']}")
             return message
         _write(config, message["doing"])
     raise pytest.UsageError(

@@ -22,32 +22,33 @@ SECONDS_TO_CLOSE = 5.0  # until the server reports a connection that a test has 
 
 # SCHEMA returns a text that changes when any object of the schema is created, altered or dropped.
 # It lists each object with its last transaction (xmin), from 16384, the first OID that is not built in.
-CATALOGS = (
-    ("pg_attribute", "attrelid"),
-    ("pg_attrdef", "oid"),
-    ("pg_cast", "oid"),
-    ("pg_class", "oid"),
-    ("pg_collation", "oid"),
-    ("pg_constraint", "oid"),
-    ("pg_default_acl", "oid"),
-    ("pg_description", "objoid"),
-    ("pg_enum", "oid"),
-    ("pg_event_trigger", "oid"),
-    ("pg_extension", "oid"),
-    ("pg_largeobject_metadata", "oid"),
-    ("pg_namespace", "oid"),
-    ("pg_operator", "oid"),
-    ("pg_policy", "oid"),
-    ("pg_proc", "oid"),
-    ("pg_publication", "oid"),
-    ("pg_rewrite", "oid"),
-    ("pg_statistic_ext", "oid"),
-    ("pg_trigger", "oid"),
-    ("pg_type", "oid"),
+CATALOGS = {"pg_attribute": "attrelid", "pg_description": "objoid"} | dict.fromkeys(
+    [
+        "pg_attrdef",
+        "pg_cast",
+        "pg_class",
+        "pg_collation",
+        "pg_constraint",
+        "pg_default_acl",
+        "pg_enum",
+        "pg_event_trigger",
+        "pg_extension",
+        "pg_largeobject_metadata",
+        "pg_namespace",
+        "pg_operator",
+        "pg_policy",
+        "pg_proc",
+        "pg_publication",
+        "pg_rewrite",
+        "pg_statistic_ext",
+        "pg_trigger",
+        "pg_type",
+    ],
+    "oid",
 )
 OBJECTS = " UNION ALL ".join(
     f"SELECT concat_ws(' ', tableoid, {key}, xmin) FROM {catalog} WHERE {key} >= 16384"
-    for catalog, key in CATALOGS
+    for catalog, key in CATALOGS.items()
 )
 SCHEMA = f"SELECT string_agg(object, ',' ORDER BY object) FROM ({OBJECTS}) AS objects (object)"
 TABLES = """

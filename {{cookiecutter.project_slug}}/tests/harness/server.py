@@ -1,7 +1,6 @@
 """The description and settings of a test server, shared by external.py, container.py and wheel.py."""
 
 import json
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from sqlalchemy import URL
@@ -35,7 +34,6 @@ class RunningServer(NamedTuple):
     prefix: str  # of the names of all databases and roles that the run creates
     name: str  # shown before the first test
     is_external: bool = False  # not started by this run: remove everything that the run created
-    crash: Callable[[], None] | None = None  # crash and restart; None if not possible
 
 
 def send(**message: Any) -> None:

