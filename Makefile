@@ -13,7 +13,7 @@ demo: $(READY) ## render the template with the default answers into build/ and s
 	$(MAKE) -C build/example-service run
 
 test: $(READY) ## run all tests: render each pair of answers and run the tests; ARGS="-k name" selects some
-	$(BIN)/python -m pytest -n 2 $(ARGS)
+	$(BIN)/python -m pytest -n 3 $(ARGS)
 
 test-fast: $(READY) ## run the fast tests (two minutes): render, static checks, one suite on SQLite and PostgreSQL
 	$(BIN)/python -m pytest -n 2 -m "not full" $(ARGS)

@@ -49,25 +49,20 @@ def test_mistake_is_reported_in_one_sentence(
     assert "hidden" not in ended.stderr
 
 
-def test_serve_keeps_stored_data_over_a_restart(variables: dict[str, str], tmp_path: Path) -> None:
+def test_serve_keeps_stored_data_over_a_restart_and_exits_with_zero_after_sigterm(
+    variables: dict[str, str], tmp_path: Path
+) -> None:
     variables |= {"MIGRATE_ON_START": "true"}
+    arguments = ["--root-path", "/api", "--workers"]
 
-    for expected in (1, 2):
-        with serving("--root-path", "/api", variables=variables, folder=tmp_path) as served:
+    for workers in (1, 2):
+        with serving(*arguments, str(workers), variables=variables, folder=tmp_path) as served:
             assert httpx2.get(f"{served.url}/health/ready").status_code == 200
             assert "/health/ready" not in served.log.read_text()
             assert '"/api/docs/swagger-ui.css"' in httpx2.get(f"{served.url}/docs").text
             users = f"{served.url}{USERS}"
-            email = f"{expected}@example.com"
+            email = f"{workers}@example.com"
             httpx2.post(users, json={"name": "Ada", "email": email}).raise_for_status()
-            assert len(httpx2.get(users).json()["items"]) == expected
-
-
-@pytest.mark.parametrize("workers", ["1", "2"])
-def test_serve_exits_with_zero_after_sigterm(
-    variables: dict[str, str], tmp_path: Path, workers: str
-) -> None:
-    with serving("--workers", workers, variables=variables, folder=tmp_path) as served:
-        served.process.terminate()
-
-        assert served.exit_code() == 0
+            assert len(httpx2.get(users).json()["items"]) == workers
+            served.process.terminate()
+            assert served.exit_code() == 0

@@ -22,30 +22,13 @@ SECONDS_TO_CLOSE = 5.0  # until the server reports a connection that a test has 
 
 # SCHEMA returns a text that changes when any object of the schema is created, altered or dropped.
 # It lists each object with its last transaction (xmin), from 16384, the first OID that is not built in.
-CATALOGS = {"pg_attribute": "attrelid", "pg_description": "objoid"} | dict.fromkeys(
-    [
-        "pg_attrdef",
-        "pg_cast",
-        "pg_class",
-        "pg_collation",
-        "pg_constraint",
-        "pg_default_acl",
-        "pg_enum",
-        "pg_event_trigger",
-        "pg_extension",
-        "pg_largeobject_metadata",
-        "pg_namespace",
-        "pg_operator",
-        "pg_policy",
-        "pg_proc",
-        "pg_publication",
-        "pg_rewrite",
-        "pg_statistic_ext",
-        "pg_trigger",
-        "pg_type",
-    ],
-    "oid",
-)
+WITH_OID = """
+pg_attrdef pg_cast pg_class pg_collation pg_constraint pg_default_acl pg_enum pg_event_trigger
+pg_extension pg_largeobject_metadata pg_namespace pg_operator pg_policy pg_proc pg_publication
+pg_rewrite pg_statistic_ext pg_trigger pg_type
+"""
+CATALOGS = {"pg_attribute": "attrelid", "pg_description": "objoid"}
+CATALOGS |= dict.fromkeys(WITH_OID.split(), "oid")
 OBJECTS = " UNION ALL ".join(
     f"SELECT concat_ws(' ', tableoid, {key}, xmin) FROM {catalog} WHERE {key} >= 16384"
     for catalog, key in CATALOGS.items()
