@@ -36,6 +36,7 @@ def clear_environment(patch: pytest.MonkeyPatch) -> None:
             patch.delenv(name)
     patch.setenv("ENVIRONMENT", "test")
     patch.setitem(Settings.model_config, "env_file", None)
+    patch.setattr("app.services.health.CHECK_TIMEOUT", 30.0)  # seconds, on a busy machine
     get_settings.cache_clear()
 
 
