@@ -87,7 +87,7 @@ async def databases(migrated: None) -> AsyncGenerator[None, None]:
 @pytest.fixture
 def single_connection(environment: pytest.MonkeyPatch, databases: None) -> None:
     """A pool of one connection, so that each session reuses the connection of the previous one."""
-    configure(environment, pool_size=1, pool_timeout=1)
+    configure(environment, pool_size=1, max_overflow=0, pool_timeout=1)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 from app.core.config import get_database
 from app.core.database.engine import make_migration_engine
 from app.core.database.registry import live_pools
+from app.models import User
 from tests.harness.connections import APPLICATION_NAME
 from tests.support import until
 
@@ -48,7 +49,7 @@ async def fetch(statement: str) -> Sequence[Row[Any]]:
 
 async def stored_users() -> int:
     """Count the committed users."""
-    [(count,)] = await fetch("SELECT count(*) FROM users")
+    [(count,)] = await fetch(f"SELECT count(*) FROM {User.__tablename__}")
     return int(count)
 
 

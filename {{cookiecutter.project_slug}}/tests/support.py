@@ -112,9 +112,10 @@ async def abort_transaction(session: AsyncSession) -> None:
     """Write a row, then run a statement that fails and aborts the transaction; ignore its error."""
     session.add(new_user())
     await session.flush()
+    users = User.__tablename__
     escape = " OR ROLLBACK" if session.get_bind().dialect.name == "sqlite" else ""
     with pytest.raises(IntegrityError):
-        await session.execute(text(f"INSERT{escape} INTO users SELECT * FROM users"))
+        await session.execute(text(f"INSERT{escape} INTO {users} SELECT * FROM {users}"))
 
 
 async def violate_at_commit(session: AsyncSession) -> None:
@@ -148,9 +149,8 @@ def in_process(app: ASGIApp) -> ASGITransport:
 @asynccontextmanager
 async def serve(app: FastAPI) -> AsyncGenerator[AsyncClient, None]:
     """Serve the app with uvicorn on a free port and yield a client for it."""
-    server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5)
-    )
+    config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5)
+    server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started or serving.done())
     try:

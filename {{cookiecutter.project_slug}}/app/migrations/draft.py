@@ -47,7 +47,5 @@ def _losses(upgrade: UpgradeOps) -> Iterator[str]:
         what = f"the column {table}.{name}" if table else f"the table {name}"
         yield f"the revision drops {what}: remove this if the running release uses it"
         if new := [other for of, other in added if of == table]:
-            yield (
-                f"if {name} is renamed to {' or '.join(new)}, replace the two operations by a rename, "
-                "in downgrade() too: README.md links to migrations.md"
-            )
+            names = " or ".join(new)
+            yield f"if {name} is renamed to {names}, replace the two operations by a rename"

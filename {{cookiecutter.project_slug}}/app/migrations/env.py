@@ -9,7 +9,8 @@ from typing import Any, Literal
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
 from alembic.util import CommandError
-from sqlalchemy import Connection
+from sqlalchemy import JSON, Connection
+from sqlalchemy.dialects.postgresql import JSONB
 
 from app.core.config import DEFAULT_DATABASE
 from app.migrations import database_settings, run
@@ -21,15 +22,22 @@ section = context.config.config_ini_section
 database = DEFAULT_DATABASE if section == "alembic" else section
 if database not in METADATA:
     raise CommandError(f"{database!r} has no tables: add it to METADATA in app/models/base.py")
-# True only for `alembic revision --autogenerate`.
 is_draft = getattr(context.config.cmd_opts, "autogenerate", False)
 
 
-def render_item(type_: str, item: Any, _: AutogenContext) -> str | Literal[False]:
+def render_item(type_: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
     """Render the service's own types as SQLAlchemy's: a revision must not import changing code."""
     if type_ == "type" and isinstance(item, UtcDateTime):
         return "sa.DateTime(timezone=True)"
+    if type_ == "type" and isinstance(item, JSONB):  # Alembic forgets an import in a variant
+        autogen.imports.add("from sqlalchemy.dialects.postgresql import JSONB")
+        return "JSONB()"
     return False
+
+
+def compare_server_default(_: object, __: object, column: Any, *___: object) -> bool | None:
+    """Do not compare the defaults of JSON, for which PostgreSQL has no operator."""
+    return False if isinstance(column.type, JSON) else None
 
 
 def migrate(connection: Connection | None = None) -> None:
@@ -37,7 +45,7 @@ def migrate(connection: Connection | None = None) -> None:
         connection=connection,
         url=database_settings(database).migration_url(),
         target_metadata=METADATA[database],
-        compare_server_default=True,
+        compare_server_default=compare_server_default,
         compare_type=True,
         literal_binds=connection is None,
         process_revision_directives=review if is_draft else None,

@@ -3,7 +3,6 @@
 - A test that uses `backend`, directly or through another fixture, runs on SQLite and on PostgreSQL.
 - A test with @pytest.mark.sqlite or @pytest.mark.postgresql runs on that kind only.
 - `--db=sqlite` or `--db=postgresql` selects the tests on that kind.
-- The report names the server before the first test.
 - A few chosen tests (by node id, `-k` or `--lf`) run in one process: a worker starts in a second or two.
 """
 
@@ -72,7 +71,7 @@ def _kinds(node: pytest.Item) -> list[str]:
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     keyword = config.getoption("keyword")
     few = keyword and "not " not in keyword
-    few = few or config.getoption("lf") or all("::" in argument for argument in config.args)
+    few = few or config.getoption("lf", False) or all("::" in argument for argument in config.args)
     return 0 if few else None
 
 

@@ -1,5 +1,7 @@
 """Inserts a row into each table of a database, with values that suit the types of its columns."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
@@ -14,31 +16,35 @@ VALUES: dict[str, Any] = {}
 
 OF_TYPES: list[Any] = [True, b"1", 1, 1.0, Decimal(1), "1", UUID(int=1), [], {}]
 OF_TYPES += [date(2000, 1, 1), datetime(2000, 1, 1, tzinfo=UTC), time(1), timedelta(1)]
-OF_TYPE = {type(value): value for value in OF_TYPES}
+OF_TYPE = {type(value): value for value in OF_TYPES} | {object: {}}  # object: JSON
 
 
 def replace_rows(connection: Connection) -> list[str]:
     """Leave one row in each table, with as few NULLs as possible; return why a table has none."""
-    problems = []
+    problems: list[str] = []
     stored: dict[str, Any] = {}
     metadata = MetaData()
     with catch_warnings(action="ignore", category=SAWarning):  # of unknown types, of cycles
         metadata.reflect(connection)
         tables = [table for table in metadata.sorted_tables if table.name != "alembic_version"]
     for table in reversed(tables):
-        connection.execute(table.delete())
+        with _recorded(problems, f"rows left in {table.name}"), connection.begin_nested():
+            connection.execute(table.delete())
     for table in tables:
-        try:
+        with _recorded(problems, f"no row for {table.name}"), connection.begin_nested():
             values = {c.name: _value(c, stored) for c in table.c if not _is_generated(c)}
-            with connection.begin_nested():
-                insert = table.insert().values(values).returning(*table.c)
-                row = connection.execute(insert).one()
-        except Exception as error:
-            problems.append(f"no row for {table.name}: {getattr(error, 'orig', error)}")
-        else:
+            row = connection.execute(table.insert().values(values).returning(*table.c)).one()
             stored |= {str(c): value for c, value in zip(table.c, row, strict=True)}
     connection.commit()
     return problems
+
+
+@contextmanager
+def _recorded(problems: list[str], what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        problems.append(f"{what}: {getattr(error, 'orig', error)!r}")
 
 
 def _is_generated(column: Column[Any]) -> bool:

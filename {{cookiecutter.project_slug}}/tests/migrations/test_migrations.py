@@ -68,8 +68,7 @@ def test_revisions_can_be_applied_to_tables_with_rows(
             if is_null(error):
                 pytest.fail(
                     f"the revision {revision} fails if a table has rows: {error}\n"
-                    "Give the column a server_default, or add it as nullable, fill it, and then "
-                    "set NOT NULL: README.md links to migrations.md"
+                    "Give the column a server_default, or fill it first: README.md, migrations"
                 )
             untested.append(f"{revision}: {getattr(error, 'orig', error)}")
             set_databases(environment, {database: backend.new()})
@@ -89,4 +88,5 @@ def is_null(error: Exception) -> bool:
 
 @pytest.mark.parametrize("database", DATABASES)
 def test_history_has_a_single_head(database: str) -> None:
-    assert len(ScriptDirectory.from_config(migrations.config(database)).get_heads()) == 1
+    heads = ScriptDirectory.from_config(migrations.config(database)).get_heads()
+    assert len(heads) == 1, f"run `alembic -n {database} merge heads -m merge`"

@@ -9,7 +9,8 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Column, Connection, Integer, MetaData, Table
+from sqlalchemy import JSON, Column, Connection, Integer, MetaData, Table
+from sqlalchemy.dialects.postgresql import JSONB
 
 from app import migrations
 from app.models import METADATA
@@ -105,8 +106,7 @@ def test_draft_that_drops_something_prints_a_warning(
     draft(alembic)
 
     assert sorted(capsys.readouterr().err.splitlines()) == [
-        "warning: if name is renamed to full_name or age, replace the two operations by a rename, "
-        "in downgrade() too: README.md links to migrations.md",
+        "warning: if name is renamed to full_name or age, replace the two operations by a rename",
         "warning: the revision drops the column people.name: "
         "remove this if the running release uses it",
         "warning: the revision drops the table extra: remove this if the running release uses it",
@@ -122,3 +122,15 @@ def test_draft_that_may_rename_a_table_prints_a_warning(
     draft(alembic)
 
     assert "warning: if old is renamed to new, replace" in capsys.readouterr().err
+
+
+def test_draft_with_json_can_be_applied_and_matches_the_model(alembic: Config) -> None:
+    either = JSON().with_variant(JSONB(), "postgresql")
+    columns = [Column("a", JSON, server_default="{}"), Column("b", either, server_default="[]")]
+    Table("documents", METADATA["primary"], Column("id", Integer, primary_key=True), *columns)
+
+    draft(alembic)
+    command.upgrade(alembic, "head")
+
+    alembic.cmd_opts = None
+    command.check(alembic)
