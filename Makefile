@@ -15,7 +15,7 @@ demo: $(READY) ## render the template with the default answers into build/ and s
 test: $(READY) ## run all tests: render each pair of answers and run the tests; ARGS="-k name" selects some
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 $(ARGS)
 
-test-fast: $(READY) ## run the fast tests (two minutes): render, static checks, one suite on SQLite and PostgreSQL
+test-fast: $(READY) ## run the fast tests (80 seconds on two cores): render, static checks, one suite on SQLite and PostgreSQL
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 -m "not full" $(ARGS)
 
 test-latest: $(READY) ## run the fast tests with the newest versions of all dependencies
