@@ -1,4 +1,1 @@
-"""Test infrastructure: the PostgreSQL server of a run, its databases, and a pytest plugin.
-
-Start reading in plugin.py, which starts keeper.py.
-"""
+"""The PostgreSQL server of a test run, and its databases. Read plugin.py first: it starts keeper.py."""

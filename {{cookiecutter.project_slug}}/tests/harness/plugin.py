@@ -6,6 +6,7 @@
 - A few chosen tests (by node id, `-k` or `--lf`) run in one process: a worker starts in a second or two.
 """
 
+import gc
 import json
 import os
 import re
@@ -108,6 +109,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Stop the server and wait until it has stopped. Do not wait for a server that is starting."""
+    gc.freeze()  # otherwise Python looks for garbage for half a second when it exits
     process = config.stash.get(keeper, None)
     if process and config.stash.get(address, None):
         process.communicate("done\n", timeout=SECONDS_TO_STOP)
