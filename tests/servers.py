@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import UV, clean_environment
+from tests.conftest import clean_environment
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
@@ -84,23 +84,6 @@ def on_docker() -> dict[str, str]:
     """Return the variables that select Docker, with POSTGRES_IMAGE if it is set."""
     image = {name: os.environ[name] for name in ("POSTGRES_IMAGE",) if name in os.environ}
     return {"TEST_POSTGRES": "docker"} | image
-
-
-def find_python(version: str) -> str | None:
-    """Return the path of this Python, or None if the machine does not have it."""
-    candidates = []
-    if found := shutil.which(f"python{version}"):
-        # The shims of pyenv on the PATH fail unless their version is selected.
-        shimmed = Path(found).parents[1].glob(f"versions/{version}.*/bin/python")
-        candidates = [found, *map(str, shimmed)]
-    find = [UV, "python", "find", "--no-python-downloads", version]
-    candidates += subprocess.run(
-        find, capture_output=True, check=False, text=True
-    ).stdout.splitlines()
-    for candidate in candidates:
-        if subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
-            return candidate
-    return None
 
 
 def python(project: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:

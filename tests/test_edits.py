@@ -20,7 +20,10 @@ from tests.servers import NO_DOCKER, ForkServer
 pytestmark = pytest.mark.full
 
 # The other pages are examples that name the paths and tables of the service as it is rendered.
-OF_REFERENCE = ["tests/conformance", "tests/docs/test_pages.py", "tests/docs/test_sessions.py"]
+OF_REFERENCE = [
+    "tests/conformance",
+    *(f"tests/docs/test_{name}.py" for name in ("pages", "readme", "sessions")),
+]
 
 
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: edit.__name__)

@@ -1,17 +1,36 @@
 """The rendered service passes its own checks and tests, with and without the reference."""
 
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests.combinations import Combination, covering_subset
-from tests.conftest import QUIET, REFERENCE, Bake, Install, make
-from tests.servers import HAS_DOCKER, NO_DOCKER, ForkServer, external_server, find_python
+from tests.conftest import QUIET, REFERENCE, UV, Bake, Install, make
+from tests.servers import HAS_DOCKER, NO_DOCKER, ForkServer, external_server
 
-# Tests of one kind of database are left out; those that name several run on the other kinds.
+# All tests but those that run on SQLite only, and those under load.
 NOT_ON_SQLITE = 'ARGS=-m "not load and (postgresql or pgbouncer or not sqlite)"'
+
+
+def find_python(version: str) -> str | None:
+    """Return the path of this Python, or None if the machine does not have it."""
+    candidates = []
+    if found := shutil.which(f"python{version}"):
+        # The shims of pyenv on the PATH fail unless their version is selected.
+        shimmed = Path(found).parents[1].glob(f"versions/{version}.*/bin/python")
+        candidates = [found, *map(str, shimmed)]
+    find = [UV, "python", "find", "--no-python-downloads", version]
+    candidates += subprocess.run(
+        find, capture_output=True, check=False, text=True
+    ).stdout.splitlines()
+    for candidate in candidates:
+        if subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
+            return candidate
+    return None
 
 
 def python(version: str) -> str:
@@ -54,8 +73,9 @@ def test_reference_with_one_database_without_uv(bake: Bake) -> None:
     answers = {"python_version": "3.12", "postgres_version": "15", "contents": REFERENCE}
     project = bake(databases="primary", **answers)
 
-    make(project, "test", f"PYTHON={python('3.12')}", 'ARGS=-m "not load" --db=sqlite', uv=False)
-    made = make(project, "test", "ARGS=--db=postgresql --ignore=tests/conformance", uv=False)
+    make(project, "test", f"PYTHON={python('3.12')}", f"{QUIET} --db=sqlite", uv=False)
+    run = f"{QUIET} --db=postgresql --ignore=tests/conformance"
+    made = make(project, "test", run, uv=False)
 
     docker, wheel = (
         r"15\.\d+ in Docker \(postgres:15-alpine\)",

@@ -48,7 +48,6 @@ def main(image: str) -> None:
             url=url,
             prefix=server.prefix,
             name=f"PostgreSQL {version} {server.name}",
-            is_external=server.is_external,
         )
         linger = WORKERS_LINGER
         try:

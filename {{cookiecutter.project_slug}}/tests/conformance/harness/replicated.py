@@ -2,8 +2,8 @@
 
     python -m tests.conformance.harness.replicated [alone]
 
-With "alone" there is no replica. A line "crash", "stop replica" or "start replica" on the input runs that command. At the end of the
-input, the process stops and removes both servers.
+With "alone" there is no replica. A line "crash", "stop replica" or "start replica" on the input runs
+that command. At the end of the input, the process stops and removes the servers.
 """
 
 import shutil

@@ -63,7 +63,9 @@ def test_draft_on_a_database_that_lacks_a_revision_is_refused(
     add_table("new", "id")
     before = files()
 
-    with pytest.raises(CommandError, match=r"'primary' has unapplied revisions \(.+\): read them"):
+    with pytest.raises(
+        CommandError, match=r"'primary' has unapplied revisions \(\w+(, \w+)*\): read them"
+    ):
         draft(alembic)
     assert files() == before
 
