@@ -14,6 +14,9 @@ from tests.servers import HAS_DOCKER, NO_DOCKER, ForkServer, external_server
 
 # All tests but those that run on SQLite only, and those under load.
 NOT_ON_SQLITE = 'ARGS=-m "not load and (postgresql or pgbouncer or not sqlite)"'
+# Two dozen processes of the service and of Alembic, which spend their time on imports.
+COMMANDS = "tests/conformance/migrations"
+LAZY = {"PIP_NO_COMPILE": "yes"}  # modules are compiled when they are imported
 
 
 def find_python(version: str) -> str | None:
@@ -54,7 +57,7 @@ def test_service_with_two_databases_without_docker(project: Path) -> None:
 
 # The tests of the reference run on each Python, with one and with two databases, on each kind of database and on each source
 # of a PostgreSQL server. With two databases, test_checks.py runs them on SQLite. Not every combination runs: the pages'
-# examples run on PostgreSQL with the newest Python.
+# examples run on PostgreSQL with the newest Python, and COMMANDS with the two older ones.
 
 
 @pytest.mark.full
@@ -73,7 +76,8 @@ def test_reference_with_one_database_without_uv(bake: Bake) -> None:
     answers = {"python_version": "3.12", "postgres_version": "15", "contents": REFERENCE}
     project = bake(databases="primary", **answers)
 
-    make(project, "test", f"PYTHON={python('3.12')}", f"{QUIET} --db=sqlite", uv=False)
+    run = f"{QUIET} --db=sqlite"
+    make(project, "test", f"PYTHON={python('3.12')}", run, variables=LAZY, uv=False)
     run = f"{QUIET} --db=postgresql --ignore=tests/conformance"
     made = make(project, "test", run, uv=False)
 
@@ -89,7 +93,8 @@ def test_reference_on_external_server(project: Path, bake: Bake, install: Instal
     other = install(bake(python_version="3.13", contents=REFERENCE), python("3.13"))
 
     with external_server(project) as url:
-        made = make(other, "test", NOT_ON_SQLITE, variables={"TEST_DATABASE_URL": url})
+        run = f"{NOT_ON_SQLITE} --ignore={COMMANDS}"
+        made = make(other, "test", run, variables={"TEST_DATABASE_URL": url})
 
     assert re.search(r"^database: PostgreSQL [\d.]+ at TEST_DATABASE_URL$", made.stdout, re.M)
     assert "cret" not in made.stdout

@@ -14,7 +14,6 @@ def test_check_lists_pending_revisions_until_migrate_has_run(
 ) -> None:
     before = run("check", variables=variables, folder=tmp_path, exit_code=1)
     migrated = run("migrate", variables=variables, folder=tmp_path)
-    again = run("migrate", variables=variables, folder=tmp_path)
     after = run("check", variables=variables, folder=tmp_path)
 
     assert before.stdout == "".join(
@@ -23,7 +22,6 @@ def test_check_lists_pending_revisions_until_migrate_has_run(
     assert migrated.stdout == "".join(
         f"{expected_line(name, 'applied', variables)}\n" for name in DATABASES
     )
-    assert again.stdout.count(": nothing to do\n") == len(DATABASES)
     assert after.stdout.count(": up to date\n") == len(DATABASES)
 
 
@@ -53,16 +51,15 @@ def test_serve_keeps_stored_data_over_a_restart_and_exits_with_zero_after_sigter
     variables: dict[str, str], tmp_path: Path
 ) -> None:
     variables |= {"MIGRATE_ON_START": "true"}
-    arguments = ["--root-path", "/api", "--workers"]
 
-    for workers in (1, 2):
-        with serving(*arguments, str(workers), variables=variables, folder=tmp_path) as served:
+    for start in (1, 2):
+        with serving("--root-path", "/api", variables=variables, folder=tmp_path) as served:
             assert httpx2.get(f"{served.url}/health/ready").status_code == 200
             assert "/health/ready" not in served.log.read_text()
             assert '"/api/docs/swagger-ui.css"' in httpx2.get(f"{served.url}/docs").text
             users = f"{served.url}{USERS}"
-            email = f"{workers}@example.com"
+            email = f"{start}@example.com"
             httpx2.post(users, json={"name": "Ada", "email": email}).raise_for_status()
-            assert len(httpx2.get(users).json()["items"]) == workers
+            assert len(httpx2.get(users).json()["items"]) == start
             served.process.terminate()
             assert served.exit_code() == 0
