@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import asyncpg
 from sqlalchemy import make_url
 
+from app.core.database.postgresql._liveness import BROKEN
 from tests.harness.connections import APPLICATION_NAME, connect, quote_identifier
 
 Result = TypeVar("Result")
@@ -196,6 +197,7 @@ class Clone:
         try:
             await self._connection.execute(self._restore)
             found = await self._connection.fetchval(self._state)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except BROKEN:  # the test has closed the connections of its database
+            self._connection.terminate()
             return False
         return bool(found == self._expected)
