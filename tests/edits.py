@@ -482,13 +482,13 @@ async def list_orders(
 from httpx2 import AsyncClient
 
 from app.routers import API_PREFIX
-from tests.support import USERS, new_email
+from tests.support import USERS, user_values
 
 ORDERS = f"{API_PREFIX}/orders"
 
 
 async def test_order_is_stored_with_its_lines(client: AsyncClient) -> None:
-    user = (await client.post(USERS, json={"name": "Ada", "email": new_email()})).json()
+    user = (await client.post(USERS, json=user_values())).json()
     lines = [{"product": "tea", "quantity": 2}]
 
     created = await client.post(ORDERS, json={"user_id": user["id"], "lines": lines})
@@ -519,35 +519,33 @@ def rename_column(project: Path) -> None:
 
 
 def add_required_columns(project: Path) -> None:
-    """Two NOT NULL columns of users: one with a server default, one in three steps."""
+    """Two NOT NULL columns of users: one with a server default, one that each request must give."""
     replace(
         project / "app/models/user.py",
         "    version: Mapped[int]",
         '    language: Mapped[str] = mapped_column(String(10), server_default="en")\n'
-        '    plan: Mapped[str] = mapped_column(String(20), default="free")\n'
+        "    phone: Mapped[str] = mapped_column(String(20))\n"
         "    version: Mapped[int]",
     )
     schema = project / "app/schemas/user.py"
-    replace(schema, "    email: EmailStr\n", '    email: EmailStr\n    language: str = "en"\n')
-    replace(schema, "    email: str\n", "    email: str\n    language: str\n")
-    replace(
-        project / "tests/routers/test_users.py",
-        '"email", "version", "created_at"}',
-        '"email", "language", "version", "created_at"}',
-    )
+    replace(schema, "    email: EmailStr\n", '    email: EmailStr\n    phone: str\n    language: str = "en"\n')
+    replace(schema, "    email: str\n", "    email: str\n    phone: str\n    language: str\n")
+    replace(project / "tests/support.py", '{"name": name, ', '{"name": name, "phone": "1", ')
+    for page in project.glob("docs/*.md"):  # the examples are part of the team's code
+        page.write_text(page.read_text().replace("User(name=", 'User(phone="1", name='))
     add_revision(
         project,
-        "b1_add_language_and_plan",
+        "b1_add_language_and_phone",
         """    language = sa.Column("language", sa.String(10), server_default="en", nullable=False)
     with op.batch_alter_table("users") as table:
         table.add_column(language)
-        table.add_column(sa.Column("plan", sa.String(20), nullable=True))
-    op.execute("UPDATE users SET plan = 'free'")
+        table.add_column(sa.Column("phone", sa.String(20), nullable=True))
+    op.execute("UPDATE users SET phone = ''")
     with op.batch_alter_table("users") as table:
-        table.alter_column("plan", existing_type=sa.String(20), nullable=False)
+        table.alter_column("phone", existing_type=sa.String(20), nullable=False)
 """,
         """    with op.batch_alter_table("users") as table:
-        table.drop_column("plan")
+        table.drop_column("phone")
         table.drop_column("language")
 """,
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import QUESTIONS, ROOT, SERVICE, Bake, Install, make
-from tests.edits import add_database, register, section
+from tests.edits import add_database, append, register, section
 from tests.servers import ForkServer
 
 pytestmark = pytest.mark.full
@@ -22,6 +22,9 @@ def test_instructions_add_a_resource(bake: Bake, install: Install) -> None:
     for path in [*(f"app/{layer}/user.py" for layer in layers), "app/routers/users.py"]:
         copy_with_new_names(project, path)
     copy_with_new_names(project, "tests/routers/test_users.py")
+    support = project / "tests/support.py"
+    [values] = re.findall(r"def user_values.*?\n\n\n", support.read_text(), re.DOTALL)
+    append(support, f"\n\n{new_names(values)}")
     with (project / "app/models/__init__.py").open("a") as models:
         models.write(f"{register_model}\n")
     register(project, import_router, include_router)
@@ -35,8 +38,11 @@ def test_instructions_add_a_resource(bake: Bake, install: Install) -> None:
 
 
 def copy_with_new_names(project: Path, path: str) -> None:
-    source = (project / path).read_text().replace("user", "order").replace("User", "Order")
-    (project / path.replace("user", "order")).write_text(source)
+    (project / path.replace("user", "order")).write_text(new_names((project / path).read_text()))
+
+
+def new_names(source: str) -> str:
+    return source.replace("user", "order").replace("User", "Order")
 
 
 def test_instructions_add_a_database(bake: Bake, install: Install) -> None:

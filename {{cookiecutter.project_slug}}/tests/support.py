@@ -82,9 +82,14 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float 
             await asyncio.sleep(0.01)
 
 
-def new_user(name: str = "Ada") -> User:
-    """Return a user with a unique email address, which is not stored yet."""
-    return User(name=name, email=new_email())
+def user_values(name: str = "Ada", **values: Any) -> dict[str, Any]:
+    """Return the fields of a valid user. All tests create users with them: add a required field here."""
+    return {"name": name, "email": new_email()} | values
+
+
+def new_user(name: str = "Ada", **values: Any) -> User:
+    """Return a user that is not stored yet."""
+    return User(**user_values(name, **values))
 
 
 def new_email() -> str:
@@ -93,7 +98,7 @@ def new_email() -> str:
 
 async def serves(client: AsyncClient) -> bool:
     """Return whether the service can write and read. Each uses a connection pool of its own."""
-    created = await client.post(USERS, json={"name": "Ada", "email": new_email()})
+    created = await client.post(USERS, json=user_values())
     if not created.is_success:
         return False
     response = await client.get(f"{USERS}/{created.json()['id']}")

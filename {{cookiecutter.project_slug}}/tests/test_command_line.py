@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from tests.processes import DATABASES, VARIABLES, expected_line, run, serving
-from tests.support import USERS
+from tests.support import USERS, user_values
 
 
 def test_check_lists_pending_revisions_until_migrate_has_run(
@@ -58,8 +58,7 @@ def test_serve_keeps_stored_data_over_a_restart_and_exits_with_zero_after_sigter
             assert "/health/ready" not in served.log.read_text()
             assert '"/api/docs/swagger-ui.css"' in httpx2.get(f"{served.url}/docs").text
             users = f"{served.url}{USERS}"
-            email = f"{start}@example.com"
-            httpx2.post(users, json={"name": "Ada", "email": email}).raise_for_status()
+            httpx2.post(users, json=user_values()).raise_for_status()
             assert len(httpx2.get(users).json()["items"]) == start
             served.process.terminate()
             assert served.exit_code() == 0

@@ -29,7 +29,7 @@ from app.main import create_app
 from app.models import User
 from tests.conformance.harness.proxy import Proxy
 from tests.inspection import checked_out, nobody_is_connected, stored_users
-from tests.support import new_email, new_user, until
+from tests.support import new_user, until, user_values
 
 
 def calls_of(function: Callable[[], object]) -> int:
@@ -106,7 +106,7 @@ async def test_engines_are_disposed_of_side_by_side(databases: None, new_databas
 async def test_session_on_two_engines_commits_its_write(databases: None) -> None:
     async with session_scope(read_only=True) as session:
         await session.execute(
-            insert(User).values(name="Ada", email=new_email()),
+            insert(User).values(**user_values()),
             bind_arguments={"bind": get_engine().sync_engine},
         )
         await session.execute(text("SELECT 1"))

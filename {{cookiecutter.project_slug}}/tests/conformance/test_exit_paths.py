@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import session_scope
 from app.dependencies import SessionDep
-from app.models import User
 from tests.inspection import checked_out, fetch, stored_users
 from tests.support import abort_transaction, new_user, serves, until, violate_at_commit
 
@@ -81,7 +80,7 @@ async def fail_in_a_savepoint(session: AsyncSession) -> int:
     [email] = await session.scalars(text("SELECT email FROM users"))
     with pytest.raises(IntegrityError):
         async with session.begin_nested():
-            session.add(User(name="Twin", email=email))
+            session.add(new_user(email=email))
     return 1
 
 

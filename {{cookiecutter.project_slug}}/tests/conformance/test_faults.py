@@ -18,7 +18,7 @@ from app.core.db import session_scope
 from tests.conformance.harness.fragile import Fragile, fragile
 from tests.inspection import checked_out, fetch
 from tests.processes import serving
-from tests.support import USERS, configure, migrate, new_email, set_databases, until
+from tests.support import USERS, configure, migrate, set_databases, until, user_values
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,10 +47,10 @@ class Clients:
                 await self.write()
 
     async def write(self) -> None:
-        email = new_email()
-        response = await self._client.post(USERS, json={"name": "Ada", "email": email})
+        user = user_values()
+        response = await self._client.post(USERS, json=user)
         if response.status_code == HTTPStatus.CREATED:
-            self.acknowledged.add(email)
+            self.acknowledged.add(user["email"])
         else:
             self.failed.append(response.status_code)
 

@@ -18,7 +18,7 @@ from app.core.db import SessionDependency, get_session
 from app.dependencies import SessionDep
 from tests.conformance.support import is_unavailable, raise_file_limit
 from tests.inspection import checked_out, stored_users
-from tests.support import USERS, configure, new_email, serves, until
+from tests.support import USERS, configure, serves, until, user_values
 
 pytestmark = pytest.mark.load
 
@@ -39,14 +39,12 @@ async def many_clients(small_pool: None, server: AsyncClient) -> AsyncGenerator[
         yield client
 
 
-def user() -> dict[str, str]:
-    return {"name": "Ada", "email": new_email()}
-
-
 async def test_five_hundred_concurrent_requests_all_succeed(
     many_clients: AsyncClient,
 ) -> None:
-    responses = await asyncio.gather(*(many_clients.post(USERS, json=user()) for _ in range(500)))
+    responses = await asyncio.gather(
+        *(many_clients.post(USERS, json=user_values()) for _ in range(500))
+    )
 
     assert {response.status_code for response in responses} == {HTTPStatus.CREATED}
     assert await stored_users() == 500
@@ -70,10 +68,12 @@ async def test_exhausted_pool_under_load_returns_503_and_recovers(
     for _ in holding:
         await held.acquire()
     async with asyncio.timeout(50):  # the pool_timeout of small_pool is a minute
-        refused = await asyncio.gather(*(many_clients.post(USERS, json=user()) for _ in range(50)))
+        refused = await asyncio.gather(
+            *(many_clients.post(USERS, json=user_values()) for _ in range(50))
+        )
     may_end.set()
     released = await asyncio.gather(*holding)
-    again = await asyncio.gather(*(many_clients.post(USERS, json=user()) for _ in holding))
+    again = await asyncio.gather(*(many_clients.post(USERS, json=user_values()) for _ in holding))
 
     assert all(is_unavailable(response) for response in refused)
     assert statuses(released) == {HTTPStatus.OK}
@@ -142,7 +142,7 @@ async def test_three_hundred_clients_that_disconnect_at_random_leak_nothing(
     async def disconnect_after(seconds: float | None) -> bytes:
         """Send a request, disconnect after this time, and return the response received by then."""
         reader, writer = await asyncio.open_connection(server.base_url.host, server.base_url.port)
-        body = json.dumps(user())
+        body = json.dumps(user_values())
         writer.write(
             f"POST {USERS} HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n\r\n{body}".encode()
@@ -162,7 +162,7 @@ async def test_three_hundred_clients_that_disconnect_at_random_leak_nothing(
     acknowledged = sum(response.startswith(b"HTTP/1.1 201") for response in responses)
     assert 100 <= acknowledged <= 250
     assert acknowledged <= await stored_users() <= 300
-    assert (await server.post(USERS, json=user())).status_code == HTTPStatus.CREATED
+    assert (await server.post(USERS, json=user_values())).status_code == HTTPStatus.CREATED
     assert not checked_out()
 
 

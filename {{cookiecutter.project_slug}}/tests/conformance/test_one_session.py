@@ -13,6 +13,7 @@ from app.dependencies import PrimarySessionDep, SessionDep
 from app.schemas.user import UserCreate
 from app.services.user import UserService
 from tests.inspection import stored_users
+from tests.support import user_values
 
 
 async def test_services_of_a_request_share_its_transaction(
@@ -20,7 +21,7 @@ async def test_services_of_a_request_share_its_transaction(
 ) -> None:
     @app.post("/fail")
     async def fail(first: PrimarySessionDep, session: SessionDep) -> None:
-        await UserService(first).create(UserCreate(name="Ada", email="ada@example.com"))
+        await UserService(first).create(UserCreate(**user_values()))
         assert await session.scalar(text("SELECT count(*) FROM users")) == 1
         raise ValueError
 

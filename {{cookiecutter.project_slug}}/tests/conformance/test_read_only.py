@@ -14,7 +14,7 @@ from app.core.db import session_scope
 from app.dependencies import ReadSessionDep, SessionDep
 from app.models import User
 from tests.inspection import fetch, stored_users
-from tests.support import new_user
+from tests.support import new_user, user_values
 
 
 async def flush(session: AsyncSession) -> None:
@@ -40,7 +40,7 @@ async def change_loaded_object(session: AsyncSession) -> None:
 
 
 async def insert_in_core(session: AsyncSession) -> None:
-    await session.execute(insert(User), [{"name": "M", "email": "m@example.com", "version": 1}])
+    await session.execute(insert(User), [user_values(version=1)])
 
 
 async def update_in_core(session: AsyncSession) -> None:

@@ -23,11 +23,11 @@ from tests.support import (
     USERS,
     configure,
     migrate,
-    new_email,
     new_user,
     problem,
     set_databases,
     until,
+    user_values,
 )
 
 pytestmark = pytest.mark.postgresql
@@ -100,7 +100,7 @@ async def reads_replica() -> list[bool]:
 
 async def create_user(client: AsyncClient) -> str:
     """Create a user and return its path."""
-    response = await client.post(USERS, json={"name": "Ada", "email": new_email()})
+    response = await client.post(USERS, json=user_values())
     return f"{USERS}/{response.json()['id']}"
 
 
@@ -208,7 +208,7 @@ async def test_reads_succeed_while_the_database_itself_is_down(
     set_databases(environment, {"primary": UNREACHABLE})
 
     assert (await client.get(USERS)).is_success
-    assert is_unavailable(await client.post(USERS, json={"name": "A", "email": new_email()}))
+    assert is_unavailable(await client.post(USERS, json=user_values()))
 
 
 async def test_reads_fail_without_showing_a_password_if_replica_and_database_are_down(
@@ -294,10 +294,9 @@ async def test_writes_fail_until_the_name_of_a_standby_moves_to_the_primary(
         async with session_scope() as one, session_scope() as two:  # the pool then has both
             assert await is_replica(one) and await is_replica(two)  # noqa: PT018
 
-        user = {"name": "Ada", "email": new_email()}
-        assert is_unavailable(await client.post(USERS, json=user))
+        assert is_unavailable(await client.post(USERS, json=user_values()))
 
         proxy.move(both.url)
         for _ in range(3):
-            assert (await client.post(USERS, json=user | {"email": new_email()})).is_success
+            assert (await client.post(USERS, json=user_values())).is_success
         await dispose_engines()

@@ -13,8 +13,8 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
 from app.core.db import session_scope
-from app.models import User
 from tests.inspection import checked_out, observer
+from tests.support import new_user
 
 STEPS = [
     "add",
@@ -71,7 +71,7 @@ class Runner:
     async def run(self, step: str, name: str) -> None:
         match step:
             case "add":
-                self.session.add(User(name=name, email=f"{name}@example.com"))
+                self.session.add(new_user(name))
                 self.model.add(name)
             case "flush":
                 await self.session.flush()

@@ -13,7 +13,7 @@ from app.core.db import dispose_engines, session_scope
 from tests.conformance.harness.proxy import Proxy
 from tests.conformance.inspection import IDLE_BEFORE_PING, PING_TIMEOUT
 from tests.inspection import kill, pid
-from tests.support import USERS, new_email, serves, set_databases, until
+from tests.support import USERS, serves, set_databases, until, user_values
 
 pytestmark = pytest.mark.postgresql
 
@@ -90,7 +90,7 @@ async def test_terminated_connection_that_is_not_closed_yet_is_replaced(
         await until(lambda: proxy.ended == 1)
         await asyncio.sleep(0)  # this event loop reads the message
 
-        response = await server.post(USERS, json={"name": "Ada", "email": new_email()})
+        response = await server.post(USERS, json=user_values())
 
         assert response.status_code == status
         assert ("Retry-After" in response.headers) == (status == 503)

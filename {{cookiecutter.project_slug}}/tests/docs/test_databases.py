@@ -24,7 +24,7 @@ from tests.conformance.support import create_tables
 from tests.docs.conftest import Load
 from tests.harness.backends import Backend
 from tests.inspection import fetch, kill, stored_users
-from tests.support import configure, new_email, new_user, problem
+from tests.support import configure, new_user, problem, user_values
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ async def most_engines() -> AsyncGenerator[Callable[[], int], None]:
 
 
 async def create(server: AsyncClient, tenant: str) -> None:
-    user = {"name": "Ada", "email": new_email()}
+    user = user_values()
     response = await server.post("/tenant-users", json=user, headers={"X-Tenant": tenant})
     assert response.status_code == 201, response.text
 

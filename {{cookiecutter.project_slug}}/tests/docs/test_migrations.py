@@ -31,7 +31,7 @@ from tests.conformance.inspection import until_waiting
 from tests.docs.conftest import Load
 from tests.docs.snippets import ROOT, find_snippet
 from tests.inspection import fetch, observer
-from tests.support import configure, new_email, new_user, until
+from tests.support import configure, new_email, new_user, until, user_values
 
 SHIPPED = migrations.FOLDER
 
@@ -245,7 +245,7 @@ async def test_release_fails_beside_the_one_before_the_previous_one(
 async def test_rename_in_one_step_breaks_the_running_service(
     history: History, client: AsyncClient
 ) -> None:
-    ada = {"name": "Ada", "email": new_email()}
+    ada = user_values()
     user = (await client.post("/users", json=ada)).json()
     history.add("rename")
     await upgrade()
@@ -754,7 +754,7 @@ async def test_older_release_is_ready_on_a_newer_database(
     assert await pending() == []
     assert await upgrade() == []
     assert (await client.get("/health/ready")).status_code == 200
-    ada = await client.post("/users", json={"name": "Ada", "email": new_email()})
+    ada = await client.post("/users", json=user_values())
     assert ada.status_code == 201
 
 

@@ -11,9 +11,9 @@ from websockets.asyncio.client import connect
 from app.core.db import session_scope
 from tests.docs.conftest import Load
 from tests.inspection import checked_out, fetch, stored_users
-from tests.support import new_user
+from tests.support import new_user, user_values
 
-ADA = {"name": "Ada", "email": "ada@example.com"}
+ADA = user_values()
 
 
 async def test_background_task_reads_the_row_that_its_route_has_committed(

@@ -432,7 +432,7 @@ async def test_time_without_a_zone_is_rejected(databases: None, messages: list[s
 
     async def add(time: datetime) -> None:
         async with session_scope() as session:
-            session.add(User(name="Ada", email="ada@example.com", created_at=time))
+            session.add(new_user(created_at=time))
 
     with pytest.raises(StatementError, match=message):
         await add(datetime.now())  # noqa: DTZ005

@@ -8,6 +8,7 @@ from sqlalchemy.exc import StatementError
 
 from app.core.db import session_scope
 from app.models import METADATA, User
+from tests.support import new_user
 
 
 @pytest.mark.parametrize("metadata", METADATA.values(), ids=METADATA)
@@ -23,7 +24,7 @@ async def test_datetime_is_returned_as_the_same_instant_in_utc(
 ) -> None:
     time = datetime(2026, 2, 28, 23, 59, 59, 999_999, zone)
     async with session_scope() as session:
-        session.add(User(name="Ada", email="ada@example.com", created_at=time))
+        session.add(new_user(created_at=time))
 
     async with session_scope() as session:
         ada = (await session.scalars(User.__table__.select())).one()
@@ -37,4 +38,4 @@ async def test_naive_datetime_is_refused(databases: None) -> None:
     with pytest.raises(StatementError, match="has no time zone"):
         async with session_scope() as session:
             naive = datetime(2026, 1, 1)  # noqa: DTZ001
-            session.add(User(name="Ada", email="ada@example.com", created_at=naive))
+            session.add(new_user(created_at=naive))

@@ -3,11 +3,11 @@
 from httpx2 import AsyncClient
 
 from app.routers import API_PREFIX
-from tests.support import USERS
+from tests.support import USERS, user_values
 
 
 async def test_report_reads_both_databases_in_one_request(client: AsyncClient) -> None:
-    ada = (await client.post(USERS, json={"name": "Ada", "email": "ada@example.com"})).json()
+    ada = (await client.post(USERS, json=user_values())).json()
     await client.post(
         f"{API_PREFIX}/analytics/events", json=[{"name": "seen", "user_id": ada["id"]}] * 3
     )

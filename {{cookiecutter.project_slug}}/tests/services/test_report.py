@@ -6,12 +6,13 @@ from app.schemas.user import UserCreate
 from app.services.event import EventService
 from app.services.report import ReportService
 from app.services.user import UserService
+from tests.support import user_values
 
 
 async def test_report_counts_the_events_of_each_user_on_its_page(databases: None) -> None:
     async with session_scope() as primary, session_scope("analytics") as analytics:
         users = [
-            await UserService(primary).create(UserCreate(name=n, email=f"{n}@example.com"))
+            await UserService(primary).create(UserCreate(**user_values(n)))
             for n in ("ada", "bob", "carl")
         ]
         seen = [EventCreate(name="seen", user_id=user.id) for user in (users[0], *users)]

@@ -6,8 +6,9 @@ from app.core.db import session_scope
 from app.errors import ConflictError, InvalidCursorError, NotFoundError
 from app.schemas.user import UserCreate, UserUpdate
 from app.services.user import UserService
+from tests.support import user_values
 
-ADA = UserCreate(name="Ada", email="ada@example.com")
+ADA = UserCreate(**user_values())
 
 
 async def test_update_conflict_names_the_current_version(databases: None) -> None:

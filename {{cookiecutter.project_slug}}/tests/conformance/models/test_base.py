@@ -6,8 +6,8 @@ import pytest
 from sqlalchemy import text
 
 from app.core.db import session_scope
-from app.models import User
 from tests.conformance.support import relate_without_lazy
+from tests.support import new_user
 
 
 @pytest.mark.postgresql
@@ -17,7 +17,7 @@ async def test_datetime_is_stored_independently_of_the_time_zone_of_the_connecti
     time = datetime(2026, 6, 1, 12, tzinfo=UTC)
     async with session_scope() as session:
         await session.execute(text("SET LOCAL TIME ZONE INTERVAL '+05:30' HOUR TO MINUTE"))
-        session.add(User(name="Ada", email="ada@example.com", created_at=time))
+        session.add(new_user(created_at=time))
         await session.flush()
         column = await session.execute(
             text("SELECT pg_typeof(created_at)::text, created_at::text FROM users")

@@ -11,6 +11,7 @@ from app.core.db import session_scope
 from app.models import User
 from app.repositories.user import NEXT_PAGE, PAGE
 from tests.conformance.plans import plan, steps
+from tests.support import user_values
 
 ROWS = 20_000
 LIMIT = 50
@@ -22,10 +23,7 @@ PAGES: dict[str, tuple[Any, dict[str, Any]]] = {"first": (PAGE, {}), "far": (NEX
 @pytest.fixture
 async def users(databases: None) -> None:
     """Many users, created one second apart, with random ids."""
-    users = [
-        {"name": "x", "email": f"{n}@example.com", "created_at": BEGIN + timedelta(seconds=n)}
-        for n in range(ROWS)
-    ]
+    users = [user_values("x", created_at=BEGIN + timedelta(seconds=n)) for n in range(ROWS)]
     async with session_scope() as session:
         await session.execute(insert(User), users)
 

@@ -13,7 +13,7 @@ from app.core.config import DATABASES, variable
 from app.core.db import dispose_engines
 from app.routers import API_PREFIX
 from tests.conformance.harness.proxy import Proxy
-from tests.support import USERS, new_email, set_databases
+from tests.support import USERS, set_databases, user_values
 
 
 class Request(NamedTuple):
@@ -32,7 +32,7 @@ REQUESTS = [
     Request("GET", API_PREFIX + "/users/{id}", 1, 1),
     Request("GET", USERS, 1, 1),
     Request("GET", USERS + "?limit=1&after={after}", 1, 1),
-    Request("POST", USERS, 1, 3, {"name": "Ada", "email": "{email}"}),
+    Request("POST", USERS, 1, 3, user_values()),
     Request("PATCH", API_PREFIX + "/users/{id}", 1, 3, {"name": "Grace", "version": 1}),
     Request("DELETE", API_PREFIX + "/users/{id}", 1, 3),
     # {% if cookiecutter.__analytics %}
@@ -68,12 +68,12 @@ async def send(client: AsyncClient, request: Request) -> None:
 
 async def prepare(client: AsyncClient, request: Request) -> tuple[str, Any]:
     """Create users; return path and body of a request about them."""
-    new = [{"name": "Ada", "email": new_email()} for _ in range(2)]
+    new = [user_values() for _ in range(2)]
     users = [(await client.post(USERS, json=user)).json() for user in new]
     after = (await client.get(f"{USERS}?limit=1")).json()["next"]
     body = request.body
     if isinstance(body, dict) and "email" in body:
-        body = body | {"email": new_email()}
+        body = body | user_values()
     return request.path.format(id=users[0]["id"], after=after), body
 
 

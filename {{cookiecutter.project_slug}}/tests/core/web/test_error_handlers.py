@@ -6,13 +6,13 @@ from httpx2 import AsyncClient
 from sqlalchemy import text
 
 from app.dependencies import SessionDep
-from tests.support import USERS, problem
+from tests.support import USERS, problem, user_values
 
 
 async def test_invalid_body_is_422_and_names_the_fields_without_their_values(
     client: AsyncClient,
 ) -> None:
-    response = await client.post(USERS, json={"name": "", "email": "hidden"})
+    response = await client.post(USERS, json=user_values("", email="hidden"))
 
     document = problem(response)
     assert document["status"] == 422

@@ -13,7 +13,7 @@ from httpx2 import AsyncClient
 
 from app.core.process.logging import QUIET, logging_config
 from app.core.web.request_logging import REQUEST_ID
-from tests.support import USERS
+from tests.support import USERS, user_values
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ async def test_debug_log_has_no_statement_parameters(
 ) -> None:
     output = configure_logging("DEBUG", "text")
 
-    await client.post(USERS, json={"name": "hush", "email": "hush@example.com"})
+    await client.post(USERS, json=user_values("hush", email="hush@example.com"))
 
     assert f"POST {USERS} 201" in output.getvalue()
     assert "hush" not in output.getvalue()

@@ -14,7 +14,7 @@ from sqlalchemy import text
 from app.core.db import session_scope
 from tests.inspection import fetch, stored_users
 from tests.processes import serving
-from tests.support import USERS, new_email, problem, until
+from tests.support import USERS, problem, until, user_values
 
 ROOT = Path(__file__).parents[4]
 
@@ -41,7 +41,7 @@ async def test_service_is_unready_after_sigterm_and_still_accepts_requests(
             ready = problem(await client.get("/health/ready"))
             assert ready["detail"] == "The service is about to stop."
             assert (await client.get("/health/live")).status_code == 200
-            user = {"name": "Ada", "email": new_email()}
+            user = user_values()
             assert (await client.post(USERS, json=user)).status_code == 201
 
             served.process.terminate()  # a second SIGTERM ends the delay
@@ -71,7 +71,7 @@ async def test_request_is_cancelled_and_rolled_back_after_shutdown_timeout(
     with serving(variables=variables(SHUTDOWN_TIMEOUT="1"), folder=tmp_path) as served:
         async with AsyncClient(base_url=served.url) as client, session_scope() as holder:
             await holder.execute(text("LOCK TABLE users IN SHARE MODE"))
-            user = {"name": "Ada", "email": new_email()}
+            user = user_values()
             writing = asyncio.create_task(client.post(USERS, json=user))
             await until(a_lock_is_awaited)
 

@@ -20,7 +20,7 @@ from app.core.config import get_database
 from app.core.database.statistics import DatabaseStatistics, work
 from app.core.db import dispose_engines, get_engine, session_scope
 from app.core.telemetry.spans import MAX_STATEMENT_LENGTH
-from tests.support import USERS, new_email, new_user, until
+from tests.support import USERS, new_user, until, user_values
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SLOW = {
@@ -83,7 +83,7 @@ async def test_span_of_a_statement_is_within_its_request(
     spans: InMemorySpanExporter, client: AsyncClient
 ) -> None:
     headers = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
-    user = {"name": "Ada", "email": new_email()}
+    user = user_values()
     created = await client.post(USERS, json=user, headers=headers)
 
     span = named(spans, "INSERT primary")
@@ -127,7 +127,7 @@ async def test_spans_of_concurrent_requests_have_their_own_traces(
 async def test_span_of_an_error_has_its_code_and_no_data(
     spans: InMemorySpanExporter, client: AsyncClient
 ) -> None:
-    user = {"name": "Ada", "email": new_email()}
+    user = user_values()
     await client.post(USERS, json=user)
     spans.clear()
 
