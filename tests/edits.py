@@ -206,8 +206,26 @@ async def test_origin_is_allowed(client: AsyncClient, origin: str, allowed: str 
 
 
 def add_greeting(project: Path) -> None:
-    """A setting that a new route returns."""
+    """Settings of each kind: one is returned by a new route, and one must be set in production."""
     add_setting(project, 'greeting: str = "Hello"', "# First word of /greeting.\nGREETING=Hello\n")
+    add_setting(
+        project,
+        'token: SecretStr = Field(SecretStr(""), validation_alias="SIGNING_KEY")',
+        "# Key of the signatures. Required in production.\nSIGNING_KEY=\n",
+    )
+    add_setting(project, "mail: Mail | None = None", "# Server for mail.\nMAIL__HOST=\n")
+    config = project / CONFIG
+    replace(config, "class Settings(", "class Mail(BaseModel):\n    host: str\n\n\nclass Settings(")
+    replace(config, "from pydantic import ", "from pydantic import BaseModel, ")
+    replace(
+        config,
+        "        return self\n",
+        '        if self.environment == "production" and not self.token.get_secret_value():\n'
+        '            raise ValueError("set SIGNING_KEY in production")\n'
+        "        return self\n",
+    )
+    if (project / "tests/conformance").exists():
+        replace(project / "deploy/README.md", "```sh\n", "```sh\nSIGNING_KEY=secret\n")
     write(
         project / "app/routers/greeting.py",
         '''"""Routes for the greeting."""
@@ -519,16 +537,26 @@ def rename_column(project: Path) -> None:
 
 
 def add_required_columns(project: Path) -> None:
-    """Two NOT NULL columns of users: one with a server default, one that each request must give."""
+    """Two NOT NULL columns of users: one with a server default, one that each request must give.
+
+    An index on an expression, which SQLAlchemy cannot reflect on SQLite.
+    """
+    model = project / "app/models/user.py"
+    replace(model, "import Index, String, Uuid", "import Index, String, Uuid, func")
+    append(model, '\n\nIndex("ix_users_lower_email", func.lower(User.email))\n')
     replace(
-        project / "app/models/user.py",
+        model,
         "    version: Mapped[int]",
         '    language: Mapped[str] = mapped_column(String(10), server_default="en")\n'
         "    phone: Mapped[str] = mapped_column(String(20))\n"
         "    version: Mapped[int]",
     )
     schema = project / "app/schemas/user.py"
-    replace(schema, "    email: EmailStr\n", '    email: EmailStr\n    phone: str\n    language: str = "en"\n')
+    replace(
+        schema,
+        "    email: EmailStr\n",
+        '    email: EmailStr\n    phone: str\n    language: str = "en"\n',
+    )
     replace(schema, "    email: str\n", "    email: str\n    phone: str\n    language: str\n")
     replace(project / "tests/support.py", '{"name": name, ', '{"name": name, "phone": "1", ')
     for page in project.glob("docs/*.md"):  # the examples are part of the team's code
@@ -540,11 +568,17 @@ def add_required_columns(project: Path) -> None:
     with op.batch_alter_table("users") as table:
         table.add_column(language)
         table.add_column(sa.Column("phone", sa.String(20), nullable=True))
-    op.execute("UPDATE users SET phone = ''")
+    users = sa.table("users", sa.column("id", sa.Uuid), sa.column("phone"))
+    connection = op.get_bind()
+    for id_ in connection.scalars(sa.select(users.c.id)).all():
+        phone = sa.update(users).where(users.c.id == id_).values(phone=f"{id_.int:.3e}")
+        connection.execute(phone)
     with op.batch_alter_table("users") as table:
         table.alter_column("phone", existing_type=sa.String(20), nullable=False)
+    op.create_index("ix_users_lower_email", "users", [sa.text("lower(email)")])
 """,
-        """    with op.batch_alter_table("users") as table:
+        """    op.drop_index("ix_users_lower_email", "users")
+    with op.batch_alter_table("users") as table:
         table.drop_column("phone")
         table.drop_column("language")
 """,

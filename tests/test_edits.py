@@ -10,10 +10,13 @@ from tests.edits import (
     Edit,
     add_greeting,
     add_orders,
+    add_required_columns,
+    add_revision,
     append,
     remove_events,
     rename_column,
     replace,
+    write,
 )
 from tests.servers import NO_DOCKER, ForkServer
 
@@ -73,11 +76,55 @@ def block(project: Path) -> None:
     )
 
 
+def forget_secret(project: Path) -> None:
+    add_greeting(project)
+    replace(project / "deploy/README.md", "SIGNING_KEY=secret\n", "")
+
+
+def forget_revision(project: Path) -> None:
+    field = "    nickname: Mapped[str | None]\n"
+    replace(project / "app/models/user.py", "    version: Mapped", f"{field}    version: Mapped")
+
+
+def merge_branches(project: Path) -> None:
+    add_revision(project, "d1", "    pass\n", "    pass\n")
+    [first] = project.glob("app/migrations/primary/*_d1.py")
+    write(first.with_name("20270102_d2.py"), first.read_text().replace("d1", "d2"))
+
+
+def copy_table_with_index(project: Path) -> None:
+    add_required_columns(project)
+    copy = """    with op.batch_alter_table("users", recreate="always") as table:
+        table.alter_column("name", existing_type=sa.String(200), nullable=False)
+"""
+    add_revision(project, "d1", copy, "    pass\n")
+
+
 MISTAKES = [
     (
         forget_example,
         "tests/core/test_config.py",
         "add to .env.example a line NAME=default and a comment for: ['GREETING']",
+    ),
+    (
+        forget_secret,
+        "tests/conformance/deploy",
+        "set SIGNING_KEY in production: add it to the Secret in deploy/README.md",
+    ),
+    (
+        forget_revision,
+        "tests/migrations",
+        "run `make migrate`, then `make revision DATABASE=primary",
+    ),
+    (
+        merge_branches,
+        "tests/migrations",
+        "'primary' has 2 newest revisions, d1 and d2: join them with `alembic -n primary merge heads",
+    ),
+    (
+        copy_table_with_index,
+        "tests/migrations",
+        "create the indexes {'ix_users_lower_email'} in a revision",
     ),
     (
         block,

@@ -27,8 +27,8 @@ def review(
         if draft.upgrade_ops is None or draft.upgrade_ops.is_empty():
             raise CommandError(
                 "autogenerate found no difference, so no revision is written: import a new model in "
-                "app/models/__init__.py; for rows or a CHECK constraint, write an empty revision "
-                'with `alembic -n DATABASE revision -m "…"`'
+                "app/models/__init__.py; for rows, a CHECK constraint, or an index on an expression "
+                'on SQLite, write an empty revision with `alembic -n DATABASE revision -m "…"`'
             )
         for loss in _losses(draft.upgrade_ops):
             sys.stderr.write(f"warning: {loss}\n")

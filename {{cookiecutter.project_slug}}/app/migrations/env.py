@@ -22,6 +22,11 @@ section = context.config.config_ini_section
 database = DEFAULT_DATABASE if section == "alembic" else section
 if database not in METADATA:
     raise CommandError(f"{database!r} has no tables: add it to METADATA in app/models/base.py")
+if len(heads := context.script.get_heads()) > 1:
+    raise CommandError(
+        f"{database!r} has {len(heads)} newest revisions, {' and '.join(sorted(heads))}: join them "
+        f"with `alembic -n {database} merge heads -m merge`"
+    )
 is_draft = getattr(context.config.cmd_opts, "autogenerate", False)
 
 

@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import NoneType
+from typing import get_args
 
 import pytest
 from pydantic import BaseModel
@@ -86,14 +88,19 @@ def test_env_example_has_every_setting_with_its_default(environment: pytest.Monk
     different = [name for name, value in defaults if value != getattr(example, name)]
     assert not missing, f"add to .env.example a line NAME=default and a comment for: {missing}"
     assert not unknown, f"remove from .env.example, or add to Settings in config.py: {unknown}"
-    assert not different, f".env.example must show the default of: {different}"
+    assert not different, (
+        f".env.example must show the default, or nothing for None, of: {different}"
+    )
 
 
 def variables(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Yield the variables of the settings, except those of the databases."""
     for name, field in model.model_fields.items():
-        variable = f"{prefix}{name.upper()}"
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from variables(field.annotation, f"{variable}__")
+        [alias, *_] = getattr(field.validation_alias, "choices", [field.validation_alias or name])
+        variable = f"{prefix}{alias.upper()}"
+        optional = NoneType in get_args(field.annotation)
+        types = get_args(field.annotation) if optional else [field.annotation]
+        if models := [t for t in types if isinstance(t, type) and issubclass(t, BaseModel)]:
+            yield from variables(models[0], f"{variable}__")
         elif name != "databases":
             yield variable

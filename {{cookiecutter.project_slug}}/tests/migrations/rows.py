@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 from warnings import catch_warnings
 
-from sqlalchemy import Column, Connection, Enum, MetaData
+from sqlalchemy import CHAR, Column, Connection, Enum, MetaData
 from sqlalchemy.exc import SAWarning
 
 # Values for columns that refuse the values below. Example: {"users.country": "SE"}
@@ -56,6 +56,8 @@ def _value(column: Column[Any], stored: dict[str, Any]) -> Any:
         return VALUES[str(column)]
     for key in column.foreign_keys:
         return stored.get(str(key.column))
+    if isinstance(column.type, CHAR) and column.type.length == 32:
+        return UUID(int=1).hex  # how SQLite stores a Uuid
     if isinstance(column.type, Enum):
         return column.type.enums[0]
     value = OF_TYPE[column.type.python_type]

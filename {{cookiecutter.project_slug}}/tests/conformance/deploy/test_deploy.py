@@ -1,5 +1,6 @@
 """The numbers in deploy/ match each other and the settings."""
 
+import re
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typer.main import get_command
 
 from app.__main__ import cli
 from app.core.config import DATABASES, Settings, get_settings, variable
+from app.core.db import ConfigurationError
 from app.core.telemetry.lifecycle import FLUSH_TIMEOUT
 from app.main import SECONDS_TO_CLOSE, create_app
 from app.services.health import CHECK_TIMEOUT
@@ -51,14 +53,20 @@ def overlay(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def settings(overlay: str, environment: pytest.MonkeyPatch) -> Settings:
-    """The settings of an overlay, with a URL for each database."""
+    """The settings of an overlay and the Secret of README.md, with a URL for each database."""
     for folder in ("base", f"overlays/{overlay}"):
         for generator in read(f"{folder}/kustomization.yaml").get("configMapGenerator", []):
             for literal in generator["literals"]:
                 environment.setenv(*literal.split("=", 1))
     for name in DATABASES:
         environment.setenv(variable(name), "postgresql://localhost/database")
-    return get_settings()
+    [secret] = re.findall("^```sh\n(.*?)^```", (DEPLOY / "README.md").read_text(), re.M | re.S)
+    for name, value in re.findall(r"^(\w+)=(.*)", secret, re.M):
+        environment.setenv(name, value)
+    try:
+        return get_settings()
+    except ConfigurationError as error:
+        pytest.fail(f"{error}: add it to the Secret in deploy/README.md, or to kustomization.yaml")
 
 
 def test_service_starts_with_these_settings(settings: Settings) -> None:
