@@ -250,7 +250,7 @@ async def greet() -> str:
 
 
 def add_middleware(project: Path) -> None:
-    """An ASGI middleware that adds a header."""
+    """Starlette's middleware for gzip, and one that adds a header."""
     write(
         project / "app/core/web/security_headers.py",
         '''"""Middleware that tells browsers to trust the content type."""
@@ -276,10 +276,13 @@ class SecurityHeadersMiddleware:
     )
     main = project / APPLICATION
     add_import(project, "from app.core.web.security_headers import SecurityHeadersMiddleware")
+    add_import(project, "from fastapi.middleware.gzip import GZipMiddleware")
     replace(
         main,
         "    add_problem_handlers(app)\n",
-        "    app.add_middleware(SecurityHeadersMiddleware)\n    add_problem_handlers(app)\n",
+        "    app.add_middleware(SecurityHeadersMiddleware)\n"
+        "    app.add_middleware(GZipMiddleware)\n"
+        "    add_problem_handlers(app)\n",
     )
 
 
@@ -306,7 +309,9 @@ def extend_lifespan(project: Path) -> None:
 
 
 def change_prefix(project: Path) -> None:
-    """All routers below /api/v1, as app/routers/__init__.py says."""
+    """All routers below /api/v1, as app/routers/__init__.py says, in an API without a description."""
+    init = project / "app/__init__.py"
+    init.write_text(re.sub('^DESCRIPTION = ".*"', 'DESCRIPTION = ""', init.read_text(), flags=re.M))
     replace(project / "app/routers/__init__.py", 'API_PREFIX = ""', 'API_PREFIX = "/api/v1"')
 
 
