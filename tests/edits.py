@@ -707,6 +707,12 @@ def remove_events(project: Path) -> None:
             flags=re.DOTALL | re.M,
         )
     )
+    compose = project / "compose.yaml"
+    server = r"^  postgres-analytics:.*?\n\n"
+    entry = r"^ +postgres-analytics:\n +condition:.*?\n"
+    text = re.sub(f"{server}|{entry}", "", compose.read_text(), flags=re.DOTALL | re.M)
+    lines = text.splitlines(keepends=True)
+    compose.write_text("".join(line for line in lines if not NAMED.search(line)))
     assert "nalytics" not in base.read_text() + aliases.read_text()
 
 

@@ -42,6 +42,15 @@ def test_suite_passes_after_one_edit(bake: Bake, fork_server: ForkServer, edit: 
     assert "not tested with rows" not in ended.stdout
 
 
+def test_edits_that_remove_a_database_leave_the_compose_file_of_one_database(bake: Bake) -> None:
+    service = bake()
+
+    remove_events(service)
+
+    one = bake(databases="primary")
+    assert (service / "compose.yaml").read_text() == (one / "compose.yaml").read_text()
+
+
 def test_check_and_suite_pass_on_both_databases_after_all_edits(
     bake: Bake, install: Install
 ) -> None:
