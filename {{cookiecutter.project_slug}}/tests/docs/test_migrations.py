@@ -19,7 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from httpx2 import AsyncClient
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError, SAWarning
 
 from app import migrations
 from app.core.config import variable
@@ -33,6 +33,7 @@ from tests.docs.snippets import ROOT, find_snippet
 from tests.inspection import fetch, observer
 from tests.support import configure, new_email, new_user, until, user_values
 
+PAGE = ROOT / "docs/migrations.md"
 SHIPPED = migrations.FOLDER
 
 USERS = sa.table(
@@ -537,7 +538,7 @@ async def test_downgrade_drops_the_enum_type(history: History, is_dropped: bool)
     else:
         with pytest.raises(ProgrammingError, match='type "orderstatus" already exists'):
             await upgrade()
-    assert f"`{DROP}`" in (ROOT / "docs/migrations.md").read_text()
+    assert f"`{DROP}`" in PAGE.read_text()
 
 
 @pytest.mark.postgresql
@@ -550,7 +551,7 @@ async def test_new_column_needs_its_enum_type(history: History) -> None:
 
     history.operation("right", CREATE, column)
     assert await upgrade() == ["right"]
-    assert f"`{CREATE}`" in (ROOT / "docs/migrations.md").read_text()
+    assert f"`{CREATE}`" in PAGE.read_text()
 
 
 async def test_revision_of_a_model_fails_and_one_with_named_columns_works(history: History) -> None:
@@ -596,6 +597,73 @@ async def test_batch_copy_has_no_sql_mode_and_loses_a_check_without_a_name(
 
     [(table,)] = await fetch("SELECT sql FROM sqlite_schema WHERE name = 't'")
     assert "CHECK" not in table
+
+
+COPY = "with op.batch_alter_table('users') as users: users.alter_column('name', nullable=False)"
+LOWER_EMAIL = 'op.create_index("ix_users_lower_email", "users", [sa.text("lower(email)")])'
+DROP_VIEW = 'op.execute("DROP VIEW user_names")'
+VIEW = "op.execute('CREATE VIEW user_names AS SELECT name FROM users')"
+DROP_CHECK = 'users.drop_constraint(op.f("ck_users_status"), type_="check")'
+
+
+@pytest.mark.sqlite
+async def test_batch_copy_loses_an_index_on_an_expression(history: History) -> None:
+    history.operation("index", LOWER_EMAIL)
+    history.operation("copy", COPY)
+    with pytest.warns(SAWarning, match="expression-based index"):
+        await upgrade()
+    names = "SELECT name FROM sqlite_schema WHERE name = 'ix_users_lower_email'"
+    assert await fetch(names) == []
+
+    history.operation("again", COPY, LOWER_EMAIL)
+    await upgrade()
+
+    assert await fetch(names) == [("ix_users_lower_email",)]
+    assert f"`{LOWER_EMAIL}`" in PAGE.read_text()
+
+
+async def test_view_is_dropped_before_a_batch_and_created_after_it(history: History) -> None:
+    history.operation("view", VIEW)
+    history.operation("right", DROP_VIEW, COPY, VIEW)
+    assert await upgrade() == ["view", "right"]
+    assert f"`{DROP_VIEW}`" in PAGE.read_text()
+
+
+@pytest.mark.sqlite
+async def test_batch_copy_of_a_table_with_a_view_fails(history: History) -> None:
+    history.operation("view", VIEW)
+    history.operation("wrong", COPY)
+    with pytest.raises(OperationalError, match="error in view user_names"):
+        await upgrade()
+
+
+STATUS = 'sa.Enum("NEW", name="status", native_enum=False, create_constraint=True)'
+
+
+def add_status(history: History, *downgrade: str) -> None:
+    batch = "with op.batch_alter_table('users') as users:"
+    column = f"{batch} users.add_column(sa.Column('status', {STATUS}))"
+    history.operation("status", column, f"\ndef downgrade():\n    {batch}", *downgrade)
+
+
+async def test_downgrade_drops_the_check_of_an_enum(history: History) -> None:
+    add_status(history, f"    {DROP_CHECK}", "    users.drop_column('status')")
+    await upgrade()
+
+    await asyncio.to_thread(command.downgrade, migrations.config("primary"), "-1")
+
+    assert await upgrade() == ["status"]
+    assert f"`{STATUS}`" in PAGE.read_text()
+    assert f"`{DROP_CHECK}`" in PAGE.read_text()
+
+
+@pytest.mark.sqlite
+async def test_downgrade_that_keeps_the_check_of_an_enum_fails(history: History) -> None:
+    add_status(history, "    users.drop_column('status')")
+    await upgrade()
+
+    with pytest.raises(OperationalError, match="no such column: status"):
+        await asyncio.to_thread(command.downgrade, migrations.config("primary"), "-1")
 
 
 @pytest.mark.postgresql
@@ -879,7 +947,7 @@ async def test_two_heads_fail_on_an_empty_database(
     history.add_column("right", after=base)
     configure(environment, database_url=new_database)
 
-    with pytest.raises(CommandError, match="Multiple head revisions"):
+    with pytest.raises(CommandError, match="2 newest revisions, left and right: join"):
         await upgrade()
 
 
