@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import migrations
 from app.core.config import Settings, get_settings, variable
+from app.core.db import session_scope
 from app.models import User
 from app.routers import API_PREFIX
 
@@ -94,6 +95,12 @@ def new_user(name: str = "Ada", **values: Any) -> User:
 
 def new_email() -> str:
     return f"{uuid4()}@example.com"
+
+
+async def query() -> None:
+    """Use a session of the primary database."""
+    async with session_scope() as session:
+        await session.execute(text("SELECT 1"))
 
 
 async def serves(client: AsyncClient) -> bool:

@@ -11,11 +11,6 @@ from tests.support import migrate, problem, set_databases
 NOWHERE = "postgresql://u:hidden@127.0.0.1:1/d"
 
 
-@pytest.fixture
-def no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.services.health.CACHE_SECONDS", 0)
-
-
 async def test_readiness_checks_every_database(client: AsyncClient) -> None:
     response = await client.get("/health/ready")
 
@@ -26,8 +21,9 @@ async def test_readiness_checks_every_database(client: AsyncClient) -> None:
 
 
 async def test_database_is_not_ready_until_it_is_migrated(
-    client: AsyncClient, new_database: str, environment: pytest.MonkeyPatch, no_cache: None
+    client: AsyncClient, new_database: str, environment: pytest.MonkeyPatch
 ) -> None:
+    environment.setattr("app.services.health.CACHE_SECONDS", 0)
     set_databases(environment, {"primary": new_database})
 
     response = await client.get("/health/ready")

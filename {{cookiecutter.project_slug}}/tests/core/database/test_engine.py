@@ -12,12 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from app.core.db import dispose_engines, session_scope
 from app.dependencies import SessionDep
 from tests.inspection import checked_out, sqlite_connections
-from tests.support import configure, problem, set_databases, until
-
-
-async def query() -> None:
-    async with session_scope() as session:
-        await session.execute(text("SELECT 1"))
+from tests.support import configure, problem, query, set_databases, until
 
 
 @pytest.mark.parametrize(

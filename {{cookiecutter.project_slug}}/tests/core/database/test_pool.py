@@ -7,12 +7,7 @@ from sqlalchemy import text
 
 from app.core.db import get_engine, session_scope
 from tests.inspection import connections
-from tests.support import configure, until
-
-
-async def query() -> None:
-    async with session_scope() as session:
-        await session.execute(text("SELECT 1"))
+from tests.support import configure, query, until
 
 
 async def test_connection_goes_to_the_session_that_has_waited_longest(
