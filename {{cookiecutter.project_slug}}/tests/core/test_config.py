@@ -88,9 +88,7 @@ def test_env_example_has_every_setting_with_its_default(environment: pytest.Monk
     different = [name for name, value in defaults if value != getattr(example, name)]
     assert not missing, f"add to .env.example a line NAME=default and a comment for: {missing}"
     assert not unknown, f"remove from .env.example, or add to Settings in config.py: {unknown}"
-    assert not different, (
-        f".env.example must show the default, or nothing for None, of: {different}"
-    )
+    assert not different, f".env.example must show the default (None: nothing) of: {different}"
 
 
 def variables(model: type[BaseModel], prefix: str = "") -> Iterator[str]:

@@ -914,7 +914,7 @@ def test_revision_without_a_file_stops_alembic_only(
     command.upgrade(shipped, "head")
 
 
-@provokes("Multiple head revisions are present for given argument 'head'")
+@provokes("has 2 newest revisions")
 def test_two_heads_work_after_a_merge(migrated: None, history: Config, messages: list[str]) -> None:
     [message] = messages
     for name in ("left", "right"):
