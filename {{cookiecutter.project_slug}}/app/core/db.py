@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from app.core.config import DEFAULT_DATABASE, DatabaseSettings, get_database
 from app.core.database.errors import (
+    CommitOutcomeUnknownError,
     ConfigurationError,
     DatabaseNotFoundError,
     TransactionFailedError,
@@ -26,6 +27,7 @@ from app.core.database.session import needs_commit, roll_back_and_close
 from app.core.database.url import resolve_async_url
 
 __all__ = [
+    "CommitOutcomeUnknownError",
     "ConfigurationError",
     "DatabaseNotFoundError",
     "TransactionFailedError",

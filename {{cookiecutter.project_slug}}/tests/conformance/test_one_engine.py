@@ -8,6 +8,7 @@ import sys
 import threading
 import weakref
 from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import anyio
@@ -18,9 +19,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.config import DatabaseSettings, get_database, get_settings, variable
 from app.core.db import dispose_engines, get_engine, session_scope
+from tests.conformance.harness.proxy import Proxy
 from tests.conformance.inspection import engine_loops, probe_engine, session_factory
 from tests.inspection import checked_out, connections, nobody_is_connected, stored_users
-from tests.support import new_user, set_databases, until
+from tests.support import configure, new_user, set_databases, until
 
 
 async def add_user() -> AsyncEngine:
@@ -206,6 +208,25 @@ async def test_cancelled_dispose_closes_all_connections(databases: None, steps: 
 
     assert closing.cancelled()
     await until(nobody_is_connected)
+
+
+@pytest.mark.postgresql
+async def test_dispose_ends_on_a_silent_network(
+    databases: None, environment: pytest.MonkeyPatch
+) -> None:
+    """All connections together have the time of one, which is longer than that of the test."""
+    configure(environment, tcp_keepalive=0)
+    environment.setattr("app.core.database.postgresql._connection.CLOSE_TIMEOUT", 1.0)
+    async with Proxy(os.environ[variable("primary")]) as proxy, AsyncExitStack() as stack:
+        set_databases(environment, {"primary": proxy.url})
+        for read_only in [False, True] * 20:
+            session = await stack.enter_async_context(session_scope(read_only=read_only))
+            await session.execute(text("SELECT 1"))
+        await stack.aclose()
+        proxy.cut()
+
+        async with asyncio.timeout(30):
+            await dispose_engines()
 
 
 async def test_dispose_releases_settings_engines_and_pools(

@@ -12,11 +12,20 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import get_settings, variable
-from app.core.db import session_scope
+from app.core.db import dispose_engines, session_scope
 from app.dependencies import SessionDep
+from tests.conformance.harness.proxy import Proxy
 from tests.conformance.support import is_unavailable
-from tests.inspection import kill, pid, stored_users, until_active
-from tests.support import USERS, new_user, problem, serves, set_databases
+from tests.inspection import fetch, kill, pid, stored_users, until_active
+from tests.support import (
+    USERS,
+    configure,
+    new_email,
+    new_user,
+    problem,
+    serves,
+    set_databases,
+)
 
 UNREACHABLE = [
     "postgresql://u:hidden@127.0.0.1:1/d",  # connection refused
@@ -139,3 +148,67 @@ async def test_killed_connection_in_a_request_returns_503_and_stores_no_row(
         assert "terminating" not in response.text
         assert await stored_users() == number  # of the requests after the error
         assert await serves(server)
+
+
+# COMMIT
+
+UNKNOWN = "The outcome is unknown: what the request has written may be stored or not."
+SLOW_COMMIT = (
+    "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql "
+    "AS 'BEGIN PERFORM pg_sleep(60); RETURN NULL; END'",
+    "CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON users "
+    "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()",
+)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("pgbouncer", [False, True])  # it adds the limits to each transaction
+async def test_commit_without_a_response_returns_503_with_an_unknown_outcome(
+    client: AsyncClient, environment: pytest.MonkeyPatch, pgbouncer: bool
+) -> None:
+    configure(environment, commit_timeout=0.3, statement_timeout=0.1, pgbouncer=pgbouncer)
+    for statement in SLOW_COMMIT:
+        await fetch(statement)
+
+    response = await client.post(USERS, json={"name": "Ada", "email": new_email()})
+
+    assert (is_unavailable(response), problem(response)["detail"]) == (True, UNKNOWN)
+    [(number,)] = await fetch("SELECT pid FROM pg_stat_activity WHERE query LIKE 'COMMIT%'")
+    await kill(number)
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("is_delivered", [False, True])
+async def test_connection_lost_during_commit_returns_503_with_an_unknown_outcome(
+    client: AsyncClient, environment: pytest.MonkeyPatch, is_delivered: bool
+) -> None:
+    async with Proxy(os.environ[variable("primary")]) as proxy:
+        set_databases(environment, {"primary": proxy.url})
+        proxy.lose(b"COMMIT", is_delivered=is_delivered)
+
+        response = await client.post(USERS, json={"name": "Ada", "email": new_email()})
+
+        assert problem(response)["detail"] == UNKNOWN
+        await dispose_engines()
+
+
+@pytest.mark.postgresql
+async def test_503_after_a_commit_by_hand_does_not_promise_that_nothing_was_stored(
+    app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, lock_timeout=0.1)
+
+    @app.post("/write")
+    async def write(session: SessionDep) -> None:
+        session.add(new_user())
+        await session.commit()
+        async with session_scope() as other:
+            for one in (other, session):
+                await one.execute(text("LOCK TABLE users"))
+
+    response = await client.post("/write")
+
+    assert is_unavailable(response)
+    assert await stored_users() == 1
+    detail = "Another request was in the way. What this one has committed so far stays stored."
+    assert problem(response)["detail"] == detail

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import dispose_engines, session_scope
-from app.dependencies import ReadSessionDep
+from app.dependencies import ReadSessionDep, SessionDep
 from tests.conformance.harness.fragile import Fragile, replicated
 from tests.conformance.harness.proxy import Proxy
 from tests.conformance.inspection import REPLICA_RETRY_AFTER, execute_script
@@ -300,3 +300,24 @@ async def test_writes_fail_until_the_name_of_a_standby_moves_to_the_primary(
         for _ in range(3):
             assert (await client.post(USERS, json=user_values())).is_success
         await dispose_engines()
+
+
+async def test_commit_that_waits_for_a_lost_synchronous_standby_returns_503(
+    app: FastAPI, client: AsyncClient, both: Fragile, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, commit_timeout=0.3)
+
+    @app.post("/write")
+    async def write(session: SessionDep) -> None:
+        await session.execute(text("SET LOCAL synchronous_commit = 'on'"))
+        session.add(new_user())
+
+    async def is_unknown() -> bool:
+        return "The outcome is unknown" in (await client.post("/write")).text
+
+    for value in ("lost", ""):
+        await fetch(f"ALTER SYSTEM SET synchronous_standby_names = '{value}'")
+        await fetch("SELECT pg_reload_conf()")
+        if value:
+            await until(is_unknown, 60)  # the server reads its configuration later
+            assert await fetch("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")

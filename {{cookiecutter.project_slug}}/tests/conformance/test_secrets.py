@@ -43,7 +43,17 @@ def shows_secret(*values: object) -> bool:
 
 
 def as_logged(error: BaseException) -> str:
-    return "".join(traceback.format_exception(error))
+    """Return what error trackers show: the traceback, and the attributes of each error in the chain."""
+    shown = [*traceback.format_exception(error)]
+    pending: list[BaseException | None] = [error]
+    seen = set[int]()
+    while pending:
+        one = pending.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            shown += [repr(one), repr(vars(one))]
+            pending += [one.__cause__, one.__context__, getattr(one, "orig", None)]
+    return "".join(shown)
 
 
 @pytest.mark.parametrize(("dev", "read_only"), [(False, False), (True, False), (False, True)])
@@ -115,12 +125,18 @@ async def test_password_that_the_server_rejects_is_in_no_error_log_or_response(
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize(
-    "statement", ["SELECT CAST(:x AS integer)", "SELECT CAST(:x || '' AS integer)"]
+    "statement",
+    [
+        "SELECT CAST(:x AS integer)",
+        "SELECT CAST(:x AS uuid)",
+        "SELECT CAST(:x || '' AS integer)",
+        "SELECT CAST(CAST(:x AS text) AS jsonb)",
+    ],
 )
 async def test_rejected_parameter_is_in_no_error_log_or_response(
     app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture, statement: str
 ) -> None:
-    """asyncpg rejects the first statement's parameter, the server rejects the second's."""
+    """asyncpg rejects the parameter of the first two statements, the server that of the others."""
     errors: list[DBAPIError] = []
 
     @app.get("/cast")

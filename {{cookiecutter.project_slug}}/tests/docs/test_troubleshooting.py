@@ -27,7 +27,6 @@ from sqlalchemy.exc import (
     InterfaceError,
     InvalidRequestError,
     NoSuchModuleError,
-    NotSupportedError,
     OperationalError,
     ProgrammingError,
     SQLAlchemyError,
@@ -51,6 +50,7 @@ from app.dependencies import SessionDep
 from app.models import User, base
 from tests.conformance.harness.fragile import fragile
 from tests.conformance.harness.pgbouncer import pgbouncer_before
+from tests.conformance.harness.proxy import Proxy
 from tests.conformance.support import create_tables, relate_without_lazy
 from tests.docs.conftest import Load
 from tests.docs.snippets import ROOT
@@ -58,7 +58,7 @@ from tests.docs.test_pages import anchors
 from tests.harness.backends import Backend
 from tests.harness.connections import connect
 from tests.harness.postgresql import Server
-from tests.inspection import fetch, pid, stored_users, until_active
+from tests.inspection import fetch, nobody_is_connected, pid, stored_users, until_active
 from tests.migrations import test_migrations as service_tests
 from tests.support import configure, new_user, set_databases, until
 
@@ -724,24 +724,56 @@ async def test_read_only_session_refuses_writes(databases: None, messages: list[
 
 
 @pytest.mark.postgresql
-@provokes("cached statement plan is invalid due to a database schema or configuration change")
+@provokes(
+    "cached statement plan is invalid due to a database schema or configuration change",
+    "cache lookup failed for type",
+    "type with OID 16475 does not exist",
+)
 async def test_statement_prepared_before_a_migration_works_on_retry(
     single_connection: None, messages: list[str]
 ) -> None:
-    [message] = messages
-
-    async def read() -> object:
+    async def read(statement: str) -> object:
         async with session_scope() as session:
-            return await session.scalar(text("SELECT value FROM things"))
+            return await session.scalar(text(statement), {"x": "1"} if ":x" in statement else {})
 
-    await fetch("CREATE TABLE things AS SELECT 1 AS value")
-    assert await read() == 1
-    await fetch("ALTER TABLE things ALTER value TYPE text")
+    types = ["CREATE TYPE n AS ENUM ('1')", "CREATE TYPE place AS (x int)"]
+    replaced = ["ALTER TABLE things ALTER value TYPE text", "DROP TYPE n, place", *types]
+    for statement in ("CREATE TABLE things AS SELECT '1'::char(1) AS value", *types):
+        await fetch(statement)
+    for message, statement in zip(
+        messages,
+        [
+            "SELECT value FROM things",
+            "SELECT CAST(:x AS n)",
+            "SELECT CAST(:x AS text), CAST(ROW (1) AS place)",
+        ],
+        strict=True,
+    ):
+        assert await read(statement) == "1"
+        for change in replaced:
+            await fetch(change)
+        with pytest.raises(DBAPIError, match=message) as error:
+            await read(statement)
+        assert problem_for(error.value).status == 503
+        assert await read(statement) == "1"
 
-    with pytest.raises(NotSupportedError, match=message) as error:
-        await read()
-    assert problem_for(error.value).status == 503
-    assert await read() == "1"
+
+@pytest.mark.postgresql
+@provokes("no response to COMMIT: the transaction may be stored or not")
+async def test_commit_without_a_response_may_have_been_stored(
+    databases: None, environment: pytest.MonkeyPatch, messages: list[str]
+) -> None:
+    [message] = messages
+    async with Proxy(os.environ[variable("primary")]) as proxy:
+        set_databases(environment, {"primary": proxy.url})
+        for is_delivered in (False, True):
+            proxy.lose(b"COMMIT", is_delivered=is_delivered)
+            with pytest.raises(OperationalError, match=message) as error:
+                await stored_user()
+            assert problem_for(error.value).status == 503
+            await until(nobody_is_connected)
+            assert await stored_users() == is_delivered
+        await dispose_engines()
 
 
 # Migrations

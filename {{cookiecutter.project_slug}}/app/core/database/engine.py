@@ -5,7 +5,7 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
@@ -42,8 +42,8 @@ def make_probe_engine(settings: DatabaseSettings) -> AsyncEngine:
 
 
 def make_migration_engine(settings: DatabaseSettings) -> AsyncEngine:
-    """Return an engine for DDL: without a statement timeout, and past PgBouncer if MIGRATION_DATABASE_URL is set."""
-    changes = {"statement_timeout": 0, "idle_in_transaction_timeout": 0}
+    """Return an engine for DDL: without timeouts of statement and COMMIT, past PgBouncer if MIGRATION_DATABASE_URL is set."""
+    changes = {"statement_timeout": 0, "commit_timeout": 0, "idle_in_transaction_timeout": 0}
     if settings.migration_database_url is not None:
         changes["pgbouncer"] = False
     url = settings.migration_url()
@@ -81,6 +81,7 @@ def _make(key: EngineKey, settings: DatabaseSettings, **pool: Any) -> AsyncEngin
         replica.fall_back(engine.sync_engine, key.fallback, there["connect_args"])
     if driver:
         driver.add_listeners(engine.sync_engine, settings, read_only=key.read_only)
+    event.listen(engine.sync_engine, "handle_error", _hide_parameters)
     event.listen(engine.sync_engine, "handle_error", _translate_loss)
     measure(engine.sync_engine)
     trace_statements(engine.sync_engine, settings.name)
@@ -89,6 +90,12 @@ def _make(key: EngineKey, settings: DatabaseSettings, **pool: Any) -> AsyncEngin
 
 def _to_json(value: object) -> str:
     return to_json(value).decode()  # seven times as fast as json.dumps
+
+
+def _hide_parameters(context: ExceptionContext) -> None:
+    """Remove the parameters, which `hide_parameters` leaves in an attribute of the error."""
+    if isinstance(context.sqlalchemy_exception, StatementError):
+        context.sqlalchemy_exception.params = None
 
 
 def _translate_loss(context: ExceptionContext) -> Exception | None:

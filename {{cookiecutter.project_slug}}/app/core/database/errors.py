@@ -10,7 +10,7 @@ class DatabaseNotFoundError(LookupError):
 
 
 class TransactionFailedError(Exception):
-    """The database has rolled back the transaction before it was committed: nothing is stored.
+    """The database has rolled back the transaction before it was committed: nothing of it is stored.
 
     A statement failed and the application caught its error. Let the error propagate, or run the
     statement in `async with session.begin_nested()`.
@@ -21,3 +21,13 @@ class TransactionFailedError(Exception):
             "a statement failed, its error was caught, and the database has rolled back the "
             "transaction: let the error propagate, or use session.begin_nested()"
         )
+
+
+class CommitOutcomeUnknownError(ConnectionError):
+    """The connection was lost, or closed after COMMIT_TIMEOUT, before PostgreSQL responded to COMMIT.
+
+    The transaction may be stored, now or later, or not. The cause of an `OperationalError`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("no response to COMMIT: the transaction may be stored or not")

@@ -15,7 +15,7 @@ from typing import cast
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 
-from app.core.database import sqlite
+from app.core.database import postgresql, sqlite
 from app.core.database.engine import dispose, make_engine, make_probe_engine
 from app.core.database.pool import FairPool
 from app.core.database.session import TrackedSession
@@ -109,6 +109,7 @@ async def dispose_databases(settings: DatabaseSettings | None = None) -> None:
 
 
 async def _dispose_all(engines: list[AsyncEngine]) -> None:
+    postgresql.close_together()
     by_url = defaultdict[URL, list[AsyncEngine]](list)
     for engine in engines:
         by_url[engine.url].append(engine)

@@ -88,6 +88,7 @@ class DatabaseSettings(BaseModel):
     connect_timeout: float = Field(5, gt=0, le=2_000_000)
     tcp_keepalive: float = Field(30, ge=0, le=32_767)  # the maximum of TCP_KEEPIDLE on Linux
     statement_timeout: Seconds = 30
+    commit_timeout: Seconds = 30
     lock_timeout: Seconds = 10
     idle_in_transaction_timeout: Seconds = 60
     migration_lock_timeout: Seconds = 300

@@ -6,6 +6,8 @@ from typing import Any
 from sqlalchemy import exc
 from sqlalchemy.orm.exc import StaleDataError
 
+from app.core.database.errors import CommitOutcomeUnknownError
+
 RETRY_AFTER = {"Retry-After": "1"}  # seconds
 
 
@@ -39,7 +41,19 @@ REFERENCED = Problem(
     409, "Conflict", "A record that it refers to is missing, or another one refers to it."
 )
 REJECTED = Problem(422, "Unprocessable content", "The database does not accept this value.")
-RETRY = Problem(503, "Try again", "Another request was in the way; try again.", RETRY_AFTER)
+# A 503 may follow a commit, by hand or of another database: do not write that nothing is stored.
+RETRY = Problem(
+    503,
+    "Try again",
+    "Another request was in the way. What this one has committed so far stays stored.",
+    RETRY_AFTER,
+)
+UNKNOWN = Problem(
+    503,
+    "Service unavailable",
+    "The outcome is unknown: what the request has written may be stored or not.",
+    RETRY_AFTER,
+)
 UNAVAILABLE = Problem(503, "Service unavailable", "The database cannot be reached.", RETRY_AFTER)
 OVERLOADED = Problem(503, "Service unavailable", "The database is busy.", RETRY_AFTER)
 
@@ -91,8 +105,11 @@ def problem_for(error: Exception) -> Problem:
 
 
 def _database_problem(error: exc.DBAPIError) -> Problem:
+    if isinstance(error.orig, CommitOutcomeUnknownError):
+        return UNKNOWN
     if error.connection_invalidated:
-        return UNAVAILABLE
+        is_outdated = getattr(error.orig, "sqlstate", None) in {"XX000", "42704"}
+        return RETRY if is_outdated else UNAVAILABLE
     if type(error.orig).__name__ == "InvalidCachedStatementError":  # a migration has changed a type
         return RETRY
     codes: tuple[str, ...]

@@ -24,6 +24,7 @@ class Proxy:
         self._is_holding = False
         self._kept_open: list[asyncio.StreamWriter] = []
         self.ended = 0  # connections that the server has closed, and that are kept open
+        self.latency = 0.0  # seconds that each message takes, in each direction
         self.round_trips = 0
         self.discarded = b""
 
@@ -97,6 +98,7 @@ class Proxy:
             while data := await client.read(65536):
                 self.round_trips += not self._is_waiting
                 self._is_waiting = True
+                await asyncio.sleep(self.latency)
                 is_lost = self._lost_query and self._lost_query in data
                 if not is_lost or self._is_delivered:
                     server.write(data)
@@ -112,6 +114,7 @@ class Proxy:
         with suppress(OSError):
             while data := await server.read(65536):
                 self._is_waiting = False
+                await asyncio.sleep(self.latency)
                 client.write(data)
         if client in self._kept_open:
             self.ended += 1

@@ -17,9 +17,10 @@ from sqlalchemy import URL, Engine, event
 
 from app.core.database.libpq import typed_parameters
 from app.core.database.postgresql._connect import connect, enable_keepalive, keepalive_of
-from app.core.database.postgresql._connection import CommitCheckingConnection, with_limits
+from app.core.database.postgresql._connection import close_together, connection_class
 from app.core.database.postgresql._errors import (
     disconnect_from_standby,
+    disconnect_outdated,
     hide_values,
     translate_stream_error,
 )
@@ -27,7 +28,7 @@ from app.core.database.postgresql._liveness import discard_busy, discard_stale
 from app.core.database.postgresql._read_only import begin_snapshot, end_snapshot, needs_no_rollback
 from app.core.database.settings import DatabaseSettings
 
-__all__ = ["add_listeners", "connect", "engine_options", "needs_no_rollback"]
+__all__ = ["add_listeners", "close_together", "connect", "engine_options", "needs_no_rollback"]
 
 
 def engine_options(url: URL, settings: DatabaseSettings, *, read_only: bool) -> dict[str, Any]:
@@ -37,7 +38,9 @@ def engine_options(url: URL, settings: DatabaseSettings, *, read_only: bool) -> 
     """
     server = {} if settings.pgbouncer else _timeouts(settings) | _keepalives(settings)
     arguments: dict[str, Any] = {
-        "connection_class": CommitCheckingConnection,
+        "connection_class": connection_class(
+            settings.commit_timeout, _timeouts(settings) if settings.pgbouncer else {}
+        ),
         "server_settings": server,
         "timeout": settings.connect_timeout,
         **typed_parameters(url.query),
@@ -48,7 +51,6 @@ def engine_options(url: URL, settings: DatabaseSettings, *, read_only: bool) -> 
         # statement and no SET outlives a transaction. Without caches, asyncpg prepares statements
         # without a name, and the server replaces the last one. Named ones would never be removed.
         arguments |= {
-            "connection_class": with_limits(_timeouts(settings)),
             "prepared_statement_cache_size": 0,
             "statement_cache_size": 0,
         }
@@ -68,6 +70,7 @@ def add_listeners(engine: Engine, settings: DatabaseSettings, *, read_only: bool
     event.listen(engine, "checkin", discard_busy)
     event.listen(engine, "checkout", discard_stale)
     event.listen(engine, "handle_error", hide_values)
+    event.listen(engine, "handle_error", disconnect_outdated)
     event.listen(engine, "handle_error", translate_stream_error)
     if read_only:
         # `do_execute` is an event of the dialect. Those of an engine cost every statement more.

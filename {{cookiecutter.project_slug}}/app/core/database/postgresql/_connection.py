@@ -1,13 +1,22 @@
-"""The connection class given to asyncpg: it checks each COMMIT and can set limits per transaction."""
+"""The connection class given to asyncpg: it checks and limits COMMIT, and limits how long it closes."""
 
+import asyncio
+import math
 import socket
+from contextlib import suppress
+from contextvars import ContextVar
 from time import monotonic
 from typing import Any
 
 import asyncpg
 
-from app.core.database.errors import TransactionFailedError
+from app.core.database.errors import CommitOutcomeUnknownError, TransactionFailedError
 from app.core.database.statistics import work
+
+CLOSE_TIMEOUT = 2.0  # seconds
+CONNECTION_LOST = ("08", "57P")  # SQLSTATEs
+
+_closing_until = ContextVar("closing_until", default=math.inf)  # `time.monotonic()`
 
 
 class CommitCheckingConnection(asyncpg.Connection):  # type: ignore[misc]
@@ -15,36 +24,61 @@ class CommitCheckingConnection(asyncpg.Connection):  # type: ignore[misc]
 
     PostgreSQL responds to COMMIT with ROLLBACK if a statement of the transaction has failed. asyncpg
     and SQLAlchemy ignore that response: the writes are lost although the commit returned normally.
+
+    It raises `CommitOutcomeUnknownError` if there is no response. `statement_timeout` does not apply
+    to deferred triggers, nor to the wait for a synchronous standby. After `commit_timeout` the
+    connection is closed without a request to cancel: a cancelled wait would make the transaction
+    visible although the standby does not have it.
     """
+
+    commit_timeout = 0.0  # seconds; 0 is no limit
+    limits = ""  # SET LOCAL statements, sent in the same message as BEGIN: without a round trip
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
         if not query.upper().startswith("COMMIT"):
+            if query.startswith("BEGIN"):
+                query += self.limits
             return str(await super().execute(query, *args, **options))
         began = monotonic()
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(self.commit_timeout or math.inf, self.terminate)
         try:
             status: str = await super().execute(query, *args, **options)
+        except (OSError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
+            if not (getattr(error, "sqlstate", None) or "08").startswith(CONNECTION_LOST):
+                raise
+            raise CommitOutcomeUnknownError from error
         finally:
+            timer.cancel()
             if done := work.get():
                 done.seconds += monotonic() - began
         if status == "ROLLBACK":
             raise TransactionFailedError
         return status
 
+    async def close(self, **options: float | None) -> None:
+        """Close, without the server's consent after CLOSE_TIMEOUT or as `close_together` says."""
+        seconds = min(options.get("timeout") or CLOSE_TIMEOUT, _closing_until.get() - monotonic())
+        with suppress(TimeoutError):
+            await super().close(timeout=max(seconds, 0))
 
-def with_limits(limits: dict[str, str]) -> type[CommitCheckingConnection]:
-    """Return a connection class that sets these server settings at the start of each transaction.
 
-    They are sent in the same message as BEGIN, so they take no round trip of their own.
-    """
-    settings = "".join(f" SET LOCAL {name} = {value};" for name, value in limits.items())
+def connection_class(
+    commit_timeout: float, limits: dict[str, str]
+) -> type[CommitCheckingConnection]:
+    """Return a class with these limits: a time for COMMIT, and server settings of each transaction."""
 
     class LimitedConnection(CommitCheckingConnection):
-        async def execute(self, query: str, *args: Any, **options: Any) -> str:
-            if query.startswith("BEGIN"):
-                query += settings
-            return await super().execute(query, *args, **options)
+        pass
 
+    LimitedConnection.commit_timeout = commit_timeout
+    LimitedConnection.limits = "".join(f" SET LOCAL {k} = {v};" for k, v in limits.items())
     return LimitedConnection
+
+
+def close_together() -> None:
+    """Give the connections that this task closes from now on CLOSE_TIMEOUT for all, not for each."""
+    _closing_until.set(monotonic() + CLOSE_TIMEOUT)
 
 
 def socket_of(driver: asyncpg.Connection) -> socket.socket:

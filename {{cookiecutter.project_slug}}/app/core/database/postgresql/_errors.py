@@ -12,21 +12,39 @@ READ_ONLY_SQLSTATE = "25006"
 
 
 def hide_values(context: ExceptionContext) -> None:
-    """Remove values from an error: "Key (email)=(…) already exists." contains personal data.
+    """Remove values from an error and its causes: "Key (email)=(…) already exists." is personal data.
 
-    The message of a value that the server, or asyncpg before it, does not accept contains it, too.
+    SQLAlchemy copies the detail. The message of a value that the server, or asyncpg before it, does
+    not accept contains it, too.
     """
     error: Any = context.original_exception
     cause = error if isinstance(error, asyncpg.PostgresError) else error.__cause__
-    if isinstance(cause, asyncpg.PostgresError):
-        cause.detail = None
+    errors: list[Any] = [e for e in (context.sqlalchemy_exception, error, cause) if e]
+    for one in errors:
+        for name in ("detail", "context", "internal_query"):
+            if getattr(one, name, None):
+                setattr(one, name, None)
     if isinstance(cause, asyncpg.DataError):
+        cause.__cause__ = cause.__context__ = None  # asyncpg's encoder names the value
         message = str(cause.args[0])
         shown, *value = re.split(""": |["']""", message, maxsplit=1)
-        for error in (context.sqlalchemy_exception, context.original_exception, cause):
-            if error and value:
-                first, *others = error.args
-                error.args = (str(first).replace(message, f"{shown.strip()} …"), *others)
+        for one in errors if value else ():
+            first, *others = one.args
+            one.args = (str(first).replace(message, f"{shown.strip()} …"), *others)
+            if hasattr(one, "message"):
+                one.message = one.args[0]
+
+
+def disconnect_outdated(context: ExceptionContext) -> None:
+    """Replace the pool's connections if a migration has replaced a type or table that they cache.
+
+    The number of the old one is in a prepared statement. PostgreSQL translates these messages only
+    in part, and never "OID".
+    """
+    cause = context.original_exception.__cause__
+    is_code = isinstance(cause, (asyncpg.InternalServerError, asyncpg.UndefinedObjectError))
+    if is_code and re.search(r"^cache lookup failed for |\bOID \d", str(cause)):
+        context.is_disconnect = True
 
 
 def translate_stream_error(context: ExceptionContext) -> Exception | None:

@@ -181,3 +181,32 @@ async def test_type_changed_by_a_migration_returns_503_once(
     assert [(503, "1"), (200, None)] == [
         (response.status_code, response.headers.get("retry-after")) for response in responses
     ]
+
+
+async def test_replaced_type_returns_503_once_for_the_whole_pool(
+    app: FastAPI, client: AsyncClient
+) -> None:
+    @app.get("/mood")
+    async def mood(session: SessionDep) -> None:
+        await session.execute(text("SELECT CAST(:mood AS mood)"), {"mood": "ok"})
+
+    both = asyncio.Barrier(2)
+
+    @app.get("/moods")
+    async def moods() -> None:
+        async def one() -> None:
+            async with session_scope() as session:
+                await mood(session)
+                await both.wait()
+
+        await asyncio.gather(one(), one())
+
+    await fetch("CREATE TYPE mood AS ENUM ('ok')")
+    assert (await client.get("/moods")).status_code == 200
+    for statement in ("DROP TYPE mood", "CREATE TYPE mood AS ENUM ('ok', 'happy')"):
+        await fetch(statement)
+
+    responses = [await client.get(path) for path in ("/mood", "/mood", "/moods")]
+
+    assert [503, 200, 200] == [response.status_code for response in responses]
+    assert responses[0].headers["retry-after"] == "1"
