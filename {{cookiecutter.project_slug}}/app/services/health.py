@@ -27,7 +27,7 @@ class HealthService:
         self.is_stopping = False
         self._checks: dict[str, tuple[float, asyncio.Task[str]]] = {}
         self._logged: dict[str, str] = {}
-        self._cancelled = set[asyncio.Task[str]]()
+        self._seconds: dict[str, float] = {}  # that the last check took, 0 if it failed
 
     def stop(self) -> None:
         """Make `check_all` fail from now on."""
@@ -65,33 +65,36 @@ class HealthService:
         return databases
 
     async def _cached_state(self, name: str) -> str:
+        """Return the state of a database, within CHECK_TIMEOUT.
+
+        A check that takes longer goes on for the next probe: it may be connecting. While it takes
+        less than twice the time of the one before, as on a slow network, the last state counts.
+        """
         began, check = self._checks.get(name, (0.0, None))
         if check is None or (check.done() and monotonic() - began > CACHE_SECONDS):
-            check = asyncio.create_task(self._check_in_time(name))
-            self._checks[name] = (monotonic(), check)
-        # A probe that disconnects must not cancel the check that other probes wait for.
-        return await asyncio.shield(check)
+            began, check = monotonic(), asyncio.create_task(self._run(name))
+            self._checks[name] = began, check
+        # A probe that disconnects does not cancel the check that other probes wait for.
+        await asyncio.wait({check}, timeout=CHECK_TIMEOUT)
+        if check.done():
+            return check.result()
+        if monotonic() - began < 2 * self._seconds.get(name, 0.0):
+            return self._logged.get(name, OK)
+        self._log(name, UNREACHABLE, f"no response within {CHECK_TIMEOUT:g} seconds")
+        return UNREACHABLE
 
-    async def _check_in_time(self, name: str) -> str:
-        """Return the state; after `CHECK_TIMEOUT` `UNREACHABLE`, even if cancelling takes longer."""
-        query = asyncio.create_task(_read_state(name))
-        done, _ = await asyncio.wait({query}, timeout=CHECK_TIMEOUT)
-        cause: object = f"no response within {CHECK_TIMEOUT:g} seconds"
-        state = UNREACHABLE
-        if done:
-            cause = query.exception()
-            state = UNREACHABLE if cause else query.result()
-        else:
-            query.cancel()
-            self._cancelled.add(query)
-            query.add_done_callback(self._forget)
+    async def _run(self, name: str) -> str:
+        """Return the state. Connecting takes most round trips, so it limits the time of all."""
+        began = monotonic()
+        cause: object = ""
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT + 4 * get_database(name).connect_timeout):
+                state = await _read_state(name)
+        except Exception as error:
+            state, cause = UNREACHABLE, error or type(error).__name__
+        self._seconds[name] = 0.0 if state == UNREACHABLE else monotonic() - began
         self._log(name, state, cause)
         return state
-
-    def _forget(self, query: asyncio.Task[str]) -> None:
-        self._cancelled.discard(query)
-        if not query.cancelled():
-            query.exception()  # marks it as retrieved: asyncio would log it otherwise
 
     def _log(self, name: str, state: str, cause: object) -> None:
         """Log a state when it changes."""
