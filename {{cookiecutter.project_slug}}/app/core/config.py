@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] | None = None
     migrate_on_start: bool = False
+    write_timeout: float = Field(30, ge=0, le=3600)
     shutdown_delay: float = Field(1, ge=0, le=3600)
     shutdown_timeout: int = Field(20, ge=0, le=3600)
     database_url: DatabaseUrl | None = None

@@ -18,7 +18,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from fastapi import Depends, FastAPI
+from fastapi import Depends, FastAPI, Response
 from fastapi.exceptions import DependencyScopeError
 from httpx2 import AsyncClient
 from sqlalchemy import ForeignKey, make_url, select, text
@@ -43,7 +43,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.orm.exc import DetachedInstanceError, StaleDataError
 
 from app import migrations
-from app.core.config import get_database, variable
+from app.core.config import get_database, get_settings, variable
 from app.core.db import TransactionFailedError, dispose_engines, get_engine, session_scope
 from app.core.web.problem_details import problem_for
 from app.dependencies import SessionDep
@@ -60,7 +60,7 @@ from tests.harness.connections import connect
 from tests.harness.postgresql import Server
 from tests.inspection import fetch, nobody_is_connected, pid, stored_users, until_active
 from tests.migrations import test_migrations as service_tests
-from tests.support import configure, new_user, set_databases, until
+from tests.support import configure, disconnecting, new_user, set_databases, until
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
 
@@ -756,6 +756,31 @@ async def test_statement_prepared_before_a_migration_works_on_retry(
             await read(statement)
         assert problem_for(error.value).status == 503
         assert await read(statement) == "1"
+
+
+@pytest.mark.sqlite  # it uses no database
+@provokes(
+    "The client has not read the response for 30 s: it ends",
+    "ASGI callable returned without completing response",
+)
+async def test_client_that_does_not_read_is_logged(
+    app: FastAPI,
+    server: AsyncClient,
+    environment: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    messages: list[str],
+) -> None:
+    environment.setenv("WRITE_TIMEOUT", "1")
+    get_settings.cache_clear()
+
+    @app.get("/large")
+    async def large() -> Response:
+        return Response(bytes(50 * 2**20))
+
+    async with disconnecting(server, "GET", "/large"):
+        await until(lambda: all(re.search(m, caplog.text) for m in messages), 60)
+
+    assert len((await server.get("/large")).content) == 50 * 2**20
 
 
 @pytest.mark.postgresql

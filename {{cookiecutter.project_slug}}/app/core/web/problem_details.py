@@ -99,6 +99,8 @@ def problem_for(error: Exception) -> Problem:
             return OVERLOADED
         case exc.DBAPIError():
             return _database_problem(error)
+        case exc.PendingRollbackError(code="8s2b"):  # the connection was lost between statements
+            return UNAVAILABLE
         case StaleDataError():  # the version column no longer has the value that was read
             return STALE
     return INTERNAL

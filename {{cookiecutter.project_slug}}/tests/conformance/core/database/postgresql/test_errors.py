@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import select, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import session_scope
@@ -76,15 +76,19 @@ async def test_error_of_a_stream_does_not_contain_the_value(databases: None) -> 
     assert secret not in "".join(traceback.format_exception(caught.value))
 
 
-async def test_connection_lost_in_a_stream_is_an_operational_error(databases: None) -> None:
-    with pytest.raises(OperationalError) as caught:
-        async with session_scope() as session:
+@pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("goes_on", [False, True])
+async def test_connection_lost_in_a_stream_is_an_outage(
+    databases: None, read_only: bool, goes_on: bool
+) -> None:
+    with pytest.raises((OperationalError, PendingRollbackError)) as caught:
+        async with session_scope(read_only=read_only) as session:
             number = await pid(session)
             many = text("SELECT n FROM generate_series(1, 100000) n")
             rows = await session.stream(many.execution_options(yield_per=10))
             await rows.fetchone()
             await kill(number)
-            await rows.all()
+            await (rows.all() if goes_on else session.execute(many))
 
     assert problem_for(caught.value) is UNAVAILABLE
 
