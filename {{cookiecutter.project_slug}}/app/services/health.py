@@ -91,7 +91,7 @@ class HealthService:
             async with asyncio.timeout(CHECK_TIMEOUT + 4 * get_database(name).connect_timeout):
                 state = await _read_state(name)
         except Exception as error:
-            state, cause = UNREACHABLE, error or type(error).__name__
+            state, cause = UNREACHABLE, error if str(error) else type(error).__name__
         self._seconds[name] = 0.0 if state == UNREACHABLE else monotonic() - began
         self._log(name, state, cause)
         return state
