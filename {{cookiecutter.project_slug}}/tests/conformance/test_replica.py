@@ -2,17 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import make_url, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app import migrations
+from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
 from app.dependencies import ReadSessionDep, SessionDep
+from tests.conformance.harness.address import address
 from tests.conformance.harness.fragile import Fragile, replicated
 from tests.conformance.harness.proxy import Proxy
 from tests.conformance.inspection import REPLICA_RETRY_AFTER, execute_script
@@ -109,6 +112,69 @@ async def test_reads_use_the_replica_and_writes_use_the_database_itself(both: Fr
         assert not await is_replica(session)
 
     assert await reads_replica() == [True, True]
+
+
+# For each value of target_session_attrs, whether the service uses the standby of the URL.
+ATTRIBUTES = {
+    "any": False,  # the first server, which is the primary
+    "primary": False,
+    "read-write": False,
+    "standby": True,
+    "read-only": True,
+    "prefer-standby": True,
+}
+
+
+def several_hosts(*urls: str, attribute: str) -> str:
+    """Return one URL for several servers."""
+    hosts = tuple(":".join(map(str, address(make_url(url)))) for url in urls)
+    query = {"host": hosts, "target_session_attrs": attribute}
+    url = make_url(urls[0]).set(host=None, port=None, query=query)
+    return url.render_as_string(hide_password=False)
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
+async def test_target_session_attrs_selects_the_server_of_every_use(
+    both: Fragile, client: AsyncClient, environment: pytest.MonkeyPatch, attribute: str
+) -> None:
+    standby = ATTRIBUTES[attribute]
+    wrong_first = (both.url, both.replica_url) if standby else (both.replica_url, both.url)
+    urls = wrong_first if attribute != "any" else (both.url, both.replica_url)
+    set_databases(environment, {"primary": several_hosts(*urls, attribute=attribute)})
+    environment.delenv(variable("primary", "read_database_url"))
+
+    for read_only in (False, True):
+        async with session_scope(read_only=read_only) as session:
+            assert await is_replica(session) is standby
+    with pytest.raises(DBAPIError, match="read-only"):
+        async with session_scope(read_only=True) as session:
+            session.add(new_user())
+    assert (await client.get("/health/primary")).is_success
+    assert await asyncio.to_thread(migrations.upgrade, "primary") == []
+    new = {"name": "Ada", "email": new_email()}
+    assert is_unavailable(await client.post(USERS, json=new)) is standby
+
+
+@pytest.mark.parametrize("attribute", ["read-write", "read-only"])
+async def test_server_that_is_read_only_by_its_configuration_counts_as_read_only(
+    both: Fragile, environment: pytest.MonkeyPatch, attribute: str
+) -> None:
+    """PostgreSQL defines these two by default_transaction_read_only, and not by recovery."""
+    await execute_script(both.url, "ALTER ROLE postgres SET default_transaction_read_only = on")
+    await until_replayed(both)
+    set_databases(environment, {"primary": several_hosts(both.url, both.url, attribute=attribute)})
+    environment.delenv(variable("primary", "read_database_url"))
+    found = []
+    try:
+        for read_only in (False, True):
+            with suppress(OperationalError):
+                async with session_scope(read_only=read_only) as session:
+                    found.append(await is_replica(session))
+    finally:
+        reset = "SET transaction_read_only = off; ALTER ROLE postgres RESET ALL"
+        await execute_script(both.url, reset)
+
+    assert found == ([False, False] if attribute == "read-only" else [])
 
 
 async def test_read_sees_a_commit_that_the_replica_has_replayed(

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import asyncpg
 from sqlalchemy import make_url
 
-from app.core.database.postgresql._liveness import BROKEN
+from app.core.database.postgresql._connection import BROKEN
 from tests.harness.connections import APPLICATION_NAME, connect, quote_identifier
 
 Result = TypeVar("Result")

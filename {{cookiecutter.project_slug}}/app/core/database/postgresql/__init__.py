@@ -57,7 +57,7 @@ def engine_options(url: URL, settings: DatabaseSettings, *, read_only: bool) -> 
         if read_only:
             options["execution_options"] = {"postgresql_readonly": True}
     elif read_only:
-        server["default_transaction_read_only"] = "on"
+        arguments["read_only"] = True
         options["isolation_level"] = "AUTOCOMMIT"
     if "application_name=" not in url.query.get("dsn", ""):
         server["application_name"] = settings.application_name

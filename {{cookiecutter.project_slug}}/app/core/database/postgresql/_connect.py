@@ -3,19 +3,21 @@
 import math
 import socket
 from contextlib import suppress
+from operator import methodcaller
 from typing import Any, NamedTuple
 
-import asyncpg
 from sqlalchemy.engine import Dialect
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from app.core.database.postgresql._connection import socket_of
+from app.core.database.postgresql._connection import BROKEN, socket_of
+
+READ_ONLY = "SET default_transaction_read_only = on"
 
 
 def connect(
     dialect: Dialect, _: ConnectionPoolEntry, args: list[Any], parameters: dict[str, Any]
 ) -> Any:
-    """Return a connection to the first host that accepts one.
+    """Return a connection to the first host that accepts one. The parameter `read_only` makes it so.
 
     Each host has the whole connect timeout. asyncpg has one timeout for all hosts, so a first host
     that does not respond would use it up.
@@ -30,29 +32,51 @@ def connect(
             service's configuration or an outage, and not a statement of a request.
     """
     dbapi: Any = dialect.loaded_dbapi
-    outages = (dbapi.Error, asyncpg.TargetServerAttributeNotMatched, OSError, UnicodeError)
-    *first, last = _hosts(parameters)
-    for host in first:
+    outages = (dbapi.Error, *BROKEN, UnicodeError)
+    read_only = parameters.pop("read_only", False)
+    *first, last = _attempts(parameters)
+    for attempt in first:
         with suppress(*outages):
-            return dialect.connect(*args, **parameters | host)
+            return _connect(dialect, args, parameters | attempt, read_only)
     try:
-        return dialect.connect(*args, **parameters | last)
+        return _connect(dialect, args, parameters | last, read_only)
     except dbapi.InterfaceError:  # an invalid parameter, which is not an outage
         raise
     except outages as error:
         raise dbapi.OperationalError(str(error) or type(error).__name__) from error
 
 
-def _hosts(parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the host and port of each attempt.
+def _connect(dialect: Dialect, args: list[Any], parameters: dict[str, Any], read_only: bool) -> Any:
+    """Return a connection that is read-only if requested, after asyncpg has selected the server.
 
-    With `prefer-standby` there is one attempt, because asyncpg has to compare all hosts.
+    In the startup message, the setting would be what `target_session_attrs` looks at: `read-write`
+    would then accept no server, and `read-only` each one.
+    """
+    connection: Any = dialect.connect(*args, **parameters)
+    if read_only:
+        set_read_only = methodcaller("execute", READ_ONLY, timeout=parameters["timeout"])
+        try:
+            connection.run_async(set_read_only)
+        except BaseException:
+            connection.driver_connection.terminate()
+            raise
+    return connection
+
+
+def _attempts(parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the parameters that each attempt has of its own: a host with its port.
+
+    With `prefer-standby`, all hosts are asked for a standby first, and then for any server.
     """
     hosts = parameters.get("host")
-    if not isinstance(hosts, list) or parameters.get("target_session_attrs") == "prefer-standby":
+    if not isinstance(hosts, list):
         return [{}]
     pairs = zip(hosts, parameters["port"], strict=True)
-    return [{"host": host, "port": port} for host, port in pairs]
+    attempts = [{"host": host, "port": port} for host, port in pairs]
+    if parameters.get("target_session_attrs") != "prefer-standby":
+        return attempts
+    wanted = [{"target_session_attrs": attribute} for attribute in ("standby", "any")]
+    return [attempt | attribute for attribute in wanted for attempt in attempts]
 
 
 class Keepalive(NamedTuple):

@@ -9,15 +9,11 @@ import asyncpg
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from app.core.database.postgresql._connection import socket_of
+from app.core.database.postgresql._connection import BROKEN, socket_of
 
 IDLE_BEFORE_PING = 1.0  # seconds
 PING_TIMEOUT = 2.0  # seconds
 PING = "SELECT 1"  # an empty statement raises AttributeError in asyncpg 0.32
-
-# asyncpg's errors have no base class in common. It raises InternalClientError if the server has
-# terminated the connection, but has not closed the socket yet.
-BROKEN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 # Neither needs a file descriptor of its own, as epoll does. Windows has no poll.
 Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)
