@@ -113,7 +113,8 @@ def _migrations() -> Iterator[ModuleType]:
     except CommandError as error:
         sys.exit(f"error: {error}")
     except DBAPIError as error:
-        sys.exit(f"error: a migration statement failed: {error.orig} [{error.statement}]")
+        statement = error.statement or "COMMIT"
+        sys.exit(f"error: a migration statement failed: {error.orig} [{statement}]")
 
 
 def _names(migrations: ModuleType, database: str | None) -> list[str]:

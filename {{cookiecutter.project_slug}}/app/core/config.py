@@ -1,6 +1,7 @@
 """The settings. No other module reads environment variables. `.env.example` explains each setting.
 
-The exception: OpenTelemetry's SDK reads its own variables, which `telemetry/settings.py` checks.
+The exceptions: OpenTelemetry's SDK reads its own variables, which `telemetry/settings.py` checks, and
+asyncpg those of libpq, two of which `database/libpq.py` and `database/tls.py` read too.
 """
 
 from functools import lru_cache

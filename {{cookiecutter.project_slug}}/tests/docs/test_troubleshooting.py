@@ -44,13 +44,20 @@ from sqlalchemy.orm.exc import DetachedInstanceError, StaleDataError
 
 from app import migrations
 from app.core.config import get_database, get_settings, variable
-from app.core.db import TransactionFailedError, dispose_engines, get_engine, session_scope
+from app.core.db import (
+    ConfigurationError,
+    TransactionFailedError,
+    dispose_engines,
+    get_engine,
+    session_scope,
+)
 from app.core.web.problem_details import problem_for
 from app.dependencies import SessionDep
 from app.models import User, base
 from tests.conformance.harness.fragile import fragile
 from tests.conformance.harness.pgbouncer import pgbouncer_before
 from tests.conformance.harness.proxy import Proxy
+from tests.conformance.harness.tls import tls_server
 from tests.conformance.support import create_tables, relate_without_lazy
 from tests.docs.conftest import Load
 from tests.docs.snippets import ROOT
@@ -591,6 +598,58 @@ async def test_parameters_of_libpq_are_translated(
         async with session_scope() as session:
             await session.execute(text("SELECT 1"))
     await dispose_engines()
+
+
+@provokes("which asyncpg cannot take from a URL", "asyncpg has no channel binding")
+def test_parameters_of_providers_are_refused_and_the_replacements_are_accepted(
+    environment: pytest.MonkeyPatch, messages: list[str]
+) -> None:
+    page = PAGE.read_text()
+    rows = re.findall(r"^\| `(\?\S+)` \| (?:`(\?\S+)`)?.* \|$", page, re.MULTILINE)
+    assert len(rows) == 3
+    for wrong, right in rows:
+        set_databases(environment, {"primary": f"postgresql://u:p@h/d{wrong}"})
+        with pytest.raises(ConfigurationError, match="|".join(messages)):
+            get_settings()
+        set_databases(environment, {"primary": f"postgresql://u:p@h/d{right}"})
+        assert get_database().url()
+
+
+@provokes("certificate verify failed", "write the path of a PEM file that the service can read")
+async def test_certificate_is_verified_with_the_ca_of_the_url(
+    environment: pytest.MonkeyPatch, messages: list[str], tmp_path: Path
+) -> None:
+    not_verified, not_readable = messages
+    environment.setenv("HOME", str(tmp_path))
+    with tls_server() as server:
+        url = f"{server.url}?sslmode=verify-full"
+        set_databases(environment, {"primary": url})
+        with pytest.raises(OperationalError, match=not_verified):
+            async with session_scope() as session:
+                await session.execute(text("SELECT 1"))
+        set_databases(environment, {"primary": f"{url}&sslrootcert={tmp_path}/ca.crt"})
+        with pytest.raises(ConfigurationError, match=not_readable):
+            get_settings()
+
+        shutil.copy(server.folder / "ca.crt", tmp_path)
+        async with session_scope() as session:
+            await session.execute(text("SELECT 1"))
+        await dispose_engines()
+
+
+@provokes("add it there, or set PGSERVICEFILE")
+def test_service_has_to_be_in_the_service_file(
+    environment: pytest.MonkeyPatch, messages: list[str], tmp_path: Path
+) -> None:
+    [message] = messages
+    file = tmp_path / "services"
+    environment.setenv("PGSERVICEFILE", str(file))
+    set_databases(environment, {"primary": "postgresql://?service=orders"})
+    with pytest.raises(ConfigurationError, match=message):
+        get_settings()
+
+    file.write_text("[orders]\nhost=db.example.com\n")
+    assert get_database().url().query["host"] == "db.example.com"
 
 
 @provokes(

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 import asyncpg
 from sqlalchemy import URL, make_url
 
-from app.core.database.url import refuse_unusable_driver, resolve_async_url
+from app.core.database.url import refuse_unusable, resolve_async_url
 from tests.harness.connections import connect, quote_identifier
 from tests.harness.server import FailedError, RunningServer, first_line
 
@@ -29,7 +29,7 @@ def external_url() -> str | None:
 def external(text: str) -> Iterator[RunningServer]:
     """Use the server at this URL. Call `remove_all` after the run."""
     try:
-        refuse_unusable_driver(resolve_async_url(text))
+        refuse_unusable(resolve_async_url(text))
     except ValueError as error:
         raise FailedError(f"TEST_DATABASE_URL: {error}") from error
     url = make_url(text)

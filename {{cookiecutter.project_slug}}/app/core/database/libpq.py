@@ -7,24 +7,40 @@ The whole URL cannot be asyncpg's DSN: asyncpg sends each parameter that it does
 server, which refuses the connection for a `connect_timeout`.
 """
 
+import os
 from collections.abc import Callable, Mapping
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
 from typing import Any
 from urllib.parse import quote
+
+from sqlalchemy import URL
+
+from app.core.database import tls
 
 Query = Mapping[str, str | tuple[str, ...]]
 
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 SESSION_ATTRIBUTES = ("any", "primary", "standby", "read-write", "read-only", "prefer-standby")
+
+CHOICES = {
+    "gsslib": ("gssapi", "sspi"),
+    "ssl": SSL_MODES,
+    "ssl_max_protocol_version": TLS_VERSIONS,
+    "ssl_min_protocol_version": TLS_VERSIONS,
+    "sslmode": SSL_MODES,
+    "sslnegotiation": ("postgres", "direct"),
+    "target_session_attrs": SESSION_ATTRIBUTES,
+}
 
 # Repeated for several servers, as SQLAlchemy documents it.
 SERVERS = {"host", "port"}
 
-# Parameters that asyncpg reads from a DSN only. `service` is also an argument of asyncpg.connect(),
-# which asyncpg 0.32 ignores without a DSN.
+# Parameters that asyncpg reads from a DSN only.
 FROM_DSN = {
     "application_name",
     "options",
-    "service",
     "sslcert",
     "sslcrl",
     "sslkey",
@@ -34,20 +50,79 @@ FROM_DSN = {
     "sslrootcert",
 }
 
+
+def _seconds(value: str) -> float:
+    seconds = float(value)
+    if not seconds > 0:
+        raise ValueError
+    return seconds
+
+
+def _not_negative(value: str) -> int:
+    number = int(value)
+    if number < 0:
+        raise ValueError
+    return number
+
+
 # Arguments of asyncpg.connect() and of SQLAlchemy's dialect, with their types.
 TYPES: dict[str, Callable[[str], object]] = {
-    "command_timeout": float,
-    "direct_tls": lambda value: value.lower() in {"1", "on", "true", "yes"},
+    "command_timeout": _seconds,
+    "direct_tls": tls.is_true,
     "dsn": str,
     "gsslib": str,
     "krbsrvname": str,
-    "max_cacheable_statement_size": int,
-    "max_cached_statement_lifetime": int,
+    "max_cacheable_statement_size": _not_negative,
+    "max_cached_statement_lifetime": _not_negative,
     "passfile": str,
-    "prepared_statement_cache_size": int,
-    "statement_cache_size": int,
-    "timeout": float,
+    "prepared_statement_cache_size": _not_negative,
+    "ssl": str,
+    "statement_cache_size": _not_negative,
+    "target_session_attrs": str,
+    "timeout": _seconds,
 }
+
+# What replaces parameters of other clients, which hosted providers and other libraries write.
+INSTEAD = {
+    "connection_limit": "remove it and set DATABASES__<NAME>__POOL_SIZE",
+    "keepalives_idle": "remove it and set DATABASES__<NAME>__TCP_KEEPALIVE",
+    "pgbouncer": "remove it and set DATABASES__<NAME>__PGBOUNCER=true",
+    "pool_timeout": "remove it and set DATABASES__<NAME>__POOL_TIMEOUT",
+    "schema": "write options=-csearch_path%3Dname instead",
+}
+
+
+def with_service(url: URL) -> URL:
+    """Return the URL with the parameters of its `service`, for those that it does not have itself.
+
+    asyncpg connects to localhost if the service is missing, and ignores most of its parameters.
+    https://www.postgresql.org/docs/current/libpq-pgservice.html
+
+    Raises:
+        ValueError: there is no such service.
+    """
+    name = url.query.get("service")
+    if name is None:
+        return url
+    path = os.path.expanduser(os.environ.get("PGSERVICEFILE") or "~/.pg_service.conf")
+    file = ConfigParser(interpolation=None, delimiters="=", comment_prefixes="#")
+    try:
+        file.read(path, encoding="utf-8")
+        service = dict(file[str(name)])
+    except (KeyError, ConfigParserError, OSError, UnicodeError):  # the message may show a password
+        raise ValueError(
+            f"service={name!r} is not in {path}: add it there, or set PGSERVICEFILE"
+        ) from None
+    user, password, database = (service.pop(key, None) for key in ("user", "password", "dbname"))
+    url = url.set(
+        username=url.username or user,
+        password=url.password or password,
+        database=url.database or database,
+    )
+    if url.host or "host" in url.query:
+        service = {key: service[key] for key in service.keys() - SERVERS}
+    url = url.difference_update_query(["service"])
+    return url.update_query_dict(service | dict(url.query))
 
 
 def asyncpg_query(query: Query) -> dict[str, str | tuple[str, ...]]:
@@ -65,6 +140,9 @@ def asyncpg_query(query: Query) -> dict[str, str | tuple[str, ...]]:
             translated[name] = value
         elif not isinstance(value, str):
             raise ValueError(f"the database URL has the parameter {name!r} twice: write it once")
+        elif value not in CHOICES.get(name, (value,)):
+            known = ", ".join(CHOICES[name])
+            raise ValueError(f"{name}={value!r} is not known: write one of {known}")
         elif name in FROM_DSN:
             dsn.append(f"{name}={quote(value, safe='')}")
         elif name in TRANSLATIONS:
@@ -75,30 +153,27 @@ def asyncpg_query(query: Query) -> dict[str, str | tuple[str, ...]]:
         raise ValueError("the database URL has 'dsn' beside libpq parameters: write one of the two")
     if dsn:
         translated["dsn"] = "postgresql://?" + "&".join(dsn)
+    if mode := tls.mode_of(translated):
+        translated["ssl"] = mode
     return translated
 
 
 def typed_parameters(query: Query) -> dict[str, Any]:
     """Return the parameters in TYPES from the query of a resolved URL, converted from strings."""
-    return {name: convert(str(query[name])) for name, convert in TYPES.items() if name in query}
+    typed = {name: convert(str(query[name])) for name, convert in TYPES.items() if name in query}
+    if context := tls.context_with_system_cas(query):
+        typed["ssl"] = context
+    return typed
 
 
 def _known(name: str, value: str) -> dict[str, str]:
     if name not in TYPES:
         raise ValueError(
             f"the database URL has the parameter {name!r}, which asyncpg cannot take from a URL: "
-            "remove it"
+            f"{INSTEAD.get(name, 'remove it')}"
         )
     _number(name, value, TYPES[name])
     return {name: value}
-
-
-def _ssl_mode(name: str, value: str) -> dict[str, str]:
-    return {"ssl": _one_of(name, value, SSL_MODES)}
-
-
-def _session_attributes(name: str, value: str) -> dict[str, str]:
-    return {name: _one_of(name, value, SESSION_ATTRIBUTES)}
 
 
 def _connect_timeout(name: str, value: str) -> dict[str, str]:
@@ -126,16 +201,8 @@ TRANSLATIONS: dict[str, Callable[[str, str], dict[str, str]]] = {
     "channel_binding": _channel_binding,
     "client_encoding": _client_encoding,
     "connect_timeout": _connect_timeout,
-    "ssl": _ssl_mode,
-    "sslmode": _ssl_mode,
-    "target_session_attrs": _session_attributes,
+    "sslmode": lambda _, value: {"ssl": value},
 }
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise ValueError(f"{name}={value!r} is not known: write one of {', '.join(known)}")
-    return value
 
 
 def _number(name: str, value: str, convert: Callable[[str], object]) -> None:
@@ -143,5 +210,6 @@ def _number(name: str, value: str, convert: Callable[[str], object]) -> None:
         convert(value)
     except ValueError:
         raise ValueError(
-            f"{name}={value!r} in the database URL is not a number: write {name}=10"
+            f"{name}={value!r} in the database URL is not a number that asyncpg accepts: write "
+            f"{name}=10"
         ) from None

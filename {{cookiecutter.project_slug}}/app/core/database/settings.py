@@ -19,7 +19,7 @@ from sqlalchemy import URL
 
 from app import NAME
 from app.core.database.errors import ConfigurationError
-from app.core.database.url import refuse_unusable_driver, resolve_async_url
+from app.core.database.url import refuse_unusable, resolve_async_url
 
 # The fields that name a database and its credentials.
 ADDRESS = {
@@ -57,7 +57,7 @@ class EngineKey:
 
 
 def _is_usable(url: SecretStr) -> SecretStr:
-    refuse_unusable_driver(resolve_async_url(url.get_secret_value()))
+    refuse_unusable(resolve_async_url(url.get_secret_value()))
     return url
 
 

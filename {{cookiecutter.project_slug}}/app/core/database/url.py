@@ -3,7 +3,8 @@
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from app.core.database.libpq import asyncpg_query
+from app.core.database.libpq import asyncpg_query, with_service
+from app.core.database.tls import refuse_unusable_files
 
 ASYNC_DRIVERS = {
     "postgres": "postgresql+asyncpg",
@@ -43,12 +44,17 @@ def resolve_async_url(url: str | URL) -> URL:
     if parsed.port is not None and parsed.port not in PORTS:
         raise ValueError(f"{parsed.port} is not a port: write a number from 1 to 65535")
     if parsed.drivername == "postgresql+asyncpg":
+        parsed = with_service(parsed)
         parsed = parsed.set(query=asyncpg_query(parsed.query))
     return parsed
 
 
-def refuse_unusable_driver(url: URL) -> None:
-    """Raise `ValueError` if the driver of a resolved URL is not async or not installed."""
+def refuse_unusable(url: URL) -> None:
+    """Raise `ValueError` if a resolved URL can never work.
+
+    Its driver is not async or not installed, its hosts do not match its ports, or a file with a
+    certificate cannot be loaded.
+    """
     try:
         dialect = url.get_dialect().get_async_dialect_cls(url)
         dialect.import_dbapi()
@@ -61,3 +67,11 @@ def refuse_unusable_driver(url: URL) -> None:
         raise ValueError(
             f"the driver of {url.drivername!r} is not async: write {url.get_backend_name()}://..."
         )
+    if url.drivername == "postgresql+asyncpg":
+        refuse_unusable_files(url.query)
+        try:
+            dialect().create_connect_args(url)
+        except (ArgumentError, ValueError) as error:
+            raise ValueError(
+                f"the hosts of the database URL are wrong ({error}): write host=a:5432&host=b:5432"
+            ) from None

@@ -40,8 +40,6 @@ def connect(
             return _connect(dialect, args, parameters | attempt, read_only)
     try:
         return _connect(dialect, args, parameters | last, read_only)
-    except dbapi.InterfaceError:  # an invalid parameter, which is not an outage
-        raise
     except outages as error:
         raise dbapi.OperationalError(str(error) or type(error).__name__) from error
 

@@ -16,10 +16,11 @@ from app.core.database.statistics import work
 CLOSE_TIMEOUT = 2.0  # seconds
 CONNECTION_LOST = ("08", "57P")  # SQLSTATEs
 
-_closing_until = ContextVar("closing_until", default=math.inf)  # `time.monotonic()`
 # asyncpg's errors have no base class in common. It raises InternalClientError if the server has
 # terminated the connection, but has not closed the socket yet.
 BROKEN = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+
+_closing_until = ContextVar("closing_until", default=math.inf)  # `time.monotonic()`
 
 
 class CommitCheckingConnection(asyncpg.Connection):  # type: ignore[misc]

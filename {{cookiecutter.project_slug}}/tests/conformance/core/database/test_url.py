@@ -44,13 +44,11 @@ def test_resolving_twice_changes_nothing(url: str) -> None:
 def test_parameters_that_asyncpg_reads_from_a_dsn_only_are_in_the_dsn() -> None:
     url = resolve_async_url(
         "postgresql://h/d?sslmode=verify-full&sslrootcert=/a b&application_name=me&options=-c%20x%3D1"
-        "&service=s"
     )
 
     assert url.query == {
         "ssl": "verify-full",
-        "dsn": "postgresql://?sslrootcert=%2Fa%20b&application_name=me&options=-c%20x%3D1"
-        "&service=s",
+        "dsn": "postgresql://?sslrootcert=%2Fa%20b&application_name=me&options=-c%20x%3D1",
     }
 
 
@@ -76,6 +74,14 @@ REFUSED = {
     "postgresql://h/d?client_encoding=latin1": r"client_encoding='latin1' is not supported",
     "postgresql://h/d?connect_timeout=soon": r"connect_timeout='soon' .* is not a number",
     "postgresql://h/d?statement_cache_size=x": r"statement_cache_size='x' .* is not a number",
+    "postgresql://h/d?statement_cache_size=-1": r"statement_cache_size='-1' .* is not a number",
+    "postgresql://h/d?command_timeout=0": r"command_timeout='0' .* write command_timeout=10",
+    "postgresql://h/d?sslnegotiation=x": r"sslnegotiation='x' is not known: write one of postgres",
+    "postgresql://h/d?gsslib=x": r"gsslib='x' is not known: write one of gssapi, sspi",
+    "postgresql://h/d?ssl_min_protocol_version=1": r"ssl_min_protocol_version='1' is not known",
+    "postgresql://h/d?pgbouncer=true": r"'pgbouncer', .*: remove it and set DATABASES__<NAME>__PGB",
+    "postgresql://h/d?connection_limit=1": r"remove it and set DATABASES__<NAME>__POOL_SIZE",
+    "postgresql://h/d?schema=s": r"write options=-csearch_path%3Dname instead",
     "postgresql://h/d?keepalives=1": r"the parameter 'keepalives', which asyncpg cannot take",
     "postgresql://h/d?password=hidden": r"the parameter 'password', which asyncpg cannot take",
     "postgresql://h/d?dsn=x&application_name=y": r"'dsn' beside libpq parameters",
@@ -99,4 +105,5 @@ def test_parameters_get_the_types_that_asyncpg_expects() -> None:
         "timeout": 2.0,
         "statement_cache_size": 0,
         "direct_tls": True,
+        "ssl": "require",
     }

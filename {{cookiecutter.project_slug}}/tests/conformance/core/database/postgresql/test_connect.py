@@ -1,9 +1,8 @@
-"""Connecting to PostgreSQL: several hosts, a service file, timeouts, TCP keepalive."""
+"""Connecting to PostgreSQL: several hosts, timeouts, TCP keepalive."""
 
 import asyncio
 import os
 import socket
-from pathlib import Path
 
 import pytest
 from httpx2 import AsyncClient
@@ -11,7 +10,6 @@ from sqlalchemy import make_url, text
 
 from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
-from tests.conformance.harness.address import address
 from tests.conformance.harness.proxy import Proxy
 from tests.inspection import driver
 from tests.support import USERS, configure, set_databases
@@ -43,23 +41,6 @@ async def test_url_with_several_hosts_connects_to_the_one_that_accepts_writes(
         async with session_scope() as session:
             assert await session.scalar(text("SHOW transaction_read_only")) == "off"
         await dispose_engines()
-
-
-async def test_service_in_the_url_is_read_from_the_service_file(
-    databases: None, environment: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    url = make_url(os.environ[variable("primary")])
-    host, port = address(url)
-    file = tmp_path / "pg_service.conf"
-    file.write_text(
-        f"[ours]\nhost={host}\nport={port}\nuser={url.username}\n"
-        f"password={(url.password or '').replace('%', '%%')}\ndbname={url.database}\n"
-    )
-    environment.setenv("PGSERVICEFILE", str(file))
-    set_databases(environment, {"primary": "postgresql://?service=ours"})
-
-    async with session_scope() as session:
-        assert await session.scalar(text("SELECT current_database()")) == url.database
 
 
 async def test_connect_timeout_returns_503_with_retry_after(
