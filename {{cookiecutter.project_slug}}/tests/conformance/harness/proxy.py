@@ -19,6 +19,7 @@ class Proxy:
         self._clients: list[asyncio.StreamReader] = []
         self._writers: list[asyncio.StreamWriter] = []
         self._lost_query = b""
+        self._stalling_query = b""
         self._is_delivered = False
         self._is_waiting = False  # for the server's response
         self._is_holding = False
@@ -57,6 +58,10 @@ class Proxy:
         The client cannot know which of the two happened.
         """
         self._lost_query, self._is_delivered = query, is_delivered
+
+    def stall(self, query: bytes) -> None:
+        """Stop forwarding, without closing anything, once a connection sends this query."""
+        self._stalling_query = query
 
     async def __aenter__(self) -> "Proxy":
         self._listener = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -99,6 +104,9 @@ class Proxy:
                 self.round_trips += not self._is_waiting
                 self._is_waiting = True
                 await asyncio.sleep(self.latency)
+                if self._stalling_query and self._stalling_query in data:
+                    self.hold()
+                    self.cut()
                 is_lost = self._lost_query and self._lost_query in data
                 if not is_lost or self._is_delivered:
                     server.write(data)

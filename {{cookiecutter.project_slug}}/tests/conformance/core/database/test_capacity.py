@@ -1,5 +1,6 @@
 """The warning at startup about servers with too few connections: app/core/database/capacity.py."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from sqlalchemy import make_url
 
 from app.core.config import get_settings, variable
 from app.core.database.capacity import warn_of_too_few_connections
+from tests.conformance.harness.proxy import Proxy
 from tests.inspection import fetch
 from tests.processes import serving
 from tests.support import configure, set_databases
@@ -73,6 +75,20 @@ async def test_unreachable_server_does_not_prevent_the_start(
     set_databases(environment, {"primary": "postgresql://u:hidden@127.0.0.1:1/d"})
 
     assert not await warnings(caplog, workers=1000)
+
+
+@pytest.mark.parametrize(
+    "query", [b"\x00", b"pg_settings", b"X\x00"], ids=["login", "query", "end"]
+)
+async def test_server_that_stops_responding_does_not_prevent_the_start(
+    limit: int, environment: pytest.MonkeyPatch, query: bytes
+) -> None:
+    async with Proxy(os.environ[variable("primary")]) as proxy:
+        proxy.stall(query)
+        set_databases(environment, {"primary": proxy.url})
+
+        async with asyncio.timeout(30):  # the sockets end after twice TCP_KEEPALIVE, 60 seconds
+            await warn_of_too_few_connections(get_settings().databases, workers=1)
 
 
 def test_serve_logs_the_warning_without_the_password(
