@@ -74,6 +74,7 @@ async def test_outage_is_logged_as_one_record(
 
     [message] = [r.getMessage() for r in caplog.records if r.name == "app.core.web.error_handlers"]
     assert message.startswith("Service unavailable (503): ")
+    assert message.endswith("; database: primary")
     assert "127.0.0.1" in message
     assert "hidden" not in caplog.text
 

@@ -1,5 +1,6 @@
 """Engine construction shared by all databases. `postgresql/` and `sqlite.py` add the rest."""
 
+from functools import partial
 from typing import Any
 
 from pydantic_core import to_json
@@ -10,9 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from app.core.database import postgresql, replica, sqlite
+from app.core.database.errors import CommitOutcomeUnknownError, IdleTransactionError
 from app.core.database.pool import FairPool
 from app.core.database.settings import DatabaseSettings, EngineKey
-from app.core.database.statistics import measure
+from app.core.database.statistics import measure, work
 from app.core.telemetry.spans import trace_statements
 
 DRIVERS = {"asyncpg": postgresql, "aiosqlite": sqlite}
@@ -22,6 +24,7 @@ def make_engine(key: EngineKey, settings: DatabaseSettings) -> AsyncEngine:
     """Return a new engine for sessions. It connects when a session needs a connection."""
     pool: dict[str, Any] = {
         "poolclass": FairPool,
+        "pool_logging_name": settings.name,
         "pool_size": settings.pool_size,
         "max_overflow": settings.max_overflow,
         "pool_timeout": settings.pool_timeout,
@@ -82,7 +85,9 @@ def _make(key: EngineKey, settings: DatabaseSettings, **pool: Any) -> AsyncEngin
     if driver:
         driver.add_listeners(engine.sync_engine, settings, read_only=key.read_only)
     event.listen(engine.sync_engine, "handle_error", _hide_parameters)
-    event.listen(engine.sync_engine, "handle_error", _translate_loss)
+    idle = None if key.read_only else settings.idle_in_transaction_timeout
+    event.listen(engine.sync_engine, "handle_error", partial(_translate_loss, idle))
+    event.listen(engine.sync_engine, "handle_error", partial(_name_database, settings.name))
     measure(engine.sync_engine)
     trace_statements(engine.sync_engine, settings.name)
     return engine
@@ -98,12 +103,27 @@ def _hide_parameters(context: ExceptionContext) -> None:
         context.sqlalchemy_exception.params = None
 
 
-def _translate_loss(context: ExceptionContext) -> Exception | None:
-    """Turn the loss of a connection into an `OperationalError`, whatever the driver raises."""
+def _translate_loss(idle_timeout: float | None, context: ExceptionContext) -> Exception | None:
+    """Turn the loss of a connection into an `OperationalError`, whatever the driver raises.
+
+    asyncpg discards the message by which PostgreSQL says that it has ended an idle transaction.
+    """
     error = context.original_exception
     lost = isinstance(error, OSError) or (context.is_disconnect and isinstance(error, Exception))
-    if not lost or isinstance(context.sqlalchemy_exception, OperationalError):
+    if not lost:
+        return None
+    done = work.get()
+    is_commit = isinstance(error, CommitOutcomeUnknownError)
+    if done and idle_timeout and not is_commit and done.is_idle(context.connection, idle_timeout):
+        error = IdleTransactionError(f"IDLE_IN_TRANSACTION_TIMEOUT={idle_timeout:g} was exceeded")
+    elif isinstance(context.sqlalchemy_exception, OperationalError):
         return None
     return OperationalError(
         context.statement, None, error, hide_parameters=True, connection_invalidated=True
     )
+
+
+def _name_database(name: str, context: ExceptionContext) -> None:
+    chained = getattr(context, "chained_exception", None)  # by the listener before
+    error = chained or context.sqlalchemy_exception or context.original_exception
+    error.add_note(f"database: {name}")

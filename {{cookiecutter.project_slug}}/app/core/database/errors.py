@@ -31,3 +31,9 @@ class CommitOutcomeUnknownError(ConnectionError):
 
     def __init__(self) -> None:
         super().__init__("no response to COMMIT: the transaction may be stored or not")
+
+
+class IdleTransactionError(Exception):
+    """PostgreSQL has closed the connection of a transaction that was idle for too long."""
+
+    sqlstate = "25P03"

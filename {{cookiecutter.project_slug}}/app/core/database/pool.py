@@ -3,7 +3,8 @@
 import asyncio
 from typing import Any
 
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+from sqlalchemy import exc
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.util import await_  # docs/private-apis.md
 from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty  # docs/private-apis.md
 
@@ -62,6 +63,13 @@ class FairPool(AsyncAdaptedQueuePool):
     def __init__(self, creator: Any, pool_size: int, max_overflow: int, **options: Any) -> None:
         super().__init__(creator, pool_size, max_overflow, **options)
         self.limit = pool_size + max_overflow  # open connections
+
+    def connect(self) -> PoolProxiedConnection:
+        try:
+            return super().connect()
+        except exc.TimeoutError as error:
+            error.add_note(f"database: {self.logging_name}")
+            raise
 
     @property
     def waiting(self) -> int:

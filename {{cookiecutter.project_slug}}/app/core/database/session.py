@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from functools import partial
+from time import perf_counter
 from typing import cast
 
 from sqlalchemy import Connection, event
@@ -11,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, SessionTransaction
 
 from app.core.database import postgresql
+from app.core.database.statistics import work
 from app.core.database.tasks import start, wait_until_done
 
 ROLLBACK_TIMEOUT = 5.0  # seconds, after which the connection is closed instead
@@ -55,6 +57,8 @@ class TrackedSession(Session):
 @event.listens_for(TrackedSession, "after_begin")
 def _track(session: TrackedSession, _: SessionTransaction, connection: Connection) -> None:
     if connection not in session._opened:  # a savepoint begins on the same connection
+        if done := work.get():
+            done.used[id(connection)] = perf_counter()
         session._opened = (*session.connections, connection)
     if session.is_abandoned:
         session.abandon()

@@ -1,12 +1,12 @@
 """The number of statements of a request, and the time that the databases took for them."""
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from time import perf_counter
 from typing import Any
 
-from sqlalchemy import Engine, event
+from sqlalchemy import Connection, Engine, event
 from sqlalchemy.engine import ExecutionContext
 
 
@@ -14,6 +14,13 @@ from sqlalchemy.engine import ExecutionContext
 class DatabaseStatistics:
     statements: int = 0
     seconds: float = 0.0  # statements and COMMIT; concurrent ones are added up
+    # When the last statement of each connection ended, or its transaction began. The keys are ids.
+    used: dict[int, float] = field(default_factory=dict)
+
+    def is_idle(self, connection: Connection | None, seconds: float) -> bool:
+        """Return whether the transaction on this connection has not been used for this time."""
+        now = perf_counter()
+        return now - self.used.get(id(connection), now) >= seconds
 
 
 work: ContextVar[DatabaseStatistics | None] = ContextVar("work", default=None)
@@ -41,6 +48,7 @@ def _run(
     try:
         run(cursor, statement, parameters, context)
     finally:
+        done.used[id(context.root_connection)] = ended = perf_counter()
         done.statements += statement != "BEGIN"  # the service does not send it
-        done.seconds += perf_counter() - began
+        done.seconds += ended - began
     return True

@@ -107,7 +107,8 @@ async def database_error(_: Request, error: Exception) -> JSONResponse:
         logger.error("A statement failed.", exc_info=error)
     else:
         cause = getattr(error, "orig", None) or error
-        logger.warning("%s (%s): %s", problem.title, problem.status, cause)
+        notes = "; ".join([str(cause), *getattr(error, "__notes__", [])])
+        logger.warning("%s (%s): %s", problem.title, problem.status, notes)
     return problem_response(problem)
 
 

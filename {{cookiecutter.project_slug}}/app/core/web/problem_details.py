@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import exc
 from sqlalchemy.orm.exc import StaleDataError
 
-from app.core.database.errors import CommitOutcomeUnknownError
+from app.core.database.errors import CommitOutcomeUnknownError, IdleTransactionError
 
 RETRY_AFTER = {"Retry-After": "1"}  # seconds
 
@@ -55,6 +55,7 @@ UNKNOWN = Problem(
     RETRY_AFTER,
 )
 UNAVAILABLE = Problem(503, "Service unavailable", "The database cannot be reached.", RETRY_AFTER)
+IDLE = Problem(503, "Service unavailable", "The transaction was idle for too long.", RETRY_AFTER)
 OVERLOADED = Problem(503, "Service unavailable", "The database is busy.", RETRY_AFTER)
 
 # PostgreSQL: by SQLSTATE, by its first three characters, or by its class (the first two).
@@ -110,6 +111,8 @@ def _database_problem(error: exc.DBAPIError) -> Problem:
     if isinstance(error.orig, CommitOutcomeUnknownError):
         return UNKNOWN
     if error.connection_invalidated:
+        if isinstance(error.orig, IdleTransactionError):
+            return IDLE
         is_outdated = getattr(error.orig, "sqlstate", None) in {"XX000", "42704"}
         return RETRY if is_outdated else UNAVAILABLE
     if type(error.orig).__name__ == "InvalidCachedStatementError":  # a migration has changed a type

@@ -38,7 +38,10 @@ async def test_database_that_cannot_be_reached_is_an_operational_error(
 
 
 async def test_full_pool_is_a_timeout_error_and_503(
-    app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch
+    app: FastAPI,
+    client: AsyncClient,
+    environment: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     configure(environment, pool_size=1, pool_timeout=0.1)
 
@@ -54,4 +57,5 @@ async def test_full_pool_is_a_timeout_error_and_503(
 
     assert problem(response)["status"] == 503
     assert response.headers["retry-after"] == "1"
+    assert "; database: primary" in caplog.text
     assert (await client.get("/query")).is_success

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import make_url
 
 from app.core.config import get_settings, variable
+from app.core.database import capacity
 from app.core.database.capacity import warn_of_too_few_connections
 from tests.conformance.harness.proxy import Proxy
 from tests.inspection import fetch
@@ -84,6 +85,7 @@ async def test_server_that_stops_responding_does_not_prevent_the_start(
     limit: int, environment: pytest.MonkeyPatch, query: bytes
 ) -> None:
     async with Proxy(os.environ[variable("primary")]) as proxy:
+        environment.setattr(capacity, "TIMEOUT", 0.5)
         proxy.stall(query)
         set_databases(environment, {"primary": proxy.url})
 

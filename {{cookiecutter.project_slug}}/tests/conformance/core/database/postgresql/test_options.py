@@ -11,8 +11,8 @@ from app import NAME
 from app.core.config import variable
 from app.core.db import session_scope
 from app.dependencies import SessionDep
-from tests.inspection import pid, stored_users, until_closed
-from tests.support import configure, new_user, set_databases
+from tests.inspection import kill, pid, stored_users, until_closed
+from tests.support import configure, new_user, problem, set_databases
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.pgbouncer]
 
@@ -59,7 +59,10 @@ async def test_statement_timeout_returns_503_with_retry_after(
 
 
 async def test_idle_in_transaction_timeout_returns_503_and_stores_nothing(
-    app: FastAPI, server: AsyncClient, environment: pytest.MonkeyPatch
+    app: FastAPI,
+    server: AsyncClient,
+    environment: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     configure(environment, idle_in_transaction_timeout=0.05)
 
@@ -69,5 +72,20 @@ async def test_idle_in_transaction_timeout_returns_503_and_stores_nothing(
         await session.flush()
         await until_closed(await pid(session))
 
-    assert (await server.post("/idle")).status_code == 503
+    response = await server.post("/idle")
+
+    assert (503, "1") == (response.status_code, response.headers["retry-after"])
+    assert problem(response)["detail"] == "The transaction was idle for too long."
+    assert "IDLE_IN_TRANSACTION_TIMEOUT=0.05 was exceeded; database: primary" in caplog.text
     assert await stored_users() == 0
+
+
+async def test_connection_that_is_lost_in_a_short_transaction_was_not_idle(
+    app: FastAPI, server: AsyncClient, environment: pytest.MonkeyPatch
+) -> None:
+    @app.post("/lost")
+    async def lost(session: SessionDep) -> None:
+        await kill(await pid(session))
+        session.add(new_user())
+
+    assert problem(await server.post("/lost"))["detail"] == "The database cannot be reached."
