@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
+from urllib.parse import quote
 
 import pytest
 from alembic import command
@@ -43,7 +44,7 @@ from sqlalchemy.orm import (
 from sqlalchemy.orm.exc import DetachedInstanceError, StaleDataError
 
 from app import migrations
-from app.core.config import get_database, get_settings, variable
+from app.core.config import Settings, get_database, get_settings, variable
 from app.core.db import (
     ConfigurationError,
     TransactionFailedError,
@@ -57,7 +58,8 @@ from app.models import User, base
 from tests.conformance.harness.fragile import fragile
 from tests.conformance.harness.pgbouncer import pgbouncer_before
 from tests.conformance.harness.proxy import Proxy
-from tests.conformance.harness.tls import tls_server
+from tests.conformance.harness.tls import TlsServer, tls_server
+from tests.conformance.inspection import execute_script
 from tests.conformance.support import create_tables, relate_without_lazy
 from tests.docs.conftest import Load
 from tests.docs.snippets import ROOT
@@ -615,26 +617,75 @@ def test_parameters_of_providers_are_refused_and_the_replacements_are_accepted(
         assert get_database().url()
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[TlsServer]:
+    """A server that checks passwords."""
+    with tls_server() as server:
+        yield server
+
+
+async def current_user() -> str:
+    async with session_scope() as session:
+        user = await session.scalar(text("SELECT current_user"))
+    await dispose_engines()
+    return str(user)
+
+
+@provokes("password authentication failed for user")
+async def test_password_in_dotenv_is_expanded_unless_it_is_percent_encoded(
+    server: TlsServer, environment: pytest.MonkeyPatch, messages: list[str], tmp_path: Path
+) -> None:
+    [message] = messages
+    role = "CREATE ROLE with_password LOGIN PASSWORD 'a${b}c%'"
+    await execute_script(server.url.render_as_string(), role)
+    dotenv = tmp_path / ".env"
+    environment.setitem(Settings.model_config, "env_file", dotenv)
+    url = f"@localhost:{server.url.port}/postgres"
+
+    def configured(password: str) -> None:
+        dotenv.write_text(f'DATABASE_URL="postgresql://with_password:{password}{url}"\n')
+        get_settings.cache_clear()
+
+    configured("a${b}c%25")
+    with pytest.raises(OperationalError, match=message):
+        await current_user()
+    configured(quote("a${b}c%", safe=""))
+    assert await current_user() == "with_password"
+
+
+@provokes("the value starts or ends with white space")
+@pytest.mark.parametrize("password", ["secret\n", " secret"])
+def test_white_space_has_to_be_percent_encoded(
+    environment: pytest.MonkeyPatch, messages: list[str], password: str
+) -> None:
+    [message] = messages
+    for name, value in {"HOST": "h", "DBNAME": "d", "PASSWORD": password}.items():
+        environment.setenv(f"DATABASES__PRIMARY__{name}", value)
+    with pytest.raises(ConfigurationError, match=message):
+        get_settings()
+
+    for name in ("HOST", "DBNAME", "PASSWORD"):
+        environment.delenv(f"DATABASES__PRIMARY__{name}")
+    set_databases(environment, {"primary": f"postgresql://u:{quote(password)}@h/d"})
+    assert get_database().url().password == password
+
+
 @provokes("certificate verify failed", "write the path of a PEM file that the service can read")
 async def test_certificate_is_verified_with_the_ca_of_the_url(
-    environment: pytest.MonkeyPatch, messages: list[str], tmp_path: Path
+    server: TlsServer, environment: pytest.MonkeyPatch, messages: list[str], tmp_path: Path
 ) -> None:
     not_verified, not_readable = messages
     environment.setenv("HOME", str(tmp_path))
-    with tls_server() as server:
-        url = f"{server.url}?sslmode=verify-full"
-        set_databases(environment, {"primary": url})
-        with pytest.raises(OperationalError, match=not_verified):
-            async with session_scope() as session:
-                await session.execute(text("SELECT 1"))
-        set_databases(environment, {"primary": f"{url}&sslrootcert={tmp_path}/ca.crt"})
-        with pytest.raises(ConfigurationError, match=not_readable):
-            get_settings()
+    url = f"{server.url}?sslmode=verify-full"
+    set_databases(environment, {"primary": url})
+    with pytest.raises(OperationalError, match=not_verified):
+        await current_user()
+    set_databases(environment, {"primary": f"{url}&sslrootcert={tmp_path}/ca.crt"})
+    with pytest.raises(ConfigurationError, match=not_readable):
+        get_settings()
 
-        shutil.copy(server.folder / "ca.crt", tmp_path)
-        async with session_scope() as session:
-            await session.execute(text("SELECT 1"))
-        await dispose_engines()
+    shutil.copy(server.folder / "ca.crt", tmp_path)
+    assert await current_user() == "postgres"
 
 
 @provokes("add it there, or set PGSERVICEFILE")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +28,8 @@ ADDRESS = {
 }
 
 DEFAULT_PORT = 5432
+
+Text = TypeVar("Text", str, SecretStr)
 
 Seconds = Annotated[float, Field(ge=0, le=2_000_000)]  # PostgreSQL stores milliseconds in 32 bits
 
@@ -56,12 +58,23 @@ class EngineKey:
         return EngineKey, (self.url, self.read_only, self.probe, self.fallback)
 
 
+def _is_trimmed(value: Text) -> Text:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if text != text.strip():
+        raise ValueError(
+            "the value starts or ends with white space, often the newline of `echo`: remove it, or "
+            "write it in the URL as %20"
+        )
+    return value
+
+
 def _is_usable(url: SecretStr) -> SecretStr:
     refuse_unusable(resolve_async_url(url.get_secret_value()))
     return url
 
 
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_is_usable)]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_is_trimmed), AfterValidator(_is_usable)]
+Trimmed = Annotated[str, AfterValidator(_is_trimmed)]
 
 
 class DatabaseSettings(BaseModel):
@@ -75,11 +88,11 @@ class DatabaseSettings(BaseModel):
     read_fallback: bool = False
     migration_database_url: DatabaseUrl | None = None
 
-    host: str | None = None
+    host: Trimmed | None = None
     port: int = Field(DEFAULT_PORT, ge=1, le=65535)
-    username: str | None = None
-    password: SecretStr | None = None
-    dbname: str | None = None
+    username: Trimmed | None = None
+    password: Annotated[SecretStr, AfterValidator(_is_trimmed)] | None = None
+    dbname: Trimmed | None = None
 
     pool_size: int = Field(20, ge=1)
     max_overflow: int = Field(0, ge=0)

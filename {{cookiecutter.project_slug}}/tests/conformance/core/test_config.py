@@ -8,6 +8,7 @@ from pydantic import SecretStr, ValidationError
 from sqlalchemy import make_url
 
 from app.core.config import DatabaseSettings, Settings, get_database, get_settings
+from app.core.database.settings import ADDRESS
 from app.core.db import ConfigurationError
 
 SECRET = "p%40:/?#&ü"
@@ -205,6 +206,29 @@ def test_name_of_a_health_route_is_refused(environment: pytest.MonkeyPatch, name
 
     with pytest.raises(ConfigurationError, match=f"'{name.lower()}' is a page of /health"):
         get_settings()
+
+
+@pytest.mark.parametrize("value", ["hidden\n", "hidden\r\n", " hidden", "hidden\u00a0"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("DATABASE_URL", "DEV_DATABASE_URL"),
+        *(f"DATABASES__PRIMARY__{field}".upper() for field in ADDRESS - {"port"}),
+    ],
+)
+def test_white_space_around_a_value_is_refused(
+    environment: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    environment.setenv("DATABASES__PRIMARY__HOST", "h")
+    environment.setenv("DATABASES__PRIMARY__DBNAME", "d")
+    environment.setenv(name, value)
+
+    with pytest.raises(
+        ConfigurationError, match=f"^{name}: the value starts or ends with"
+    ) as error:
+        get_settings()
+
+    assert "hidden" not in str(error.value)
 
 
 @pytest.fixture
