@@ -14,6 +14,7 @@ from configparser import Error as ConfigParserError
 from typing import Any
 from urllib.parse import quote
 
+from pydantic import NonNegativeInt, PositiveFloat, TypeAdapter
 from sqlalchemy import URL
 
 from app.core.database import tls
@@ -25,6 +26,7 @@ TLS_VERSIONS = ("TLSv1", "TLSv1.1", "TLSv1.2", "TLSv1.3")
 SESSION_ATTRIBUTES = ("any", "primary", "standby", "read-write", "read-only", "prefer-standby")
 
 CHOICES = {
+    "direct_tls": ("true", "false"),
     "gsslib": ("gssapi", "sspi"),
     "ssl": SSL_MODES,
     "ssl_max_protocol_version": TLS_VERSIONS,
@@ -50,25 +52,13 @@ FROM_DSN = {
     "sslrootcert",
 }
 
-
-def _seconds(value: str) -> float:
-    seconds = float(value)
-    if not seconds > 0:
-        raise ValueError
-    return seconds
-
-
-def _not_negative(value: str) -> int:
-    number = int(value)
-    if number < 0:
-        raise ValueError
-    return number
-
+_seconds = TypeAdapter(PositiveFloat).validate_python
+_not_negative = TypeAdapter(NonNegativeInt).validate_python
 
 # Arguments of asyncpg.connect() and of SQLAlchemy's dialect, with their types.
 TYPES: dict[str, Callable[[str], object]] = {
     "command_timeout": _seconds,
-    "direct_tls": tls.is_true,
+    "direct_tls": lambda value: value == "true",
     "dsn": str,
     "gsslib": str,
     "krbsrvname": str,

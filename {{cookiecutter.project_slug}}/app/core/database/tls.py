@@ -13,7 +13,6 @@ Query = Mapping[str, str | tuple[str, ...]]
 
 STRICT = {"require", "verify-ca", "verify-full"}  # the modes that never connect without TLS
 SYSTEM = "system"  # a value of sslrootcert
-FILES = ("sslrootcert", "sslcrl", "sslcert", "sslkey")
 
 
 def mode_of(query: Query) -> str | None:
@@ -32,7 +31,7 @@ def mode_of(query: Query) -> str | None:
             "sslmode=verify-ca needs the certificate of a CA: add sslrootcert=/path/to/ca.crt, "
             "or write sslmode=verify-full, which uses the CAs of the system"
         )
-    is_direct = given.get("sslnegotiation") == "direct" or is_true(str(query.get("direct_tls")))
+    is_direct = given.get("sslnegotiation") == "direct" or query.get("direct_tls") == "true"
     if is_direct and mode not in STRICT:
         raise ValueError("sslnegotiation=direct needs sslmode=require or sslmode=verify-full")
     return str(mode) if mode else None
@@ -53,10 +52,9 @@ def context_with_system_cas(query: Query) -> ssl.SSLContext | None:
     if revoked := given.get("sslcrl"):
         context.load_verify_locations(revoked)
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
-    if version := given.get("ssl_min_protocol_version"):
-        context.minimum_version = _version(version)
-    if version := given.get("ssl_max_protocol_version"):
-        context.maximum_version = _version(version)
+    for end in ("minimum", "maximum"):
+        if version := given.get(f"ssl_{end[:3]}_protocol_version"):
+            setattr(context, f"{end}_version", ssl.TLSVersion[version.replace(".", "_")])
     return context
 
 
@@ -64,9 +62,9 @@ def refuse_unusable_files(query: Query) -> None:
     """Raise `ValueError` with the path if a file of a resolved URL cannot be loaded."""
     given = _parameters(query)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    for name in FILES:
-        path = given.get(name)
-        if not path or path == SYSTEM:
+    for name in ("sslrootcert", "sslcrl", "sslcert", "sslkey"):
+        path = given.get(name, SYSTEM)
+        if path == SYSTEM:
             continue
         try:
             Path(path).read_bytes()  # errors of `ssl` do not name the file
@@ -82,10 +80,6 @@ def refuse_unusable_files(query: Query) -> None:
             ) from None
 
 
-def is_true(value: str) -> bool:
-    return value.lower() in {"1", "on", "true", "yes"}
-
-
 def _parameters(query: Query) -> dict[str, str]:
     """Return the parameters that are in the `dsn` of a resolved URL."""
     return dict(parse_qsl(urlsplit(str(query.get("dsn", ""))).query))
@@ -96,7 +90,3 @@ def _root_certificate(given: dict[str, str]) -> str:
     default = os.path.expanduser("~/.postgresql/root.crt")
     named = given.get("sslrootcert") or os.environ.get("PGSSLROOTCERT")
     return named or (default if os.path.exists(default) else "")
-
-
-def _version(name: str) -> ssl.TLSVersion:
-    return ssl.TLSVersion[name.replace(".", "_")]
