@@ -151,8 +151,7 @@ async def test_target_session_attrs_selects_the_server_of_every_use(
             session.add(new_user())
     assert (await client.get("/health/primary")).is_success
     assert await asyncio.to_thread(migrations.upgrade, "primary") == []
-    new = {"name": "Ada", "email": new_email()}
-    assert is_unavailable(await client.post(USERS, json=new)) is standby
+    assert is_unavailable(await client.post(USERS, json=user_values())) is standby
 
 
 @pytest.mark.parametrize("attribute", ["read-write", "read-only"])
