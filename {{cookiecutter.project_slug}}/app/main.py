@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
 from fastapi import FastAPI
+from sqlalchemy.orm import configure_mappers
 
 from app import DESCRIPTION, TITLE, __version__
 from app.core.config import get_settings
@@ -36,6 +37,7 @@ SECONDS_TO_CLOSE = 5
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     settings = get_settings()  # a wrong setting fails at startup, not in the first request
+    configure_mappers()  # so does a wrong model
     check_database_names(app)
     telemetry.start()
     freeze_startup_objects()

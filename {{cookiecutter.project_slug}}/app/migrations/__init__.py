@@ -36,8 +36,17 @@ logger = logging.getLogger(__name__)
 
 
 def databases() -> list[str]:
-    """Return the names of the databases that have revisions."""
-    return sorted(folder.name for folder in FOLDER.iterdir() if any(folder.glob("*.py")))
+    """Return the names of the databases that have revisions.
+
+    Raises:
+        CommandError: none has any, so the files are not here: nothing may take that for migrated.
+    """
+    names = sorted(folder.name for folder in FOLDER.iterdir() if any(folder.glob("*.py")))
+    if not names:
+        raise CommandError(
+            f"no database has a revision in {FOLDER}: add the files of app/migrations"
+        )
+    return names
 
 
 def config(database: str) -> Config:
@@ -45,7 +54,7 @@ def config(database: str) -> Config:
     alembic = Config(ini_section=database)
     alembic.set_section_option(database, "script_location", _escaped(FOLDER))
     alembic.set_section_option(database, "version_locations", _escaped(FOLDER / database))
-    alembic.set_section_option(database, "path_separator", "os")
+    alembic.set_section_option(database, "path_separator", "newline")
     return alembic
 
 
@@ -143,7 +152,10 @@ def shipped(database: str) -> list[str]:
 
 @cache
 def _script(database: str) -> ScriptDirectory:
-    return ScriptDirectory.from_config(config(database))
+    script = ScriptDirectory.from_config(config(database))
+    if database in databases() and not script.get_bases():
+        raise CommandError(f"Alembic finds no revision in {FOLDER / database}: look at its files")
+    return script
 
 
 def _pending(database: str, connection: Connection) -> list[str]:

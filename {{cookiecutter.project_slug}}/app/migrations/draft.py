@@ -1,13 +1,123 @@
-"""Checks a draft of `alembic revision --autogenerate`: refuses an empty one, warns of lost rows."""
+"""What `alembic revision --autogenerate` compares and writes, and which drafts it refuses."""
 
+import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import Any, Literal
 
+import sqlalchemy as sa
+from alembic.autogenerate.api import AutogenContext
 from alembic.operations.ops import MigrationScript, UpgradeOps
 from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.orm import configure_mappers
 
 from app import migrations
+from app.core.config import variable
+
+DIALECTS = [sa.make_url(f"{name}://").get_dialect()() for name in ("postgresql", "sqlite")]
+
+NAMED_TYPES = (postgresql.ENUM, postgresql.DOMAIN)  # they execute CREATE TYPE, CREATE DOMAIN
+
+
+def require_supported(database: str, metadata: sa.MetaData) -> None:
+    """Raise `CommandError` if revisions cannot create the tables, or sessions cannot use them."""
+    try:
+        configure_mappers()
+    except TypeError as error:
+        raise CommandError(str(error)) from error
+    for table in metadata.tables.values():
+        if table.schema is not None:
+            raise CommandError(
+                f"the table {table.fullname} has a schema: remove it from the model, create the "
+                f"schema in PostgreSQL, and add the parameter options=-csearch_path%3D{table.schema} "
+                f"to {variable(database)}"
+            )
+        for column in table.columns:
+            if name := _named_type(column.type):
+                raise CommandError(
+                    f"{column} needs the PostgreSQL type {name!r}, which revisions cannot change "
+                    "or drop: write Mapped[…] without an Enum, native_enum=False, or "
+                    "postgresql.ENUM(…, create_type=False) with a CREATE TYPE in a revision of yours"
+                )
+
+
+def _named_type(of: sa.types.TypeEngine[Any]) -> str | None:
+    """Return the name of the type, ENUM or DOMAIN, that a table would create in PostgreSQL."""
+    impl: Any = of.dialect_impl(DIALECTS[0])
+    impl = impl.impl_instance if isinstance(impl, sa.TypeDecorator) else impl
+    if isinstance(impl, sa.ARRAY):
+        return _named_type(impl.item_type)
+    # Alembic's copy of an sa.Enum forgets create_type=False.
+    is_created = isinstance(impl, NAMED_TYPES) and (impl.create_type or type(of) is sa.Enum)
+    return str(impl.name) if is_created else None
+
+
+def is_owned(database: str) -> Callable[..., bool]:
+    """Return a filter for autogenerate: a table that no revision names is not the service's."""
+    files = (migrations.FOLDER / database).glob("*.py")
+    revisions = "".join(file.read_text(encoding="utf-8") for file in files)
+
+    def include_object(_: object, name: str | None, kind: str, reflected: bool, to: object) -> bool:
+        is_unknown = kind == "table" and reflected and to is None
+        return not is_unknown or f'"{name}"' in revisions or f"'{name}'" in revisions
+
+    return include_object
+
+
+def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
+    """Render a type as SQLAlchemy's: code of the service may change. If not possible, import it."""
+    if kind != "type" or isinstance(item, postgresql.DOMAIN):  # its repr() has no create_type
+        return False
+    texts = [_text(item)]
+    if isinstance(item, sa.TypeDecorator):
+        on_postgresql, on_sqlite = (_text(item.load_dialect_impl(on)) for on in DIALECTS)
+        texts = [_text(item.impl_instance), f"{on_postgresql}.with_variant({on_sqlite}, 'sqlite')"]
+    for text in texts:
+        if text != f"sa.{item!r}" and _creates_the_same(text, item):
+            if "postgresql." in text:
+                autogen.imports.add("from sqlalchemy.dialects import postgresql")
+            return text
+    if not (module := type(item).__module__).startswith("sqlalchemy."):
+        autogen.imports.add(f"import {module}")
+    return False
+
+
+def _text(of: sa.types.TypeEngine[Any]) -> str:
+    is_postgresql = type(of).__module__.startswith("sqlalchemy.dialects.postgresql")
+    text = re.sub(r"(?<=[(=\s])[A-Z]\w*\(", r"sa.\g<0>", repr(of))
+    return f"{'postgresql' if is_postgresql else 'sa'}.{text}"
+
+
+def _creates_the_same(text: str, item: sa.types.TypeEngine[Any]) -> bool:
+    with suppress(Exception):  # the text is no Python, or names something else
+        rendered = eval(text, {"sa": sa, "postgresql": postgresql})  # noqa: S307
+        return [_ddl(rendered, on) for on in DIALECTS] == [_ddl(item, on) for on in DIALECTS]
+    return False
+
+
+def _ddl(of: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> str | None:
+    with suppress(sa.exc.CompileError):  # this database has no such type
+        return of.compile(dialect)
+    return None
+
+
+def compare_server_default(
+    _: object, __: object, column: sa.Column[Any], stored: str | None, default: Any, *___: object
+) -> bool | None:
+    """Compare texts here: Alembic executes them unquoted. JSON has no operator to compare with."""
+    if isinstance(column.type, sa.JSON):
+        return False
+    text = getattr(default, "arg", None)
+    if stored is None or not isinstance(text, str):
+        return None
+    text = re.sub("^'|'$", "", text)  # as Alembic renders it
+    literal = "'" + text.replace("'", "''") + "'"
+    if stored in {literal, f"({literal})"} or stored.startswith(f"{literal}::"):
+        return False
+    return True if isinstance(column.type, sa.String) or "'" in text else None
 
 
 def require_newest_revision(database: str) -> None:

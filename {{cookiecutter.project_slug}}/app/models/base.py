@@ -1,9 +1,10 @@
 """Shared by all tables: a declarative base per database, constraint names, times in UTC."""
 
+import enum
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
-from sqlalchemy import DateTime, Dialect, MetaData, TypeDecorator, event
+from sqlalchemy import DateTime, Dialect, Enum, MetaData, TypeDecorator, event
 from sqlalchemy.orm import DeclarativeBase, Mapper
 
 # A migration cannot drop a constraint that has no name.
@@ -16,11 +17,16 @@ NAMING_CONVENTION = {
     "pk": "pk_%(table_name)s",
 }
 
+# An enum is a VARCHAR without a CHECK constraint: a new member needs no revision on any database.
+VARCHAR_ENUM = Enum(enum.Enum, native_enum=False, length=50)
+TYPES: dict[Any, Any] = {enum.Enum: VARCHAR_ENUM, Literal: VARCHAR_ENUM}
+
 
 class PrimaryBase(DeclarativeBase):
     """Tables of the primary database."""
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
+    type_annotation_map = TYPES
 
 
 # {% if cookiecutter.__analytics %}
@@ -28,6 +34,7 @@ class AnalyticsBase(DeclarativeBase):
     """Tables of the analytics database."""
 
     metadata = MetaData(naming_convention=NAMING_CONVENTION)
+    type_annotation_map = TYPES
 
 
 # {% endif %}
@@ -63,11 +70,14 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-@event.listens_for(Mapper, "mapper_configured")
-def _refuse_implicit_loading(mapper: Mapper[Any], _: type) -> None:
+@event.listens_for(Mapper, "after_configured")
+def _refuse_implicit_loading() -> None:
     """Refuse relationships with implicit lazy loading, which does not work in asyncio."""
-    for relationship in mapper.relationships:
-        if relationship.lazy == "select":
+    mappers = [m for base in DeclarativeBase.__subclasses__() for m in base.registry.mappers]
+    tables = {table for metadata in METADATA.values() for table in metadata.tables.values()}
+    own = [mapper for mapper in mappers if tables.intersection(mapper.tables)]
+    for relationship in (relationship for mapper in own for relationship in mapper.relationships):
+        if relationship.lazy in {"select", "dynamic"}:
             raise TypeError(
                 f"{relationship} would be loaded when touched, which raises MissingGreenlet: "
                 'write relationship(lazy="raise") and load it with selectinload() where needed'

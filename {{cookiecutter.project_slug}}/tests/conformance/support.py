@@ -3,11 +3,13 @@
 from contextlib import suppress
 from typing import Any
 
+import pytest
 from httpx2 import Response
 from sqlalchemy import ForeignKey
 from sqlalchemy.orm import DeclarativeBase, Mapped, configure_mappers, mapped_column, relationship
 
 from app.core.db import session_scope
+from app.models import METADATA
 
 
 async def create_tables(base: type[DeclarativeBase], database: str | None = None) -> None:
@@ -33,8 +35,8 @@ def is_unavailable(response: Response) -> bool:
     return (503, "1") == (response.status_code, response.headers.get("retry-after"))
 
 
-def relate_without_lazy() -> None:
-    """Configure a relationship without `lazy="raise"`, which would load on attribute access."""
+def relate(*, is_own: bool = True, **options: Any) -> None:
+    """Configure a relationship with these options: of the service's models, or of a library's."""
 
     class Base(DeclarativeBase):
         pass
@@ -43,9 +45,12 @@ def relate_without_lazy() -> None:
         __tablename__ = "children"
         id: Mapped[int] = mapped_column(primary_key=True)
         parent_id: Mapped[int] = mapped_column(ForeignKey("children.id"))
-        parent: Mapped[Any] = relationship("Child")
+        parent: Mapped[Any] = relationship("Child", remote_side=[id], **options)  # noqa: A003
 
     try:
-        configure_mappers()
+        with pytest.MonkeyPatch.context() as patch:
+            if is_own:
+                patch.setitem(METADATA, "children", Base.metadata)
+            configure_mappers()
     finally:
         Base.registry.dispose()

@@ -32,7 +32,8 @@ def surroundings(databases: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         name for name in vars(base) if name.endswith("Base") and name != "DeclarativeBase"
     ]:
         metadata = MetaData(naming_convention=base.NAMING_CONVENTION)
-        monkeypatch.setattr(base, name, type(name, (DeclarativeBase,), {"metadata": metadata}))
+        attributes = {"metadata": metadata, "type_annotation_map": base.TYPES}
+        monkeypatch.setattr(base, name, type(name, (DeclarativeBase,), attributes))
     monkeypatch.chdir(tmp_path)
 
 

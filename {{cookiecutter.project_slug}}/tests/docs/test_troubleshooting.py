@@ -60,7 +60,7 @@ from tests.conformance.harness.pgbouncer import pgbouncer_before
 from tests.conformance.harness.proxy import Proxy
 from tests.conformance.harness.tls import TlsServer, tls_server
 from tests.conformance.inspection import execute_script
-from tests.conformance.support import create_tables, relate_without_lazy
+from tests.conformance.support import create_tables, relate
 from tests.docs.conftest import Load
 from tests.docs.snippets import ROOT
 from tests.docs.test_pages import anchors
@@ -256,7 +256,7 @@ async def test_relationship_raises_unless_the_statement_loads_it(messages: list[
 def test_relationship_without_lazy_is_rejected(messages: list[str]) -> None:
     [message] = messages
     with pytest.raises(TypeError, match=message):
-        relate_without_lazy()
+        relate()
 
 
 @pytest.mark.postgresql

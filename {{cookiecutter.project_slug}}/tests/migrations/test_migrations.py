@@ -41,7 +41,7 @@ def test_every_database_has_settings_tables_revisions_and_an_ini_section() -> No
 
     assert sorted(config.DATABASES) == DATABASES
     assert sorted(METADATA) == DATABASES
-    assert sorted({*ini.sections()} - {"alembic", "post_write_hooks"}) == DATABASES
+    assert sorted({*ini.sections()} - {"alembic"}) == DATABASES
 
 
 @pytest.mark.parametrize("database", DATABASES)

@@ -1,7 +1,9 @@
 """The command line: ten processes at once, one database alone, SQL, and mistakes."""
 
 import asyncio
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 from app import migrations
 from app.core.config import variable
 from tests.conformance.inspection import execute_script
-from tests.processes import DATABASES, VARIABLES, expected_line, run
+from tests.processes import DATABASES, ROOT, VARIABLES, expected_line, run
 
 
 def test_one_database_can_be_migrated_alone(variables: dict[str, str], tmp_path: Path) -> None:
@@ -96,3 +98,35 @@ def test_mistake_is_reported_in_one_sentence(
     assert ended.stderr.startswith(message)
     assert len(ended.stderr.splitlines()) == 1
     assert "hidden" not in ended.stderr
+
+
+def test_path_with_a_separator_and_a_percent_sign(tmp_path: Path) -> None:
+    folder = tmp_path / f"a{os.pathsep}b%c"
+    shutil.copytree(ROOT / "app", folder / "app")
+    for name in ("alembic.ini", "pyproject.toml"):
+        shutil.copy(ROOT / name, folder)
+    variables = VARIABLES | {"PYTHONPATH": "."}
+    primary = folder / "app/migrations/primary"
+
+    run("migrate", variables=variables, folder=folder)
+    run("check", variables=variables, folder=folder)
+    shipped = {*primary.glob("*.py")}
+    command = [sys.executable, "-m", "alembic", "-n", "primary", "revision", "-m", "empty"]
+    subprocess.run(command, check=True, cwd=folder, env=variables)
+
+    [empty] = {*primary.glob("*.py")} - shipped
+    assert "import sqlalchemy as sa\nfrom alembic import op\n" in empty.read_text()
+    linted = [sys.executable, "-m", "ruff", "check", "--no-cache", str(empty)]
+    subprocess.run(linted, check=True, cwd=folder)
+
+    for revision in primary.glob("*.py"):
+        revision.rename(revision.with_name("__init__.py"))
+    missing = ["check", "--database", "primary"]
+    ended = run(*missing, variables=variables, folder=folder, exit_code=1)
+    assert ended.stderr.startswith("error: Alembic finds no revision in ")
+
+    for revision in (folder / "app/migrations").glob("*/*.py"):
+        revision.unlink()
+    for arguments in (["migrate"], ["check"]):
+        ended = run(*arguments, variables=variables, folder=folder, exit_code=1)
+        assert ended.stderr.startswith("error: no database has a revision in ")

@@ -1,19 +1,48 @@
 """Drafts of revisions: refused if they are empty or too early, with warnings if they drop rows."""
 
+import enum
+import re
 import shutil
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import JSON, Column, Connection, Integer, MetaData, Table
+from sqlalchemy import (
+    ARRAY,
+    JSON,
+    Boolean,
+    Column,
+    Connection,
+    Date,
+    DateTime,
+    DefaultClause,
+    Dialect,
+    Enum,
+    Integer,
+    MetaData,
+    Numeric,
+    String,
+    Table,
+    TypeDecorator,
+    Uuid,
+    func,
+    text,
+    true,
+)
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeEngine, UserDefinedType
 
 from app import migrations
 from app.models import METADATA
+from app.models.base import TYPES, UtcDateTime
 from tests.harness.backends import Backend
 from tests.support import set_databases
 
@@ -49,11 +78,25 @@ def add_table(name: str, *columns: str) -> None:
     Table(name, METADATA["primary"], *(Column(column, Integer) for column in columns))
 
 
-def create_table(name: str, *columns: str) -> None:
-    def create(connection: Connection) -> None:
-        Table(name, MetaData(), *(Column(c, Integer) for c in columns)).create(connection)
+def apply(alembic: Config) -> None:
+    """Run the newest revision up, down and up; compare the models with the database."""
+    migrations._script.cache_clear()
+    alembic.cmd_opts = None
+    command.upgrade(alembic, "head")
+    command.downgrade(alembic, "-1")
+    command.upgrade(alembic, "head")
+    command.check(alembic)
+    alembic.cmd_opts = Namespace(autogenerate=True)
 
-    migrations.run("primary", create)
+
+def create_tables(alembic: Config, **tables: list[str]) -> None:
+    """Create tables in a revision, and remove them from the models."""
+    for name, columns in tables.items():
+        add_table(name, *columns)
+    draft(alembic)
+    apply(alembic)
+    for name in tables:
+        remove_table(name)
 
 
 def test_draft_on_a_database_that_lacks_a_revision_is_refused(
@@ -101,8 +144,7 @@ def test_draft_after_an_unapplied_draft_is_refused(
 def test_draft_that_drops_something_prints_a_warning(
     alembic: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    create_table("people", "id", "name")
-    create_table("extra", "id")
+    create_tables(alembic, people=["id", "name"], extra=["id"])
     add_table("people", "id", "full_name", "age")
 
     draft(alembic)
@@ -118,7 +160,7 @@ def test_draft_that_drops_something_prints_a_warning(
 def test_draft_that_may_rename_a_table_prints_a_warning(
     alembic: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    create_table("old", "id")
+    create_tables(alembic, old=["id"])
     add_table("new", "id")
 
     draft(alembic)
@@ -126,13 +168,230 @@ def test_draft_that_may_rename_a_table_prints_a_warning(
     assert "warning: if old is renamed to new, replace" in capsys.readouterr().err
 
 
-def test_draft_with_json_can_be_applied_and_matches_the_model(alembic: Config) -> None:
-    either = JSON().with_variant(JSONB(), "postgresql")
-    columns = [Column("a", JSON, server_default="{}"), Column("b", either, server_default="[]")]
-    Table("documents", METADATA["primary"], Column("id", Integer, primary_key=True), *columns)
+def test_draft_does_not_drop_the_table_of_an_extension(alembic: Config) -> None:
+    def create(connection: Connection) -> None:
+        connection.exec_driver_sql("CREATE TABLE spatial_ref_sys (srid INTEGER PRIMARY KEY)")
 
+    migrations.run("primary", create)
+
+    with pytest.raises(CommandError, match="found no difference"):
+        draft(alembic)
+
+
+class Color(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Colors(enum.Enum):
+    RED = "red"
+    BLUE = "blue"
+    ULTRAMARINE = "ultramarine"
+
+
+class Money(TypeDecorator[Decimal]):
+    impl = Numeric(12, 2)
+    cache_ok = True
+
+    def __init__(self, currency: str) -> None:
+        super().__init__()
+        self.currency = currency
+
+
+class Settings(TypeDecorator[Any]):
+    impl = JSONB
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        return super().load_dialect_impl(dialect) if dialect.name == "postgresql" else JSON()
+
+
+class Point(UserDefinedType[str]):
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "VARCHAR(40)"
+
+    def __repr__(self) -> str:
+        return "Point()"
+
+
+TEXTS: list[Any] = ["it's 100%", "'quoted'", "a:b", "", "%s", "back\\slash", '"', "::", "'::"]
+TEXTS += [text("'it''s 100%'"), text("'100%'"), text("lower('A%')")]
+
+COLUMNS: dict[str, Callable[[], list[Column[Any]]]] = {
+    "enum": lambda: [
+        Column("a", Enum(Color, native_enum=False, length=50), server_default="RED"),
+        Column("b", Enum("x", "y", native_enum=False)),
+    ],
+    "json": lambda: [
+        Column("a", JSON, server_default="{}"),
+        Column("b", JSON().with_variant(JSONB(), "postgresql"), server_default="[]"),
+    ],
+    "decorated types": lambda: [
+        Column("a", UtcDateTime),
+        Column("b", Money("SEK")),
+        Column("c", Settings),
+    ],
+    "other types": lambda: [Column("a", Point()), Column("b", Point(), nullable=False)],
+    "arrays": lambda: [
+        Column("a", ARRAY(Money("SEK")).with_variant(JSON(), "sqlite")),
+        Column("b", JSON().with_variant(postgresql.ARRAY(String(5)), "postgresql")),
+    ],
+    "texts as defaults": lambda: [
+        Column(f"c{number}", String(50), server_default=value) for number, value in enumerate(TEXTS)
+    ],
+    "other defaults": lambda: [
+        Column("a", Integer, server_default="0"),
+        Column("b", Boolean, server_default="true"),
+        Column("c", Boolean, server_default=true()),
+        Column("d", Numeric(5, 2), server_default="1.5"),
+        Column("e", Date, server_default="2000-01-01"),
+        Column("f", DateTime(timezone=True), server_default=func.now()),
+        Column("g", Uuid, server_default="00000000-0000-0000-0000-000000000001"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_draft_can_be_applied_up_down_and_up_and_matches_the_models(
+    alembic: Config, name: str
+) -> None:
+    key = Column("id", Integer, primary_key=True)
+    table = Table("documents", METADATA["primary"], key, *COLUMNS[name]())
     draft(alembic)
-    command.upgrade(alembic, "head")
+    apply(alembic)
 
-    alembic.cmd_opts = None
-    command.check(alembic)
+    for column in COLUMNS[name]():
+        column.name = column.key = f"new_{column.name}"
+        column.nullable = True
+        table.append_column(column)
+    draft(alembic)
+    apply(alembic)
+
+
+def test_changed_default_is_a_difference(alembic: Config) -> None:
+    table = Table("documents", METADATA["primary"], Column("id", Integer, primary_key=True))
+    column = Column("name", String(50), server_default="it's 100%")
+    table.append_column(column)
+    draft(alembic)
+    apply(alembic)
+
+    column.server_default = DefaultClause("it's 99%")
+    draft(alembic)
+    apply(alembic)
+
+
+def add_model(kind: Any) -> None:
+    """Add the table of a model with attributes of this type to the primary database."""
+    base = {"metadata": METADATA["primary"], "type_annotation_map": TYPES}
+    attributes = {
+        "__tablename__": "paints",
+        "__annotations__": {"id": Mapped[int], "color": Mapped[kind], "other": Mapped[kind | None]},
+        "id": mapped_column(primary_key=True),
+    }
+    type("Paint", (type("Base", (DeclarativeBase,), base),), attributes)
+
+
+def remove_table(name: str) -> None:
+    METADATA["primary"].remove(METADATA["primary"].tables[name])
+
+
+@pytest.mark.parametrize(
+    ("few", "many", "value"),
+    [
+        (Color, Colors, Colors.ULTRAMARINE),
+        (Literal["red"], Literal["red", "ultramarine"], "ultramarine"),
+    ],
+)
+def test_new_member_of_an_enum_needs_no_revision(
+    alembic: Config, few: Any, many: Any, value: Any
+) -> None:
+    add_model(few)
+    draft(alembic)
+    apply(alembic)
+
+    remove_table("paints")
+    add_model(many)
+    with pytest.raises(CommandError, match="found no difference"):
+        draft(alembic)
+    insert = METADATA["primary"].tables["paints"].insert()
+    migrations.run("primary", lambda connection: connection.execute(insert.values(color=value)))
+
+    remove_table("paints")
+    draft(alembic)
+    apply(alembic)
+
+
+NAMED_TYPES: list[Callable[[], Any]] = [
+    lambda: Enum(Color),
+    lambda: Enum(Color, create_type=False),
+    lambda: ARRAY(Enum(Color)),
+    lambda: JSON().with_variant(postgresql.ENUM(Color), "postgresql"),
+    lambda: postgresql.DOMAIN("color", String),
+]
+
+
+@pytest.mark.parametrize("kind", NAMED_TYPES)
+def test_type_that_revisions_cannot_change_is_refused(
+    alembic: Config, kind: Callable[[], Any]
+) -> None:
+    add_table("paints", "id")
+    METADATA["primary"].tables["paints"].append_column(Column("color", kind()))
+
+    with pytest.raises(CommandError, match=r"^paints.color needs the PostgreSQL type 'color', "):
+        draft(alembic)
+
+
+def test_type_that_revisions_create_by_hand_is_accepted(alembic: Config, backend: Backend) -> None:
+    add_table("paints", "id")
+    color = postgresql.ENUM(Color, name="color", create_type=False)
+    paints = METADATA["primary"].tables["paints"]
+    paints.append_column(Column("color", color))
+    if backend.kind == "postgresql":
+        code = postgresql.DOMAIN("code", String(3), create_type=False)
+        paints.append_column(Column("code", code))
+    before = files()
+    draft(alembic)
+    [made] = files() - before
+
+    create, drop = (
+        '    if op.get_context().dialect.name == "postgresql":\n'
+        f'        op.execute("{first}")\n        op.execute("{second}")\n'
+        for first, second in (
+            ("CREATE TYPE color AS ENUM ('RED', 'BLUE')", "CREATE DOMAIN code AS varchar(3)"),
+            ("DROP TYPE color", "DROP DOMAIN code"),
+        )
+    )
+    upgrade = "def upgrade() -> None:\n"
+    made.write_text(made.read_text().replace(upgrade, upgrade + create) + drop)
+    apply(alembic)
+
+
+@pytest.mark.postgresql
+def test_schema_is_refused_and_its_search_path_works(
+    alembic: Config, backend: Backend, environment: pytest.MonkeyPatch
+) -> None:
+    Table("orders", METADATA["primary"], Column("id", Integer), schema="billing")
+    with pytest.raises(CommandError) as refused:
+        draft(alembic)
+    [parameter] = re.findall(
+        r"parameter (options=\S+) to DATABASES__PRIMARY__DATABASE_URL$", str(refused.value)
+    )
+
+    remove_table("billing.orders")
+    add_table("orders", "id")
+    url = backend.new()
+    set_databases(environment, {"primary": url})
+    migrations.run("primary", lambda c: c.exec_driver_sql("CREATE SCHEMA billing"))
+    set_databases(environment, {"primary": url + ("&" if "?" in url else "?") + parameter})
+    migrations.upgrade("primary")
+    draft(alembic)
+    apply(alembic)
+
+    def schemas(connection: Connection) -> set[str]:
+        return {
+            *connection.scalars(text("SELECT schemaname FROM pg_tables WHERE tablename = 'orders'"))
+        }
+
+    assert migrations.run("primary", schemas) == {"billing"}

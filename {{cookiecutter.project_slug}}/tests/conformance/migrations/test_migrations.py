@@ -196,6 +196,9 @@ def test_alembic_command_selects_the_database_by_its_ini_section(
 ) -> None:
     alembic = [sys.executable, "-m", "alembic", "-c", f"{ROOT}/alembic.ini", "-n", database]
     for arguments in (["upgrade", "head"], ["check"]):
-        subprocess.run([*alembic, *arguments], check=True, cwd=tmp_path)  # without a .env
+        variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run(
+            [*alembic, *arguments], check=True, cwd=tmp_path, env=variables
+        )  # without a .env
 
     assert migrations.pending(database) == []

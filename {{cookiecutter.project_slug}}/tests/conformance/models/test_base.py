@@ -1,12 +1,14 @@
 """Time zones of stored times, and no implicit lazy loading."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.orm import backref
 
 from app.core.db import session_scope
-from tests.conformance.support import relate_without_lazy
+from tests.conformance.support import relate
 from tests.support import new_user
 
 
@@ -26,6 +28,20 @@ async def test_datetime_is_stored_independently_of_the_time_zone_of_the_connecti
         assert column.one() == ("timestamp with time zone", "2026-06-01 17:30:00+05:30")
 
 
-def test_relationship_with_implicit_lazy_loading_is_refused() -> None:
-    with pytest.raises(TypeError, match=r'Child.parent .* relationship\(lazy="raise"\)'):
-        relate_without_lazy()
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("parent", {}),
+        ("children", {"lazy": "raise", "backref": "children"}),
+        ("children", {"lazy": "raise", "backref": backref("children", lazy="dynamic")}),
+    ],
+)
+def test_relationship_with_implicit_lazy_loading_is_refused(
+    name: str, options: dict[str, Any]
+) -> None:
+    with pytest.raises(TypeError, match=rf'Child.{name} .* relationship\(lazy="raise"\)'):
+        relate(**options)
+
+
+def test_relationships_of_other_libraries_may_load_implicitly() -> None:
+    relate(is_own=False)
