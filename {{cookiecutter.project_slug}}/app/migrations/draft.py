@@ -2,8 +2,9 @@
 
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -129,6 +130,22 @@ def require_newest_revision(database: str) -> None:
         )
 
 
+@contextmanager
+def refuse_omissions() -> Iterator[None]:
+    """Raise `CommandError` where autogenerate would leave something out with a warning only."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "error", category=UserWarning, module=r"alembic\.(autogenerate|ddl)"
+        )
+        try:
+            yield
+        except UserWarning as omission:
+            raise CommandError(
+                f"no revision is written, because it would be incomplete: {omission}. On SQLite, use "
+                "`make revision`, which compares with PostgreSQL if it can start a server"
+            ) from omission
+
+
 def review(
     context: MigrationContext, revision: str | Iterable[str | None], drafts: list[MigrationScript]
 ) -> None:
@@ -137,8 +154,8 @@ def review(
         if draft.upgrade_ops is None or draft.upgrade_ops.is_empty():
             raise CommandError(
                 "autogenerate found no difference, so no revision is written: import a new model in "
-                "app/models/__init__.py; for rows, a CHECK constraint, or an index on an expression "
-                'on SQLite, write an empty revision with `alembic -n DATABASE revision -m "…"`'
+                "app/models/__init__.py; for rows or a CHECK constraint, write an empty revision "
+                'with `alembic -n DATABASE revision -m "…"`'
             )
         for loss in _losses(draft.upgrade_ops):
             sys.stderr.write(f"warning: {loss}\n")

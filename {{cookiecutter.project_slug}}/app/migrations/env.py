@@ -4,6 +4,8 @@ The section of alembic.ini (`alembic -n primary …`) is the name of the databas
 the settings, not from the ini file, where a `%` in a password would be an error.
 """
 
+from contextlib import nullcontext
+
 from alembic import context
 from alembic.util import CommandError
 from sqlalchemy import Connection
@@ -39,7 +41,7 @@ def migrate(connection: Connection | None = None) -> None:
         render_item=draft.render_item,
         transaction_per_migration=True,
     )
-    with context.begin_transaction():
+    with context.begin_transaction(), draft.refuse_omissions() if is_draft else nullcontext():
         context.run_migrations()
 
 

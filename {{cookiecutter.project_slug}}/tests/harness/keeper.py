@@ -38,7 +38,7 @@ def main(image: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with ExitStack() as stack:
         try:
-            server = _first(stack, image)
+            server = first_available(stack, image)
             version = asyncio.run(_version(server.url))
         except Exception as error:
             send(error=str(error) or repr(error))
@@ -58,7 +58,7 @@ def main(image: str) -> None:
                 asyncio.run(remove_all(server, linger))
 
 
-def _first(stack: ExitStack, image: str) -> RunningServer:
+def first_available(stack: ExitStack, image: str) -> RunningServer:
     """Return the first server that is available: external, in Docker, from the wheel."""
     sources: dict[str, Source] = {"docker": lambda: container(image), "embedded": wheel}
     forced = os.environ.get("TEST_POSTGRES")

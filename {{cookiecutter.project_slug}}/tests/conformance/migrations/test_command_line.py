@@ -13,6 +13,7 @@ import pytest
 from app import migrations
 from app.core.config import variable
 from tests.conformance.inspection import execute_script
+from tests.harness.postgresql import Server
 from tests.processes import DATABASES, ROOT, VARIABLES, expected_line, run
 
 
@@ -100,11 +101,53 @@ def test_mistake_is_reported_in_one_sentence(
     assert "hidden" not in ended.stderr
 
 
+def copy_project(folder: Path) -> None:
+    for name in ("app", "tests/harness"):
+        shutil.copytree(ROOT / name, folder / name)
+    for name in ("alembic.ini", "pyproject.toml", "tests/__init__.py"):
+        shutil.copy(ROOT / name, folder / name)
+
+
+@pytest.mark.postgresql
+def test_revision_is_written_on_postgresql_and_applied_on_sqlite(
+    postgresql: Server, tmp_path: Path
+) -> None:
+    copy_project(tmp_path)
+    with (tmp_path / "app/models/user.py").open("a") as model:
+        model.write("import sqlalchemy\nIndex('uq', sqlalchemy.func.lower(User.email))\n")
+    variables = VARIABLES | {"PYTHONPATH": ".", "DATABASE_URL": "sqlite:///primary.db"}
+
+    def revise(**others: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "tests.harness.revision", "primary", "index"]
+        return subprocess.run(
+            command,
+            capture_output=True,
+            check=False,
+            cwd=tmp_path,
+            env=variables | others,
+            text=True,
+        )
+
+    server = postgresql.url("revision_test")
+    written = revise(TEST_DATABASE_URL=server)
+
+    assert written.returncode == 0, written.stderr
+    [made] = (tmp_path / "app/migrations/primary").glob("*_index.py")
+    assert "lower(email)" in made.read_text()
+    run("migrate", variables=variables, folder=tmp_path)
+    again = revise(TEST_DATABASE_URL=server)
+    assert "autogenerate found no difference" in again.stderr + again.stdout
+    unknown = revise(TEST_POSTGRES="other")
+    assert unknown.stderr == "error: TEST_POSTGRES='other' is not known: write docker or embedded\n"
+    names = "SELECT datname FROM pg_database WHERE datname LIKE 'revision%'"
+    connection = postgresql.connect()
+    assert postgresql.run(connection.fetch(names)) == []
+    postgresql.run(connection.close())
+
+
 def test_path_with_a_separator_and_a_percent_sign(tmp_path: Path) -> None:
     folder = tmp_path / f"a{os.pathsep}b%c"
-    shutil.copytree(ROOT / "app", folder / "app")
-    for name in ("alembic.ini", "pyproject.toml"):
-        shutil.copy(ROOT / name, folder)
+    copy_project(folder)
     variables = VARIABLES | {"PYTHONPATH": "."}
     primary = folder / "app/migrations/primary"
 

@@ -24,6 +24,7 @@ from sqlalchemy import (
     DefaultClause,
     Dialect,
     Enum,
+    Index,
     Integer,
     MetaData,
     Numeric,
@@ -395,3 +396,19 @@ def test_schema_is_refused_and_its_search_path_works(
         }
 
     assert migrations.run("primary", schemas) == {"billing"}
+
+
+def test_index_on_an_expression_is_in_the_draft_or_refused(
+    alembic: Config, backend: Backend
+) -> None:
+    users = METADATA["primary"].tables["users"]
+    Index("uq_lower_email", func.lower(users.c.email), unique=True)
+    before = files()
+
+    if backend.kind == "sqlite":
+        with pytest.raises(CommandError, match=r"incomplete: .*'uq_lower_email'.* `make revision`"):
+            draft(alembic)
+        assert files() == before
+    else:
+        draft(alembic)
+        apply(alembic)
