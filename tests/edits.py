@@ -376,7 +376,7 @@ class OrderLine(PrimaryBase):
         "orders",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("user_id", sa.Uuid(), nullable=False),
-        sa.Column("status", sa.Enum("NEW", "PAID", name="orderstatus"), nullable=False),
+        sa.Column("status", sa.String(50), nullable=False),
         sa.Column("note", sa.String(length=200), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_orders_user_id_users")),
@@ -402,7 +402,6 @@ class OrderLine(PrimaryBase):
 """,
         """    op.drop_table("order_lines")
     op.drop_table("orders")
-    sa.Enum(name="orderstatus").drop(op.get_bind())
 """,
     )
     write(

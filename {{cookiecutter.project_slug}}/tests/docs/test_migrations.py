@@ -19,7 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from httpx2 import AsyncClient
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError, SAWarning
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, SAWarning
 
 from app import migrations
 from app.core.config import variable
@@ -516,42 +516,6 @@ async def test_column_is_filled_before_it_is_required(history: History) -> None:
     assert await fetch("SELECT display_name FROM users") == [("Ada",)]
     with pytest.raises(IntegrityError, match="display_name"):
         await fetch("UPDATE users SET display_name = NULL")
-
-
-CREATE = 'sa.Enum("NEW", name="orderstatus").create(op.get_bind())'
-DROP = 'sa.Enum(name="orderstatus").drop(op.get_bind())'
-
-
-@pytest.mark.postgresql
-@pytest.mark.parametrize("is_dropped", [True, False])
-async def test_downgrade_drops_the_enum_type(history: History, is_dropped: bool) -> None:
-    history.operation(
-        "orders",
-        "op.create_table('orders', sa.Column('status', sa.Enum('NEW', name='orderstatus')))",
-        f"\ndef downgrade():\n    op.drop_table('orders')\n    {DROP if is_dropped else ''}",
-    )
-    await upgrade()
-    await asyncio.to_thread(command.downgrade, migrations.config("primary"), "-1")
-
-    if is_dropped:
-        assert await upgrade() == ["orders"]
-    else:
-        with pytest.raises(ProgrammingError, match='type "orderstatus" already exists'):
-            await upgrade()
-    assert f"`{DROP}`" in PAGE.read_text()
-
-
-@pytest.mark.postgresql
-async def test_new_column_needs_its_enum_type(history: History) -> None:
-    column = "op.add_column('users', sa.Column('status', sa.Enum('NEW', name='orderstatus')))"
-    history.operation("wrong", column)
-    with pytest.raises(ProgrammingError, match='type "orderstatus" does not exist'):
-        await upgrade()
-    history.path("wrong").unlink()
-
-    history.operation("right", CREATE, column)
-    assert await upgrade() == ["right"]
-    assert f"`{CREATE}`" in PAGE.read_text()
 
 
 async def test_revision_of_a_model_fails_and_one_with_named_columns_works(history: History) -> None:

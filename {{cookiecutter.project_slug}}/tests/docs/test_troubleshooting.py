@@ -22,7 +22,19 @@ from alembic.util import CommandError
 from fastapi import Depends, FastAPI, Response
 from fastapi.exceptions import DependencyScopeError
 from httpx2 import AsyncClient
-from sqlalchemy import ForeignKey, make_url, select, text
+from sqlalchemy import (
+    Column,
+    Enum,
+    ForeignKey,
+    Index,
+    MetaData,
+    String,
+    Table,
+    func,
+    make_url,
+    select,
+    text,
+)
 from sqlalchemy.exc import (
     DBAPIError,
     InterfaceError,
@@ -54,7 +66,7 @@ from app.core.db import (
 )
 from app.core.web.problem_details import problem_for
 from app.dependencies import SessionDep
-from app.models import User, base
+from app.models import METADATA, User, base
 from tests.conformance.harness.fragile import fragile
 from tests.conformance.harness.pgbouncer import pgbouncer_before
 from tests.conformance.harness.proxy import Proxy
@@ -984,6 +996,56 @@ def test_revision_without_changes_is_not_written(
 
     with pytest.raises(CommandError, match=message):
         draft(history)
+
+
+@provokes(
+    "needs the PostgreSQL type 'color', which revisions cannot change or drop",
+    "the table billing.orders has a schema",
+)
+def test_types_and_schemas_that_revisions_do_not_support_are_refused(
+    migrated: None, history: Config, messages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_type, of_schema = messages
+    for message, column, schema in (
+        (of_type, Column("color", Enum("RED", name="color")), None),
+        (of_schema, Column("color", String(50)), "billing"),
+    ):
+        metadata = MetaData()
+        Table("orders", metadata, column, schema=schema)
+        monkeypatch.setitem(METADATA, "primary", metadata)
+        with pytest.raises(CommandError, match=message):
+            draft(history)
+
+
+@pytest.mark.sqlite
+@provokes("no revision is written, because it would be incomplete")
+def test_index_on_an_expression_needs_postgresql(
+    migrated: None, history: Config, messages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [message] = messages
+    metadata = MetaData()
+    users = METADATA["primary"].tables["users"].to_metadata(metadata)
+    Index("lower", func.lower(users.c.email))
+    monkeypatch.setitem(METADATA, "primary", metadata)
+
+    with pytest.raises(CommandError, match=message):
+        draft(history)
+
+
+@provokes("no database has a revision in", "Alembic finds no revision in")
+def test_missing_revisions_are_an_error(
+    service_history: Config, messages: list[str], backend: Backend, environment: pytest.MonkeyPatch
+) -> None:
+    none, of_one = messages
+    set_databases(environment, {"primary": backend.new()})
+    for revision in (migrations.FOLDER / "primary").glob("*.py"):
+        revision.rename(revision.with_name("__init__.py"))
+
+    with pytest.raises(CommandError, match=of_one):
+        migrations.upgrade("primary")
+    (migrations.FOLDER / "primary/__init__.py").unlink()
+    with pytest.raises(CommandError, match=none):
+        migrations.upgrade("primary")
 
 
 @provokes("the revision drops the column")
