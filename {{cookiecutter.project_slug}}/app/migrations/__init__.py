@@ -36,16 +36,10 @@ logger = logging.getLogger(__name__)
 
 
 def databases() -> list[str]:
-    """Return the names of the databases that have revisions.
-
-    Raises:
-        CommandError: none has any, so the files are not here: nothing may take that for migrated.
-    """
+    """Return the names of the databases that have revisions; raise `CommandError` if none has."""
     names = sorted(folder.name for folder in FOLDER.iterdir() if any(folder.glob("*.py")))
     if not names:
-        raise CommandError(
-            f"no database has a revision in {FOLDER}: add the files of app/migrations"
-        )
+        raise CommandError(f"no database has a revision in {FOLDER}: add the revision files")
     return names
 
 

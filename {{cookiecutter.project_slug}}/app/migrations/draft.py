@@ -20,8 +20,6 @@ from app.core.config import variable
 
 DIALECTS = [sa.make_url(f"{name}://").get_dialect()() for name in ("postgresql", "sqlite")]
 
-NAMED_TYPES = (postgresql.ENUM, postgresql.DOMAIN)  # they execute CREATE TYPE, CREATE DOMAIN
-
 
 def require_supported(database: str, metadata: sa.MetaData) -> None:
     """Raise `CommandError` if revisions cannot create the tables, or sessions cannot use them."""
@@ -32,9 +30,8 @@ def require_supported(database: str, metadata: sa.MetaData) -> None:
     for table in metadata.tables.values():
         if table.schema is not None:
             raise CommandError(
-                f"the table {table.fullname} has a schema: remove it from the model, create the "
-                f"schema in PostgreSQL, and add the parameter options=-csearch_path%3D{table.schema} "
-                f"to {variable(database)}"
+                f"the table {table} has a schema: remove it from the model, create it in PostgreSQL, "
+                f"and add the parameter options=-csearch_path%3D{table.schema} to {variable(database)}"
             )
         for column in table.columns:
             if name := _named_type(column.type):
@@ -51,9 +48,10 @@ def _named_type(of: sa.types.TypeEngine[Any]) -> str | None:
     impl = impl.impl_instance if isinstance(impl, sa.TypeDecorator) else impl
     if isinstance(impl, sa.ARRAY):
         return _named_type(impl.item_type)
+    if not isinstance(impl, postgresql.ENUM | postgresql.DOMAIN):
+        return None
     # Alembic's copy of an sa.Enum forgets create_type=False.
-    is_created = isinstance(impl, NAMED_TYPES) and (impl.create_type or type(of) is sa.Enum)
-    return str(impl.name) if is_created else None
+    return str(impl.name) if impl.create_type or type(of) is sa.Enum else None
 
 
 def is_owned(database: str) -> Callable[..., bool]:
@@ -116,9 +114,8 @@ def compare_server_default(
         return None
     text = re.sub("^'|'$", "", text)  # as Alembic renders it
     literal = "'" + text.replace("'", "''") + "'"
-    if stored in {literal, f"({literal})"} or stored.startswith(f"{literal}::"):
-        return False
-    return True if isinstance(column.type, sa.String) or "'" in text else None
+    is_stored = stored in {literal, f"({literal})"} or stored.startswith(f"{literal}::")
+    return not is_stored if is_stored or isinstance(column.type, sa.String) or "'" in text else None
 
 
 def require_newest_revision(database: str) -> None:
@@ -134,9 +131,7 @@ def require_newest_revision(database: str) -> None:
 def refuse_omissions() -> Iterator[None]:
     """Raise `CommandError` where autogenerate would leave something out with a warning only."""
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "error", category=UserWarning, module=r"alembic\.(autogenerate|ddl)"
-        )
+        warnings.filterwarnings("error", "", UserWarning, r"alembic\.(autogenerate|ddl)")
         try:
             yield
         except UserWarning as omission:
