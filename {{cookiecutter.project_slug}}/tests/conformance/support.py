@@ -41,11 +41,15 @@ def relate(*, is_own: bool = True, **options: Any) -> None:
     class Base(DeclarativeBase):
         pass
 
+    class Parent(Base):  # configured first
+        __tablename__ = "parents"
+        id: Mapped[int] = mapped_column(primary_key=True)
+
     class Child(Base):
         __tablename__ = "children"
         id: Mapped[int] = mapped_column(primary_key=True)
-        parent_id: Mapped[int] = mapped_column(ForeignKey("children.id"))
-        parent: Mapped[Any] = relationship("Child", remote_side=[id], **options)  # noqa: A003
+        parent_id: Mapped[int] = mapped_column(ForeignKey("parents.id"))
+        parent: Mapped[Any] = relationship("Parent", **options)
 
     try:
         with pytest.MonkeyPatch.context() as patch:
