@@ -264,6 +264,15 @@ async def test_reads_fall_back_while_the_replica_is_down_and_then_return_to_it(
     assert "is up again" in up
 
 
+async def test_reads_fall_back_if_no_host_of_the_replica_is_a_standby(
+    both: Fragile, environment: pytest.MonkeyPatch
+) -> None:
+    promoted = several_hosts(both.url, both.url, attribute="standby")
+    configure(environment, read_database_url=promoted, read_fallback=True)
+
+    assert await reads_replica() == [False, False]
+
+
 UNREACHABLE = "postgresql://u:hidden@127.0.0.1:1/d"
 
 

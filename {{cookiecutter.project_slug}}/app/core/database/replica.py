@@ -6,6 +6,7 @@ import math
 from time import monotonic
 from typing import Any
 
+import asyncpg
 from sqlalchemy import URL, Engine, event
 from sqlalchemy.engine import Dialect
 from sqlalchemy.exc import DisconnectionError
@@ -25,8 +26,8 @@ logger = logging.getLogger(__name__)
 def fall_back(engine: Engine, url: URL, arguments: dict[str, Any]) -> None:
     """Let the engine of a replica connect to this URL instead while the replica is down.
 
-    Down means: the connection is refused or times out, the host name is unknown, or the server is
-    starting or stopping. The error of a replica that responds and refuses the connection (wrong
+    Down means: the connection is refused or times out, the host name is unknown, the server is
+    starting or stopping, or no host is what `target_session_attrs` demands. The error of a replica that responds and refuses the connection (wrong
     password, too many connections) is raised, so that it is noticed.
     """
     fallback = Fallback(engine.url, url, arguments)
@@ -99,7 +100,8 @@ class Fallback:
 
 def _means_down(error: BaseException | None) -> bool:
     sqlstate = getattr(error, "sqlstate", None) or ""
-    return isinstance(error, OSError) or sqlstate.startswith(DOWN)
+    no_standby = error and isinstance(error.__cause__, asyncpg.TargetServerAttributeNotMatched)
+    return bool(no_standby) or isinstance(error, OSError) or sqlstate.startswith(DOWN)
 
 
 def _address(url: URL) -> str:
