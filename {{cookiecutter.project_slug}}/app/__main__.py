@@ -19,7 +19,9 @@ from app.core.config import get_settings
 from app.core.database.capacity import warn_of_too_few_connections
 from app.core.db import ConfigurationError
 from app.core.process.logging import logging_config
+from app.core.process.server import run
 from app.core.telemetry import lifecycle as telemetry
+from app.core.web.request_limits import RequestLimitsProtocol
 
 # pretty_exceptions_enable=False: Typer's tracebacks show local variables, which may be secrets.
 cli = typer.Typer(help=DESCRIPTION, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -29,9 +31,15 @@ Database = Annotated[str | None, typer.Option(help="The database; all of them by
 
 @cli.command()
 def serve(
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on.")] = 8000,
-    workers: Annotated[int, typer.Option(min=1, help="The number of worker processes.")] = 1,
+    host: Annotated[
+        str, typer.Option(help="The address; `::` is all, IPv4 and IPv6.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Default: the setting PORT.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes. Default: the setting WEB_CONCURRENCY.")
+    ] = None,
     root_path: Annotated[str, typer.Option(help="The path prefix that a proxy strips.")] = "",
     reload: Annotated[bool, typer.Option(help="Restart when a file changes.")] = False,
 ) -> None:
@@ -47,18 +55,25 @@ def serve(
     if settings.migrate_on_start:
         with _migrations() as migrations:
             migrations.upgrade_all()
+    workers = workers or settings.web_concurrency
     asyncio.run(warn_of_too_few_connections(settings.databases, workers))
-    uvicorn.run(
-        "app.main:create_app",
-        factory=True,
-        host=host,
-        port=port,
-        workers=workers,
-        root_path=root_path,
-        reload=reload,
-        access_log=False,  # RequestLoggingMiddleware logs requests
-        log_config=log_config,
-        timeout_graceful_shutdown=settings.shutdown_timeout,
+    run(
+        uvicorn.Config(
+            "app.main:create_app",
+            factory=True,
+            http=RequestLimitsProtocol,
+            host=host,
+            port=settings.port if port is None else port,
+            workers=workers,
+            root_path=root_path,
+            reload=reload,
+            access_log=False,  # RequestLoggingMiddleware logs requests
+            log_config=log_config,
+            forwarded_allow_ips=settings.forwarded_allow_ips,
+            limit_concurrency=settings.limit_concurrency or None,
+            timeout_graceful_shutdown=settings.shutdown_timeout,
+            timeout_keep_alive=settings.keep_alive_timeout,
+        )
     )
 
 

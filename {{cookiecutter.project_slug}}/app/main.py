@@ -20,7 +20,8 @@ from app.core.telemetry import lifecycle as telemetry
 from app.core.web.body_limit import BodyLimitMiddleware
 from app.core.web.database_names import check_database_names
 from app.core.web.disconnects import DisconnectMiddleware
-from app.core.web.error_handlers import PROBLEM_RESPONSES, add_problem_handlers
+from app.core.web.error_handlers import PROBLEM_RESPONSES, add_problem_handlers, share_handlers
+from app.core.web.head_requests import HeadMiddleware
 from app.core.web.request_logging import RequestLoggingMiddleware
 from app.routers import API_PREFIX
 from app.routers.docs import router as docs  # {%- if cookiecutter.__analytics +%}
@@ -39,6 +40,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     settings = get_settings()  # a wrong setting fails at startup, not in the first request
     configure_mappers()  # so does a wrong model
     check_database_names(app)
+    share_handlers(app)
     telemetry.start()
     freeze_startup_objects()
     try:
@@ -64,10 +66,11 @@ def create_app() -> FastAPI:
         telemetry=telemetry.FASTAPI_CONFIG,
     )
     app.state.health = HealthService()
+    add_problem_handlers(app)
+    app.add_middleware(HeadMiddleware)
     app.add_middleware(BodyLimitMiddleware, size=MAX_BODY_SIZE)
     app.add_middleware(DisconnectMiddleware)
     app.add_middleware(RequestLoggingMiddleware)  # the last one added is the outermost
-    add_problem_handlers(app)
     app.include_router(health)
     app.include_router(docs)
     app.include_router(users, prefix=API_PREFIX)

@@ -5,6 +5,7 @@ asyncpg those of libpq, two of which `database/libpq.py` and `database/tls.py` r
 """
 
 from functools import lru_cache
+from ipaddress import ip_network
 from typing import Literal, TypeVar
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -53,7 +54,13 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     log_format: Literal["text", "json"] | None = None
     migrate_on_start: bool = False
+    port: int = Field(8000, ge=0, le=65535)
+    web_concurrency: int = Field(1, ge=1)
+    forwarded_allow_ips: str = "127.0.0.1,::1"
+    keep_alive_timeout: int = Field(75, ge=1, le=3600)
+    request_timeout: float = Field(60, gt=0, le=3600)
     write_timeout: float = Field(30, ge=0, le=3600)
+    limit_concurrency: int = Field(0, ge=0)
     shutdown_delay: float = Field(1, ge=0, le=3600)
     shutdown_timeout: int = Field(20, ge=0, le=3600)
     database_url: DatabaseUrl | None = None
@@ -63,6 +70,14 @@ class Settings(BaseSettings):
     @property
     def logs_as(self) -> Literal["text", "json"]:
         return self.log_format or ("json" if self.environment == "production" else "text")
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _are_addresses(cls, addresses: str) -> str:
+        """Refuse what uvicorn accepts and never matches, such as a host name."""
+        for address in addresses.split(",") if addresses != "*" else []:
+            ip_network(address.strip())
+        return addresses
 
     @field_validator("databases", mode="before")
     @classmethod

@@ -7,16 +7,21 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.encoders import jsonable_encoder
+from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
 
 from app.core.web.problem_details import INTERNAL, READ_ONLY, Problem, ServiceError, problem_for
 from app.core.web.request_logging import REQUEST_ID
 
 MEDIA_TYPE = "application/problem+json"
+DEFAULT_HANDLERS = (None, http_exception_handler, request_validation_exception_handler)
 WITHOUT_BODY = {204, 205, 304}  # RFC 9110, 15.3.5, 15.3.6, 15.4.5
 
 logger = logging.getLogger(__name__)
@@ -49,7 +54,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     """Return every error of the app as a problem document. PROBLEM_RESPONSES describes them.
 
     A handler that the app registers for a narrower class (such as `OperationalError`) takes
-    precedence over these.
+    precedence over these. Call this before you add middleware: the first one added is the innermost.
     """
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, validation_error)
@@ -57,6 +62,20 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(SQLAlchemyError, database_error)
     app.add_exception_handler(ExceptionGroup, exception_group_error)
     app.add_exception_handler(Exception, unexpected_error)
+    # FastAPI calls the last one outside of all middleware, which could not add CORS headers.
+    app.add_middleware(ServerErrorMiddleware, handler=unexpected_error)
+
+
+def share_handlers(app: Starlette) -> None:
+    """Let mounted applications use the handlers of this one, except for errors that they handle."""
+    for context in iter_route_contexts(app.routes):
+        mounted = getattr(context.original_route, "app", None)
+        if isinstance(mounted, Starlette):
+            handlers = mounted.exception_handlers
+            for error, handler in app.exception_handlers.items():
+                if handlers.get(error) in DEFAULT_HANDLERS:
+                    handlers[error] = handler
+            share_handlers(mounted)
 
 
 def problem_response(problem: Problem) -> JSONResponse:
@@ -128,8 +147,7 @@ async def exception_group_error(request: Request, error: Exception) -> JSONRespo
 async def unexpected_error(request: Request, error: Exception) -> JSONResponse:
     """Respond with 500 and the request id; the server logs the error.
 
-    Starlette calls this handler outside of all middleware, so `RequestLoggingMiddleware` cannot add
-    the header.
+    `RequestLoggingMiddleware` cannot add the header to an error of a middleware.
     """
     request_id = getattr(request.state, "request_id", None)
     headers = {REQUEST_ID: request_id} if request_id else {}

@@ -38,7 +38,7 @@ class RequestLoggingMiddleware:
             return
         begin = perf_counter()
         end = 0.0
-        status = 500  # of an unhandled error, whose response is sent outside of this middleware
+        status = 500  # of an error of a middleware, whose response is sent outside of this one
         id_ = _id_for(scope)
         request_id.set(id_)
         statistics = DatabaseStatistics()
@@ -49,7 +49,8 @@ class RequestLoggingMiddleware:
             nonlocal status, end
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (REQUEST_ID_KEY, id_.encode())]
+                headers = [h for h in message.get("headers", ()) if h[0] != REQUEST_ID_KEY]
+                message["headers"] = [*headers, (REQUEST_ID_KEY, id_.encode())]
             await send(message)
             end = perf_counter()
 

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from functools import cache, partial
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ import pydantic_core
 import pytest
 import sqlalchemy
 import uvicorn
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Response
 from httpx2 import ASGITransport, AsyncClient
 from sqlalchemy import ForeignKey, text
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -398,6 +399,18 @@ async def page_ends_with_its_only_inline_script() -> bool:
     return body.count(b"<script>") == 1 and b"SwaggerUIBundle(" in script
 
 
+@guard(
+    PLAIN,
+    "FastAPI.exception_handlers, changed before the first request",
+    used_as="mounted.exception_handlers",
+)
+async def handlers_are_used_from_the_first_request_on() -> bool:
+    app = FastAPI()
+    app.exception_handlers[404] = lambda *_: Response(status_code=418)
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        return (await client.get("/")).status_code == 418
+
+
 # uvicorn
 
 
@@ -443,6 +456,31 @@ async def log_has_a_message_in_colour() -> bool:
     finally:
         logger.removeHandler(handler)
     return any(hasattr(record, "color_message") for record in handler.buffer)
+
+
+@guard(
+    PLAIN,
+    "HttpToolsProtocol: its callbacks, attributes and send_400_response()",
+    used_as="class RequestLimitsProtocol(HttpToolsProtocol)",
+)
+async def protocol_of_the_server_can_be_extended() -> bool:
+    """That uvicorn calls them is tested by tests/conformance/core/process/test_server.py."""
+    http = import_module("uvicorn.protocols.http.httptools_impl")
+    flow = import_module("uvicorn.protocols.http.flow_control")
+    names = {
+        *("connection_made", "connection_lost", "data_received", "timeout_keep_alive_handler"),
+        *("on_message_begin", "on_headers_complete", "on_body", "on_message_complete"),
+        *("send_400_response", "_start_asgi_task"),
+    }
+    used = {name for name in names if callable(getattr(http.HttpToolsProtocol, name, None))}
+    return used == names and callable(flow.service_unavailable)
+
+
+@guard(PLAIN, "uvicorn.supervisors.ChangeReload, Multiprocess", used_as="uvicorn.supervisors")
+async def supervisors_take_sockets() -> bool:
+    supervisors = import_module("uvicorn.supervisors")
+    classes = (supervisors.ChangeReload, supervisors.Multiprocess)
+    return all("sockets" in signature(each).parameters for each in classes)
 
 
 # Pydantic

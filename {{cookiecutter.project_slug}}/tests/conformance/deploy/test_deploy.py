@@ -1,6 +1,8 @@
 """The numbers in deploy/ match each other and the settings."""
 
+import os
 import re
+import subprocess
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -77,8 +79,8 @@ def test_commands_are_valid_for_the_command_line() -> None:
     [container] = pod("base/deployment.yaml")["containers"]
     served = arguments("base/deployment.yaml")
 
-    assert served["host"] == "0.0.0.0"  # noqa: S104, a network policy protects the pod
-    assert [served["port"]] == [port["containerPort"] for port in container["ports"]]
+    assert served["host"] == "::"  # a network policy protects the pod
+    assert [get_settings().port] == [port["containerPort"] for port in container["ports"]]
     assert not any(
         arguments("base/migration.yaml").values()
     )  # all databases, and not only print the SQL
@@ -128,17 +130,45 @@ def pods_at_once(overlay: str) -> int:
     return replicas + surge + terminating
 
 
-@pytest.mark.parametrize("database", DATABASES)
-def test_connections_of_all_pods_fit_into_max_connections(
-    settings: Settings, overlay: str, database: str
-) -> None:
+def test_connections_of_all_pods_fit_into_one_server(settings: Settings, overlay: str) -> None:
     """A process has two pools (one is for read-only sessions) and a connection for probes."""
-    of_database = settings.databases[database]
-    of_process = 2 * (of_database.pool_size + of_database.max_overflow) + 1
-    of_pod: int = arguments("base/deployment.yaml")["workers"] * of_process
+    databases = [settings.databases[name] for name in DATABASES]
+    of_process = sum(2 * (each.pool_size + each.max_overflow) + 1 for each in databases)
+    of_pod = settings.web_concurrency * of_process
     of_migration = 1
 
     assert pods_at_once(overlay) * of_pod + of_migration <= MAX_CONNECTIONS, (
-        f"lower {variable(database, 'pool_size')} or the pods at once, or raise max_connections "
-        "here and in the server"
+        "lower POOL_SIZE or the pods at once, or raise max_connections here and in the server"
     )
+
+
+# Stands for kubectl: prints the conditions of a Job, and logs the other commands.
+KUBECTL = """#!/bin/sh
+case "$*" in
+*"get job"*) echo "$CONDITIONS" ;;
+*"--for=condition=complete"*) case "$CONDITIONS" in *Complete*) ;; *) exit 1 ;; esac ;;
+*) echo "$*" >> "$LOG" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("conditions", "is_released"),
+    [("SuccessCriteriaMet Complete", True), ("FailureTarget Failed", False)],
+)
+def test_release_ends_before_the_server_if_the_migration_has_failed(
+    tmp_path: Path, conditions: str, is_released: bool
+) -> None:
+    section = (DEPLOY / "README.md").read_text().partition("## Each release")[2]
+    commands = re.findall(r"^    (.+)$", section.partition("\n\nIf the")[0], re.MULTILINE)
+    (tmp_path / "kubectl").write_text(KUBECTL)
+    (tmp_path / "kubectl").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    environment = {"PATH": path, "CONDITIONS": conditions, "LOG": str(tmp_path / "log")}
+
+    ended = subprocess.run(
+        ["/bin/sh", "-ec", "\n".join(commands)], check=False, env=environment, timeout=60
+    )
+
+    assert (ended.returncode == 0) == is_released
+    assert ("rollout status" in (tmp_path / "log").read_text()) == is_released

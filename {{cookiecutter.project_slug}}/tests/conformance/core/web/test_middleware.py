@@ -1,8 +1,20 @@
-"""The application: each call returns a new one, and its middleware is plain ASGI."""
+"""The application: each call returns a new one, and what its middleware does for every route."""
 
+import logging
+
+import pytest
+from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.middleware.cors import CORSMiddleware
+from httpx2 import AsyncClient
+from sqlalchemy import text
 from starlette.middleware.base import BaseHTTPMiddleware  # noqa: TID251
 
+from app.dependencies import ReadSessionDep
 from app.main import create_app
+from app.routers import API_PREFIX
+from tests.support import USERS, problem, serve
+
+ORIGIN = {"Origin": "https://example.com"}
 
 
 def test_create_app_returns_a_new_application() -> None:
@@ -17,3 +29,97 @@ def test_no_middleware_is_a_base_http_middleware() -> None:
     assert not [
         cls for cls in classes if isinstance(cls, type) and issubclass(cls, BaseHTTPMiddleware)
     ]
+
+
+@pytest.mark.parametrize(
+    "path", ["/health/live", "/health/ready", "/health/primary", "/docs", "/openapi.json", USERS]
+)
+async def test_head_has_the_head_of_get_and_no_body(server: AsyncClient, path: str) -> None:
+    get = await server.get(path)
+    head = await server.head(path)
+    again = await server.get(path)  # on the same connection: no body was left in it
+
+    assert (200, b"") == (head.status_code, head.content)
+    assert again.content == get.content
+    for name in ("content-length", "content-type"):
+        assert head.headers[name] == get.headers[name]
+
+
+async def test_head_of_a_missing_resource_is_404_and_logged_as_head(
+    server: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "app")
+
+    response = await server.head(f"{USERS}/00000000-0000-0000-0000-000000000000")
+
+    assert (404, b"") == (response.status_code, response.content)
+    assert ["HEAD " + USERS + "/{user_id} 404"] == [
+        m[: m.index("404") + 3] for m in caplog.messages
+    ]
+    assert (await server.head("/docs/nothing")).status_code == 404
+
+
+# {% if cookiecutter.__analytics %}
+async def test_head_of_a_stream_ends_it(server: AsyncClient) -> None:
+    response = await server.head(f"{API_PREFIX}/analytics/events/export")
+
+    assert (200, b"") == (response.status_code, response.content)
+
+
+# {% endif %}
+def mount(app: FastAPI) -> None:
+    """Add routes that fail, and mount an application with the same routes."""
+
+    async def fail() -> None:
+        raise RuntimeError("hidden")
+
+    async def refuse() -> None:
+        raise HTTPException(418, "tea")
+
+    async def query(session: ReadSessionDep) -> None:
+        await session.execute(text("SELECT * FROM nowhere"))
+
+    mounted = FastAPI()
+    for each in (app, mounted):
+        for route in (fail, refuse, query):
+            each.get(f"/{route.__name__}")(route)
+    app.mount("/mounted", mounted)
+
+
+@pytest.mark.parametrize("prefix", ["", "/mounted"])
+@pytest.mark.parametrize(("path", "status"), [("fail", 500), ("refuse", 418), ("query", 500)])
+async def test_every_error_is_a_problem_with_cors_headers_and_one_request_id(
+    app: FastAPI, prefix: str, path: str, status: int
+) -> None:
+    mount(app)
+    app.add_middleware(CORSMiddleware, allow_origins=["*"], expose_headers=["X-Request-ID"])
+
+    async with serve(app) as server:
+        response = await server.get(f"{prefix}/{path}", headers=ORIGIN)
+
+    assert problem(response)["status"] == status
+    assert "hidden" not in response.text
+    assert response.headers["access-control-allow-origin"] == "*"
+    assert len(response.headers.get_list("x-request-id")) == 1
+
+
+async def test_handler_of_a_mounted_application_takes_precedence(app: FastAPI) -> None:
+    mounted = FastAPI(exception_handlers={ValueError: lambda *_: Response(status_code=418)})
+
+    @mounted.get("/fail")
+    async def fail() -> None:
+        raise ValueError
+
+    app.mount("/mounted", mounted)
+
+    async with serve(app) as server:
+        assert (await server.get("/mounted/fail")).status_code == 418
+
+
+async def test_error_of_a_middleware_is_a_problem(app: FastAPI) -> None:
+    @app.middleware("http")
+    async def fail(_: Request, call_next: object) -> Response:
+        raise RuntimeError
+
+    async with serve(app) as server:
+        assert problem(await server.get("/health/live"))["status"] == 500
