@@ -1,7 +1,6 @@
 """The command line: python -m app serve | migrate | check."""
 
 import asyncio
-import logging.config
 import os
 import signal
 import sys
@@ -15,10 +14,10 @@ import uvicorn
 from sqlalchemy.exc import DBAPIError
 
 from app import DESCRIPTION
-from app.core.config import get_settings
+from app.core.config import get_databases, get_settings
 from app.core.database.capacity import warn_of_too_few_connections
 from app.core.db import ConfigurationError
-from app.core.process.logging import logging_config
+from app.core.process.logging import configure_logging
 from app.core.process.server import run
 from app.core.telemetry import lifecycle as telemetry
 from app.core.web.request_limits import RequestLimitsProtocol
@@ -50,13 +49,13 @@ def serve(
         os.environ["SHUTDOWN_DELAY"] = "0"  # a restart need not wait
     # After its shutdown uvicorn raises SIGTERM again: without a handler it would kill the process.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())
-    log_config = logging_config(settings.log_level, settings.logs_as)
-    logging.config.dictConfig(log_config)
+    log_config = configure_logging()
+    databases = get_databases()
     if settings.migrate_on_start:
         with _migrations() as migrations:
             migrations.upgrade_all()
     workers = workers or settings.web_concurrency
-    asyncio.run(warn_of_too_few_connections(settings.databases, workers))
+    asyncio.run(warn_of_too_few_connections(databases, workers))
     run(
         uvicorn.Config(
             "app.main:create_app",

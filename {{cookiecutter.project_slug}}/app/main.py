@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from sqlalchemy.orm import configure_mappers
 
 from app import DESCRIPTION, TITLE, __version__
-from app.core.config import get_settings
+from app.core.config import get_databases, get_settings
 from app.core.db import dispose_engines
 from app.core.process.garbage_collection import freeze_startup_objects
 from app.core.process.shutdown import graceful_shutdown
@@ -38,6 +38,7 @@ SECONDS_TO_CLOSE = 5
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     settings = get_settings()  # a wrong setting fails at startup, not in the first request
+    get_databases()
     configure_mappers()  # so does a wrong model
     check_database_names(app)
     share_handlers(app)

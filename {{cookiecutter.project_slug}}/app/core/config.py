@@ -20,6 +20,7 @@ __all__ = [
     "DatabaseSettings",
     "Settings",
     "get_database",
+    "get_databases",
     "get_settings",
     "read_settings",
     "variable",
@@ -117,13 +118,11 @@ class Settings(BaseSettings):
             long = variable(DEFAULT_DATABASE, "dev_database_url")
             raise ValueError(f"set DEV_DATABASE_URL or {long}, not both")
 
-    def _default_url(self, database: str) -> SecretStr:
+    def _default_url(self, database: str) -> SecretStr | None:
         if database == DEFAULT_DATABASE and self.database_url:
             return self.database_url
         if self.environment == "production":
-            raise ValueError(
-                f"ENVIRONMENT=production needs a database URL: set {variable(database)}"
-            )
+            return None
         prefix = "test-" if self.environment == "test" else ""
         return SecretStr(f"sqlite:///var/{prefix}{database}.db")
 
@@ -160,6 +159,7 @@ def get_database(name: str | None = None) -> DatabaseSettings:
 
     Raises:
         DatabaseNotFoundError: no database has this name.
+        ConfigurationError: it has no URL. A job needs the URLs of the databases that it uses only.
     """
     databases = get_settings().databases
     if name is None:
@@ -167,4 +167,17 @@ def get_database(name: str | None = None) -> DatabaseSettings:
     if name not in databases:
         known = ", ".join(sorted(databases))
         raise DatabaseNotFoundError(f"there is no database {name!r}; there are: {known}")
+    if not databases[name].is_configured:
+        raise ConfigurationError(
+            f"ENVIRONMENT=production needs a database URL: set {variable(name)}"
+        )
     return databases[name]
+
+
+def get_databases() -> dict[str, DatabaseSettings]:
+    """Return the settings of all databases, by name.
+
+    Raises:
+        ConfigurationError: one has no URL.
+    """
+    return {name: get_database(name) for name in get_settings().databases}

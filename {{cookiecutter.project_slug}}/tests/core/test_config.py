@@ -14,6 +14,7 @@ from app.core.config import (
     DatabaseSettings,
     Settings,
     get_database,
+    get_databases,
     get_settings,
     variable,
 )
@@ -57,7 +58,7 @@ def test_production_refuses_to_start_without_a_url(
     with pytest.raises(
         ConfigurationError, match=f"ENVIRONMENT=production .*: set {variable(name)}"
     ):
-        get_settings()
+        get_databases()
 
 
 def test_secrets_are_in_no_repr(environment: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,10 @@
 """The titled examples of docs/sessions.md and docs/session-patterns.md."""
 
 import asyncio
+import json
+import os
+import subprocess
+import sys
 
 import pytest
 from fastapi import FastAPI
@@ -8,9 +12,12 @@ from httpx2 import AsyncClient
 from sqlalchemy.exc import IntegrityError
 from websockets.asyncio.client import connect
 
+from app.core.config import variable
 from app.core.db import session_scope
 from tests.docs.conftest import Load
+from tests.docs.snippets import find_snippet
 from tests.inspection import checked_out, fetch, stored_users
+from tests.processes import VARIABLES
 from tests.support import new_user, user_values
 
 ADA = user_values()
@@ -46,13 +53,36 @@ async def test_route_that_fails_stores_nothing_and_starts_no_background_task(
     assert welcomed == []
 
 
-async def test_job_trims_names(load: Load) -> None:
+def run_in_crontab(script: str, url: str) -> "subprocess.CompletedProcess[str]":
+    """Run it in production, with the URL of one database."""
+    variables = VARIABLES | {"ENVIRONMENT": "production", variable("primary"): url}
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        capture_output=True,
+        check=False,
+        env=variables,
+        text=True,
+        timeout=60,
+    )
+
+
+async def test_job_trims_names_with_the_url_of_its_database_only(databases: None) -> None:
     async with session_scope() as session:
         session.add_all([new_user(" Ada "), new_user("Grace")])
 
-    await load("a job").job()
+    url = os.environ[variable("primary")]
+    ended = await asyncio.to_thread(run_in_crontab, find_snippet("a job").source, url)
 
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
     assert await fetch("SELECT name FROM users ORDER BY name") == [("Ada",), ("Grace",)]
+
+
+def test_job_that_fails_logs_json_as_the_service_does() -> None:
+    ended = run_in_crontab(find_snippet("a job").source, "postgresql://u:hidden@127.0.0.1:1/d")
+
+    [line] = ended.stderr.splitlines()
+    assert (ended.returncode, json.loads(line)["level"]) == (1, "CRITICAL")
+    assert "hidden" not in line
 
 
 async def test_stream_reads_in_its_own_session(

@@ -1,8 +1,11 @@
 """Logging configuration, and the request id of each log record."""
 
-import logging
+import logging.config
+import sys
 from contextvars import ContextVar
 from typing import Any
+
+from app.core.config import get_settings
 
 # Loggers that are limited to WARNING. Below it they log nothing useful (Alembic lists its plugins),
 # or secrets (aiosqlite logs the parameters of each statement).
@@ -18,6 +21,16 @@ class RequestIdFilter(logging.Filter):
         record.request_id = request_id.get()
         vars(record).pop("color_message", None)
         return True
+
+
+def configure_logging() -> dict[str, Any]:
+    """Configure logging as the settings say, also for an exception that ends the process."""
+    settings = get_settings()
+    config = logging_config(settings.log_level, settings.logs_as)
+    logging.config.dictConfig(config)
+    logger = logging.getLogger(__name__)
+    sys.excepthook = lambda *error: logger.critical("The process failed.", exc_info=error)
+    return config
 
 
 def logging_config(level: str, log_format: str) -> dict[str, Any]:

@@ -124,7 +124,7 @@ def test_empty_variable_counts_as_not_set(environment: pytest.MonkeyPatch) -> No
     environment.setenv("DATABASES__PRIMARY__DATABASE_URL", "")
 
     with pytest.raises(ConfigurationError, match="DATABASES__PRIMARY__DATABASE_URL"):
-        get_settings()
+        get_database()
 
 
 REFUSED = [
