@@ -122,25 +122,29 @@ ELSEWHERE = {"GIT_COMMON_DIR", "GIT_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTOR
 ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in ELSEWHERE}
 
 
-def create_repository() -> None:
+def create_repository() -> bool:
     """Create a repository with a first commit, unless git is missing or the folder is in a repository.
+
+    Return whether there is a repository without a commit.
 
     No commit if cruft renders: cruft compares the folders of two versions, `.git` included, and only repositories
     without a commit are equal.
     """
     if shutil.which("git") is None or git("rev-parse"):
-        return
+        return False
     git("init", "--quiet")
     if "_output_dir" not in ANSWERS:  # cookiecutter sets it, cruft does not
-        return
+        return True
     git("add", "--all")
     author = [f"user.name={ANSWERS['author_name']}", f"user.email={ANSWERS['author_email']}"]
     # Do not run the user's git hooks, and do not sign.
     options = ["commit.gpgSign=false", f"core.hooksPath={os.devnull}"]
     settings = [part for option in author + options for part in ("-c", option)]
     commit = ["commit", "--quiet", "--message", "Begin with dbwarden-template"]
-    if not git(*settings, *commit):  # git refuses some names, such as "."
-        git(*settings, "-c", f"user.name={ANSWERS['project_slug']}", *commit)
+    if git(*settings, *commit):
+        return False
+    # git refuses some names, such as "."
+    return not git(*settings, "-c", f"user.name={ANSWERS['project_slug']}", *commit)
 
 
 def git(*arguments: str) -> bool:
@@ -153,8 +157,9 @@ delete_files_of_other_answers()
 if ANSWERS["contents"] == "service":
     link_to_the_template()
 remove_leftovers()
-create_repository()
-print(f"""
-cd {Path.cwd().name}
-make run    # http://127.0.0.1:8000/docs, on SQLite
+needs_commit = create_repository()
+print(f"\ncd {Path.cwd().name}")
+if needs_commit:
+    print("git add --all && git commit --message 'Begin with dbwarden-template'")
+print("""make run    # http://127.0.0.1:8000/docs, on SQLite
 make test""")

@@ -1,5 +1,6 @@
 """The rendered service passes its own checks and tests, with and without the reference."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.combinations import Combination, covering_subset
-from tests.conftest import QUIET, REFERENCE, UV, Bake, Install, make
+from tests.conftest import QUIET, REFERENCE, ROOT, UV, Bake, Install, make
 from tests.servers import HAS_DOCKER, NO_DOCKER, ForkServer, external_server
 
 # All tests but those that run on SQLite only, and those under load.
@@ -98,6 +99,12 @@ def test_reference_on_external_server(project: Path, bake: Bake, install: Instal
 
     assert re.search(r"^database: PostgreSQL [\d.]+ at TEST_DATABASE_URL$", made.stdout, re.M)
     assert "cret" not in made.stdout
+
+
+def test_default_python_is_one_that_is_tested_here() -> None:
+    default, *_ = json.loads((ROOT / "cookiecutter.json").read_text())["python_version"]
+
+    assert find_python(default)
 
 
 @pytest.mark.full

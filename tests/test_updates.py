@@ -102,9 +102,14 @@ def test_update_with_cruft_keeps_the_edits_of_the_owner(
 ) -> None:
     answers = json.dumps({"project_slug": "orders", "description": DESCRIPTION})
     create = ["create", "--no-input", "--extra-context", answers, "--checkout", "older"]
-    cruft(folder, *create, str(repository))
+    printed = cruft(folder, *create, str(repository))
     orders = folder / "orders"
-    commit(orders)
+    [first_commit] = re.findall("^git add.*$", printed, re.MULTILINE)
+    assert first_commit in README.read_text()
+    run(orders, "git", "config", "user.name", "A")
+    run(orders, "git", "config", "user.email", "a@b.org")
+    run(orders, "sh", "-c", first_commit)
+    cruft(orders, "update", "--skip-apply-ask", "--checkout", "older")
     edit(orders)
 
     cruft(orders, "update", "--skip-apply-ask", "--checkout", "main")
