@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 from urllib.parse import quote
+from uuid import uuid4
 
 import pytest
 from alembic import command
@@ -23,6 +24,7 @@ from fastapi import Depends, FastAPI, Response
 from fastapi.exceptions import DependencyScopeError
 from httpx2 import AsyncClient
 from sqlalchemy import (
+    ARRAY,
     Column,
     Enum,
     ForeignKey,
@@ -30,7 +32,11 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    Uuid,
+    any_,
     func,
+    insert,
+    literal,
     make_url,
     select,
     text,
@@ -214,6 +220,39 @@ async def test_expired_attribute_raises_until_it_is_refreshed(
 
         assert "MissingGreenlet" in f"{type(error.value)} {error.value}"
         assert user.name == "Ada"
+
+
+@provokes("greenlet_spawn has not been called")
+@pytest.mark.usefixtures("surroundings")
+@pytest.mark.filterwarnings("ignore:coroutine 'Connection.cursor' was never awaited")
+@pytest.mark.parametrize("load", [None, "selectin"])
+async def test_attribute_of_a_subclass_raises_unless_it_is_loaded_with_the_base_class(
+    messages: list[str], load: str | None
+) -> None:
+    class Animal(base.PrimaryBase):
+        __tablename__ = "animals"
+        id: Mapped[int] = mapped_column(primary_key=True)
+        kind: Mapped[str]
+        __mapper_args__: Any = {"polymorphic_on": "kind", "polymorphic_identity": "animal"}
+
+    class Dog(Animal):
+        __tablename__ = "dogs"
+        id: Mapped[int] = mapped_column(ForeignKey("animals.id"), primary_key=True)
+        bark: Mapped[str]
+        __mapper_args__: Any = {"polymorphic_identity": "dog", "polymorphic_load": load}
+
+    await create_tables(base.PrimaryBase)
+    async with session_scope() as session:
+        session.add(Dog(bark="wow"))
+
+    async with session_scope() as session:
+        [dog] = await session.scalars(select(Animal))
+        assert isinstance(dog, Dog)
+        if load:
+            assert dog.bark == "wow"
+        else:
+            with pytest.raises(SQLAlchemyError, match=messages[0]):
+                dog.bark  # noqa: B018
 
 
 @provokes("is not bound to a Session; attribute refresh operation cannot proceed")
@@ -921,6 +960,68 @@ async def test_commit_without_a_response_may_have_been_stored(
             await until(nobody_is_connected)
             assert await stored_users() == is_delivered
         await dispose_engines()
+
+
+# Statements
+
+
+@pytest.mark.postgresql
+@provokes("could not determine data type of parameter $1")
+async def test_parameter_without_a_type_is_cast(databases: None, messages: list[str]) -> None:
+    [message] = messages
+    async with session_scope() as session:
+        with pytest.raises(DBAPIError, match=message):
+            await session.scalar(text("SELECT :name IS NULL"), {"name": "Ada"})
+        await session.rollback()
+
+        cast = text("SELECT CAST(:name AS text) IS NULL")
+        assert await session.scalar(cast, {"name": "Ada"}) is False
+
+
+@pytest.mark.postgresql
+@provokes("the number of query arguments cannot exceed 32767")
+async def test_long_list_is_passed_as_an_array(databases: None, messages: list[str]) -> None:
+    [message] = messages
+    user = await stored_user()
+    ids = [user.id, *(uuid4() for _ in range(32_767))]
+    async with session_scope() as session:
+        with pytest.raises(DBAPIError, match=message):
+            await session.scalars(select(User).where(User.id.in_(ids)))
+        await session.rollback()
+
+        found = await session.scalars(
+            select(User).where(User.id == any_(literal(ids, ARRAY(Uuid))))
+        )
+        assert [each.id for each in found] == [user.id]
+        rows = [user_values() for _ in range(20_000)]
+        await session.execute(insert(User), rows)
+
+
+@pytest.mark.postgresql
+@provokes("cannot insert multiple commands into a prepared statement")
+async def test_each_statement_is_executed_by_itself(databases: None, messages: list[str]) -> None:
+    [message] = messages
+    statements = ["UPDATE users SET name = 'a'", "UPDATE users SET name = 'b'"]
+    async with session_scope() as session:
+        with pytest.raises(DBAPIError, match=message):
+            await session.execute(text("; ".join(statements)))
+        await session.rollback()
+
+        for statement in statements:
+            await session.execute(text(statement))
+
+
+@pytest.mark.postgresql
+@provokes('syntax error at or near "primary"')
+async def test_name_of_the_database_is_quoted(databases: None, messages: list[str]) -> None:
+    [message] = messages
+    async with get_engine().connect() as connection:
+        with pytest.raises(DBAPIError, match=message):
+            await connection.execute(text("CREATE DATABASE primary"))
+        await connection.rollback()
+        with pytest.raises(DBAPIError, match="cannot run inside a transaction block"):
+            await connection.execute(text('CREATE DATABASE "primary"'))
+        await connection.rollback()
 
 
 # Migrations
