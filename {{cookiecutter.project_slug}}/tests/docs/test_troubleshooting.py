@@ -87,7 +87,14 @@ from tests.harness.connections import connect
 from tests.harness.postgresql import Server
 from tests.inspection import fetch, nobody_is_connected, pid, stored_users, until_active
 from tests.migrations import test_migrations as service_tests
-from tests.support import configure, disconnecting, new_user, set_databases, until
+from tests.support import (
+    configure,
+    disconnecting,
+    new_user,
+    set_databases,
+    until,
+    user_values,
+)
 
 PAGE = ROOT / "docs" / "troubleshooting.md"
 
