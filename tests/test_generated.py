@@ -60,8 +60,9 @@ def test_service_with_two_databases_without_docker(project: Path) -> None:
 def test_coverage_counts_statements_after_await_and_trio_may_be_installed(
     project: Path, tmp_path: Path
 ) -> None:
-    install = [UV, "pip", "install", "--quiet", "--python", project / ".venv/bin/python"]
-    subprocess.run([*install, "--target", tmp_path, "pytest-cov", "trio"], check=True)
+    interpreter = str(project / ".venv/bin/python")
+    install = [UV, "pip", "install", "--quiet", "--python", interpreter]
+    subprocess.run([*install, "--target", str(tmp_path), "pytest-cov", "trio"], check=True)
     tests = ["tests/routers/test_users.py", "--db=sqlite", "-n0", "-p", "no:cacheprovider"]
 
     ended = run_in(project, "-m", "pytest", *tests, "--cov", PYTHONPATH=str(tmp_path))

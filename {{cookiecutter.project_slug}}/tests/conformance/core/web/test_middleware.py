@@ -104,7 +104,10 @@ async def test_every_error_is_a_problem_with_cors_headers_and_one_request_id(
 
 
 async def test_handler_of_a_mounted_application_takes_precedence(app: FastAPI) -> None:
-    mounted = FastAPI(exception_handlers={ValueError: lambda *_: Response(status_code=418)})
+    async def handle(_: Request, error: Exception) -> Response:
+        return Response(status_code=418)
+
+    mounted = FastAPI(exception_handlers={ValueError: handle})
 
     @mounted.get("/fail")
     async def fail() -> None:
