@@ -296,9 +296,9 @@ SESSIONS = [
     Mutation(
         "statement parameters in errors",
         "core/database/engine.py",
-        "hide_parameters=True, json",
-        "hide_parameters=False, json",
-        "core/test_db.py",
+        "        context.sqlalchemy_exception.params = None\n",
+        "        pass\n",
+        "conformance/test_secrets.py",
     ),
     Mutation(
         "pool serves newcomers first",
@@ -450,7 +450,7 @@ SESSIONS = [
     Mutation(
         "read-only PostgreSQL session accepts writes",
         "core/database/postgresql/__init__.py",
-        '        server["default_transaction_read_only"] = "on"\n',
+        '        arguments["read_only"] = True\n',
         "",
         "core/database/postgresql/test_read_only_sessions.py",
         kind="postgresql",
@@ -466,7 +466,7 @@ SESSIONS = [
     Mutation(
         "timeouts not set behind PgBouncer",
         "core/database/postgresql/_connection.py",
-        "                query += settings\n",
+        "                query += self.limits\n",
         "                pass\n",
         "conformance/core/database/postgresql/test_pooler.py",
         kind="postgresql",
@@ -545,7 +545,7 @@ SESSIONS = [
     Mutation(
         "passwords in repr",
         "core/database/settings.py",
-        "DatabaseUrl = Annotated[SecretStr, AfterValidator(_is_usable)]",
+        "DatabaseUrl = Annotated[SecretStr, AfterValidator(_is_trimmed), AfterValidator(_is_usable)]",
         "DatabaseUrl = str\nSecretStr.__repr__ = SecretStr.get_secret_value  # type: ignore",
         "core/test_config.py",
     ),

@@ -20,11 +20,11 @@ from tests.inspection import fetch, kill, pid, stored_users, until_active
 from tests.support import (
     USERS,
     configure,
-    new_email,
     new_user,
     problem,
     serves,
     set_databases,
+    user_values,
 )
 
 UNREACHABLE = [
@@ -167,14 +167,17 @@ SLOW_COMMIT = (
 async def test_commit_without_a_response_returns_503_with_an_unknown_outcome(
     client: AsyncClient, environment: pytest.MonkeyPatch, pgbouncer: bool
 ) -> None:
-    configure(environment, commit_timeout=0.3, statement_timeout=0.1, pgbouncer=pgbouncer)
+    configure(environment, commit_timeout=2, statement_timeout=1, pgbouncer=pgbouncer)
     for statement in SLOW_COMMIT:
         await fetch(statement)
 
-    response = await client.post(USERS, json={"name": "Ada", "email": new_email()})
+    response = await client.post(USERS, json=user_values())
 
     assert (is_unavailable(response), problem(response)["detail"]) == (True, UNKNOWN)
-    [(number,)] = await fetch("SELECT pid FROM pg_stat_activity WHERE query LIKE 'COMMIT%'")
+    [(number,)] = await fetch(
+        "SELECT pid FROM pg_stat_activity "
+        "WHERE datname = current_database() AND state = 'active' AND query LIKE 'COMMIT%'"
+    )
     await kill(number)
 
 
@@ -187,7 +190,7 @@ async def test_connection_lost_during_commit_returns_503_with_an_unknown_outcome
         set_databases(environment, {"primary": proxy.url})
         proxy.lose(b"COMMIT", is_delivered=is_delivered)
 
-        response = await client.post(USERS, json={"name": "Ada", "email": new_email()})
+        response = await client.post(USERS, json=user_values())
 
         assert problem(response)["detail"] == UNKNOWN
         await dispose_engines()

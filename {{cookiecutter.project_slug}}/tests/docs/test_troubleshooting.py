@@ -676,7 +676,7 @@ def test_parameters_of_providers_are_refused_and_the_replacements_are_accepted(
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[TlsServer]:
+def tls() -> Iterator[TlsServer]:
     """A server that checks passwords."""
     with tls_server() as server:
         yield server
@@ -691,14 +691,14 @@ async def current_user() -> str:
 
 @provokes("password authentication failed for user")
 async def test_password_in_dotenv_is_expanded_unless_it_is_percent_encoded(
-    server: TlsServer, environment: pytest.MonkeyPatch, messages: list[str], tmp_path: Path
+    tls: TlsServer, environment: pytest.MonkeyPatch, messages: list[str], tmp_path: Path
 ) -> None:
     [message] = messages
     role = "CREATE ROLE with_password LOGIN PASSWORD 'a${b}c%'"
-    await execute_script(server.url.render_as_string(), role)
+    await execute_script(tls.url.render_as_string(), role)
     dotenv = tmp_path / ".env"
     environment.setitem(Settings.model_config, "env_file", dotenv)
-    url = f"@localhost:{server.url.port}/postgres"
+    url = f"@localhost:{tls.url.port}/postgres"
 
     def configured(password: str) -> None:
         dotenv.write_text(f'DATABASE_URL="postgresql://with_password:{password}{url}"\n')
@@ -730,11 +730,11 @@ def test_white_space_has_to_be_percent_encoded(
 
 @provokes("certificate verify failed", "write the path of a PEM file that the service can read")
 async def test_certificate_is_verified_with_the_ca_of_the_url(
-    server: TlsServer, environment: pytest.MonkeyPatch, messages: list[str], tmp_path: Path
+    tls: TlsServer, environment: pytest.MonkeyPatch, messages: list[str], tmp_path: Path
 ) -> None:
     not_verified, not_readable = messages
     environment.setenv("HOME", str(tmp_path))
-    url = f"{server.url}?sslmode=verify-full"
+    url = f"{tls.url}?sslmode=verify-full"
     set_databases(environment, {"primary": url})
     with pytest.raises(OperationalError, match=not_verified):
         await current_user()
@@ -742,7 +742,7 @@ async def test_certificate_is_verified_with_the_ca_of_the_url(
     with pytest.raises(ConfigurationError, match=not_readable):
         get_settings()
 
-    shutil.copy(server.folder / "ca.crt", tmp_path)
+    shutil.copy(tls.folder / "ca.crt", tmp_path)
     assert await current_user() == "postgres"
 
 

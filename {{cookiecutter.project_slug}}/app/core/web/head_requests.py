@@ -1,10 +1,11 @@
 """Middleware that responds to HEAD as to GET, without the body (RFC 9110, 9.3.2)."""
 
+from starlette.routing import Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class HeadMiddleware:
-    """Call the route of GET for HEAD. FastAPI's routes for GET would respond with 405.
+    """Call the route of GET for HEAD, unless there is one for HEAD. FastAPI would respond with 405.
 
     It changes the scope in place: middleware around this one, and the server, see HEAD.
     """
@@ -13,7 +14,7 @@ class HeadMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "HEAD":
+        if scope["type"] != "http" or scope["method"] != "HEAD" or _has_route(scope):
             await self.app(scope, receive, send)
             return
         complete = False
@@ -33,3 +34,9 @@ class HeadMiddleware:
             await self.app(scope, receive, send_head)
         finally:
             scope["method"] = "HEAD"
+
+
+def _has_route(scope: Scope) -> bool:
+    """Return whether a route is for HEAD itself. A mounted application matches every method."""
+    routes = [route for route in scope["app"].routes if not isinstance(route, Mount)]
+    return any(route.matches(scope)[0] is Match.FULL for route in routes)

@@ -22,6 +22,11 @@ async def test_connection_has_this_pragma(databases: None, pragma: str, expected
         assert await session.scalar(text(f"PRAGMA {pragma}")) == expected
 
 
+async def test_read_only_connection_refuses_writes(databases: None) -> None:
+    async with session_scope(read_only=True) as session:
+        assert await session.scalar(text("PRAGMA query_only")) == 1
+
+
 async def test_cancelled_statement_stops_and_leaves_no_lock(databases: None) -> None:
     """Also while a caller keeps the traceback: it refers to the cursor, which holds the lock."""
     rows = 2_000_000

@@ -1,5 +1,6 @@
 """The server of `serve`, over sockets: its settings, and limits for slow and large requests."""
 
+import asyncio
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -10,7 +11,7 @@ import httpx2
 import pytest
 
 from tests.processes import VARIABLES, Serving, run, serving
-from tests.support import USERS, problem
+from tests.support import USERS, problem, until
 
 SECONDS = 30.0  # for a response; the machine may be busy
 
@@ -152,7 +153,8 @@ def test_settings_of_the_environment_are_used(tmp_path: Path, served: Serving) -
 
         assert redirect(both).startswith("http://127.0.0.1")
         assert redirect(version_6).startswith("https://[::1]")
-        assert both.log.read_text().count("Started server process") == 2
+        started = "Started server process"
+        asyncio.run(until(lambda: both.log.read_text().count(started) == 2, SECONDS))
         with ExitStack() as stack:
             clients = [stack.enter_context(httpx2.Client()) for _ in range(20)]
             responses = [client.get(f"{both.url}/health/live") for client in clients]

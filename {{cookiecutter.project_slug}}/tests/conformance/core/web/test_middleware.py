@@ -3,7 +3,7 @@
 import logging
 
 import pytest
-from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from httpx2 import AsyncClient
 from sqlalchemy import text
@@ -43,6 +43,19 @@ async def test_head_has_the_head_of_get_and_no_body(server: AsyncClient, path: s
     assert again.content == get.content
     for name in ("content-length", "content-type"):
         assert head.headers[name] == get.headers[name]
+
+
+async def test_route_for_head_is_called(app: FastAPI) -> None:
+    router = APIRouter()
+
+    @router.head("/own", status_code=204)
+    async def respond() -> None:
+        pass
+
+    app.include_router(router)
+
+    async with serve(app) as server:
+        assert (await server.head("/own")).status_code == 204
 
 
 async def test_head_of_a_missing_resource_is_404_and_logged_as_head(
