@@ -224,6 +224,8 @@ def add_greeting(project: Path) -> None:
         '            raise ValueError("set SIGNING_KEY in production")\n'
         "        return self\n",
     )
+    production = '{"ENVIRONMENT": "production"'
+    replace(project / "tests/support.py", production, f'{production}, "SIGNING_KEY": "secret"')
     if (project / "tests/conformance").exists():
         replace(project / "deploy/README.md", "```sh\n", "```sh\nSIGNING_KEY=secret\n")
     write(
@@ -595,6 +597,8 @@ def add_required_columns(project: Path) -> None:
 def add_database(project: Path) -> None:
     """The database `logging` with a table, as the README says."""
     assert follow(project, "Add a database") == 5
+    kustomization = project / "deploy/base/kustomization.yaml"
+    write(kustomization, kustomization.read_text().replace("POOL_SIZE=2", "POOL_SIZE=1"))
     write(
         project / "app/models/entry.py",
         '''"""Entries, in the logging database."""

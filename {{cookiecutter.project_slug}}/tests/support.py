@@ -83,6 +83,10 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float 
             await asyncio.sleep(0.01)
 
 
+# The variables of production, all but the URLs: add a setting that your service requires there.
+PRODUCTION = {"ENVIRONMENT": "production"}
+
+
 def user_values(name: str = "Ada", **values: Any) -> dict[str, Any]:
     """Return the fields of a valid user. All tests create users with them: add a required field here."""
     return {"name": name, "email": new_email()} | values

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 
 from tests.processes import DATABASES, VARIABLES, expected_line, run, serving
-from tests.support import USERS, user_values
+from tests.support import PRODUCTION, USERS, user_values
 
 
 def test_check_lists_pending_revisions_until_migrate_has_run(
@@ -27,7 +27,7 @@ def test_check_lists_pending_revisions_until_migrate_has_run(
 
 MISTAKES = [
     (["migrate", "--database", "nope"], {}, "error: no database 'nope' has migrations; these"),
-    (["serve"], {"ENVIRONMENT": "production"}, "error: ENVIRONMENT=production needs a database"),
+    (["serve"], PRODUCTION, "error: ENVIRONMENT=production needs a database"),
     (
         ["migrate", "--database", "primary"],
         {"DATABASE_URL": "postgresql://u:hidden@127.0.0.1:1/d"},

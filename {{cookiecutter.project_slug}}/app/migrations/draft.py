@@ -127,11 +127,26 @@ def require_newest_revision(database: str) -> None:
         )
 
 
+def stored_indexes(connection: sa.Connection) -> list[str]:
+    """Return the names of the indexes of a SQLite database, which reflection does not list in full."""
+    if connection.dialect.name != "sqlite":
+        return []
+    statement = sa.text("SELECT name FROM sqlite_master WHERE type = 'index'")
+    names = [*connection.scalars(statement)]
+    connection.rollback()
+    return names
+
+
 @contextmanager
-def refuse_omissions() -> Iterator[None]:
-    """Raise `CommandError` where autogenerate would leave something out with a warning only."""
+def refuse_omissions(stored: Iterable[str]) -> Iterator[None]:
+    """Raise `CommandError` where autogenerate would leave something out with a warning only.
+
+    The indexes with these names are in the database, so that nothing is left out.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("error", "", UserWarning, r"alembic\.(autogenerate|ddl)")
+        for name in stored:
+            warnings.filterwarnings("ignore", f".*index '{re.escape(name)}'", UserWarning)
         try:
             yield
         except UserWarning as omission:

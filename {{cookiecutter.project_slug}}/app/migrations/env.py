@@ -28,6 +28,7 @@ is_draft = getattr(context.config.cmd_opts, "autogenerate", False)
 
 
 def migrate(connection: Connection | None = None) -> None:
+    stored = draft.stored_indexes(connection) if is_draft and connection else []
     context.configure(
         connection=connection,
         url=database_settings(database).migration_url(),
@@ -41,7 +42,7 @@ def migrate(connection: Connection | None = None) -> None:
         render_item=draft.render_item,
         transaction_per_migration=True,
     )
-    with context.begin_transaction(), draft.refuse_omissions() if is_draft else nullcontext():
+    with context.begin_transaction(), draft.refuse_omissions(stored) if is_draft else nullcontext():
         context.run_migrations()
 
 

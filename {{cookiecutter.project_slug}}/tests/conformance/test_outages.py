@@ -214,5 +214,7 @@ async def test_503_after_a_commit_by_hand_does_not_promise_that_nothing_was_stor
 
     assert is_unavailable(response)
     assert await stored_users() == 1
-    detail = "Another request was in the way. What this one has committed so far stays stored."
+    detail = (
+        "Another request was in the way. Commits that this request has already made stay stored."
+    )
     assert problem(response)["detail"] == detail

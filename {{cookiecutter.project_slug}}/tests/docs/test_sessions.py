@@ -18,7 +18,7 @@ from tests.docs.conftest import Load
 from tests.docs.snippets import find_snippet
 from tests.inspection import checked_out, fetch, stored_users
 from tests.processes import VARIABLES
-from tests.support import new_user, user_values
+from tests.support import PRODUCTION, new_user, user_values
 
 ADA = user_values()
 
@@ -55,7 +55,7 @@ async def test_route_that_fails_stores_nothing_and_starts_no_background_task(
 
 def run_in_crontab(script: str, url: str) -> "subprocess.CompletedProcess[str]":
     """Run it in production, with the URL of one database."""
-    variables = VARIABLES | {"ENVIRONMENT": "production", variable("primary"): url}
+    variables = VARIABLES | PRODUCTION | {variable("primary"): url}
     return subprocess.run(
         [sys.executable, "-c", script],
         capture_output=True,

@@ -72,7 +72,7 @@ TYPES: dict[str, Callable[[str], object]] = {
     "timeout": _seconds,
 }
 
-# What replaces parameters of other clients, which hosted providers and other libraries write.
+# Replacements of parameters of other clients, which hosted providers and other libraries write.
 INSTEAD = {
     "connection_limit": "remove it and set DATABASES__<NAME>__POOL_SIZE",
     "keepalives_idle": "remove it and set DATABASES__<NAME>__TCP_KEEPALIVE",

@@ -46,6 +46,8 @@ def context_with_system_cas(query: Query) -> ssl.SSLContext | None:
     if query.get("ssl") != "verify-full" or _root_certificate(given) not in {"", SYSTEM}:
         return None
     context = ssl.create_default_context()
+    # As libpq and asyncpg: Python 3.13 refuses CAs without a key usage, which many private ones are.
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     context.set_alpn_protocols(["postgresql"])  # direct TLS needs it
     if certificate := given.get("sslcert"):
         context.load_cert_chain(certificate, given.get("sslkey"))

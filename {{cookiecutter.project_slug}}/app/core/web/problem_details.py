@@ -45,7 +45,7 @@ REJECTED = Problem(422, "Unprocessable content", "The database does not accept t
 RETRY = Problem(
     503,
     "Try again",
-    "Another request was in the way. What this one has committed so far stays stored.",
+    "Another request was in the way. Commits that this request has already made stay stored.",
     RETRY_AFTER,
 )
 UNKNOWN = Problem(

@@ -409,6 +409,10 @@ def test_index_on_an_expression_is_in_the_draft_or_refused(
         with pytest.raises(CommandError, match=r"incomplete: .*'uq_lower_email'.* `make revision`"):
             draft(alembic)
         assert files() == before
+        index = text("CREATE UNIQUE INDEX uq_lower_email ON users (lower(email))")
+        migrations.run("primary", lambda connection: connection.execute(index))
+        with pytest.raises(CommandError, match="found no difference"):
+            draft(alembic)
     else:
         draft(alembic)
         apply(alembic)

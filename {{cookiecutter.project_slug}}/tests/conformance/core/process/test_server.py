@@ -1,6 +1,7 @@
 """The server of `serve`, over sockets: its settings, and limits for slow and large requests."""
 
 import asyncio
+import json
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -11,7 +12,7 @@ import httpx2
 import pytest
 
 from tests.processes import VARIABLES, Serving, run, serving
-from tests.support import USERS, problem, until
+from tests.support import USERS, problem, until, user_values
 
 SECONDS = 30.0  # for a response; the machine may be busy
 
@@ -48,7 +49,7 @@ def is_refused(response: str, status: int) -> bool:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
-    settings = {"REQUEST_TIMEOUT": "0.5", "KEEP_ALIVE_TIMEOUT": "1", "MIGRATE_ON_START": "true"}
+    settings = {"REQUEST_TIMEOUT": "1", "KEEP_ALIVE_TIMEOUT": "1", "MIGRATE_ON_START": "true"}
     folder = tmp_path_factory.mktemp("served")
     with serving(variables=VARIABLES | settings, folder=folder) as served:
         yield served
@@ -113,7 +114,7 @@ def test_client_that_sends_one_byte_after_another_is_408(served: Serving) -> Non
 
 def test_large_body_in_small_steps_is_accepted(served: Serving) -> None:
     """Each step is more than MIN_BODY_PROGRESS; together they take longer than REQUEST_TIMEOUT."""
-    body = b'{"name": "Ada", "email": "slow@example.com"}'.ljust(80_000 * 8)
+    body = json.dumps(user_values()).encode().ljust(80_000 * 8)
 
     with connected(served) as connection:
         connection.sendall(POST + b"Content-Length: %d\r\n\r\n" % len(body))

@@ -5,18 +5,12 @@ from collections.abc import AsyncGenerator
 
 import pytest
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import StreamingResponse
 from httpx2 import AsyncClient
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncSession
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.config import get_settings
-from app.core.db import session_scope
 from app.core.web.disconnects import DisconnectMiddleware
-from app.core.web.streaming import Stream, stream
-from tests.inspection import checked_out, fetch, kill, pid
-from tests.support import USERS, disconnecting, until
+from tests.support import disconnecting, until
 
 
 @pytest.mark.sqlite  # it uses no database
@@ -137,87 +131,6 @@ async def test_request_that_ends_early_is_never_watched(
     assert reads == []
 
 
-# A client that does not read the response
-
-STALLED = """
-SELECT 1 FROM pg_stat_activity WHERE state = 'idle in transaction' AND state_change < now() - interval '1 s'
-"""
-
-
-@pytest.fixture
-def export(app: FastAPI, single_connection: None) -> list[int]:
-    """Add endless streams, each with a session, to the app; the list gets their process IDs."""
-    pids: list[int] = []
-
-    async def rows(session: AsyncSession) -> AsyncGenerator[bytes, None]:
-        wide = text("SELECT repeat('x', 9999) FROM generate_series(1, 1000000)")
-        pids.append(await pid(session))
-        async for row in await session.stream(wide.execution_options(yield_per=10)):
-            yield row[0].encode()
-
-    async def read_only() -> AsyncGenerator[bytes, None]:
-        async with session_scope(read_only=True) as session:
-            async for chunk in rows(session):
-                yield chunk
-
-    async def writing() -> AsyncGenerator[bytes, None]:
-        async with session_scope() as session:
-            async for chunk in rows(session):
-                yield chunk
-
-    @app.get("/stream")
-    async def of_the_service() -> Stream:
-        return await stream(read_only(), "text/plain")
-
-    @app.get("/plain")
-    async def of_starlette() -> StreamingResponse:
-        return StreamingResponse(writing())
-
-    return pids
-
-
-@pytest.mark.postgresql
-@pytest.mark.parametrize("path", ["/stream", "/plain"])
-async def test_client_that_does_not_read_loses_its_connection_after_the_write_timeout(
-    export: list[int],
-    server: AsyncClient,
-    environment: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    path: str,
-) -> None:
-    environment.setenv("WRITE_TIMEOUT", "0.3")
-    get_settings.cache_clear()
-
-    async with disconnecting(server, "GET", path):
-        await until(lambda: bool(export and checked_out()))
-        await until(lambda: not checked_out(), 60)
-
-        assert (await server.get(USERS)).status_code == 200
-    assert "The client has not read the response for 0.3 s" in caplog.text
-    assert "Traceback" not in caplog.text
-
-
-@pytest.mark.postgresql
-async def test_stream_whose_server_has_ended_releases_its_connection_before_the_client_reads(
-    export: list[int], server: AsyncClient, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level("INFO")
-
-    async def is_stalled() -> bool:
-        return bool(await fetch(STALLED))
-
-    async with disconnecting(server, "GET", "/stream") as reader:
-        await reader.readline()
-        await until(is_stalled, 60)
-        await kill(*export)
-        await until(lambda: not checked_out())
-
-        assert (await server.get(USERS)).status_code == 200
-    await until(lambda: "GET /stream" in caplog.text)
-    assert "AttributeError" not in caplog.text
-    assert "Traceback" not in caplog.text
-
-
 @pytest.mark.sqlite  # it uses no database
 async def test_slow_client_gets_a_large_response(
     app: FastAPI, server: AsyncClient, environment: pytest.MonkeyPatch
@@ -231,7 +144,8 @@ async def test_slow_client_gets_a_large_response(
 
     environment.setenv("WRITE_TIMEOUT", "5")
     get_settings.cache_clear()
-    async with server.stream("GET", "/large") as response:
+    plain = {"Accept-Encoding": "identity"}
+    async with server.stream("GET", "/large", headers=plain) as response:
         body = b"".join([chunk async for chunk in response.aiter_raw()])
 
     assert body == bytes(range(256)) * (size // 256)

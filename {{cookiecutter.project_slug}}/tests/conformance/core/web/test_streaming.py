@@ -6,10 +6,16 @@ from collections.abc import AsyncGenerator
 
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
 from httpx2 import AsyncClient
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.config import get_settings
+from app.core.db import session_scope
 from app.core.web.streaming import Stream, _accepts_gzip, stream
-from tests.support import disconnecting, problem, until
+from tests.inspection import checked_out, fetch, kill, pid
+from tests.support import USERS, disconnecting, problem, until
 
 ACCEPTING = ["gzip", "GZIP", "br, gzip", "gzip;q=0.5", "deflate,gzip ; q=1", "gzip;q=0.001"]
 REFUSING = [
@@ -106,3 +112,84 @@ async def test_disconnect_closes_the_source(app: FastAPI, server: AsyncClient, a
     async with disconnecting(server, "GET", "/endless") as reader:
         await reader.read(1000)
     await until(ended.is_set)
+
+
+# A client that does not read the response
+
+STALLED = """
+SELECT 1 FROM pg_stat_activity WHERE state = 'idle in transaction' AND state_change < now() - interval '1 s'
+"""
+
+
+@pytest.fixture
+def export(app: FastAPI, single_connection: None) -> list[int]:
+    """Add endless streams, each with a session, to the app; the list gets their process IDs."""
+    pids: list[int] = []
+
+    async def rows(session: AsyncSession) -> AsyncGenerator[bytes, None]:
+        wide = text("SELECT repeat('x', 9999) FROM generate_series(1, 1000000)")
+        pids.append(await pid(session))
+        async for row in await session.stream(wide.execution_options(yield_per=10)):
+            yield row[0].encode()
+
+    async def read_only() -> AsyncGenerator[bytes, None]:
+        async with session_scope(read_only=True) as session:
+            async for chunk in rows(session):
+                yield chunk
+
+    async def writing() -> AsyncGenerator[bytes, None]:
+        async with session_scope() as session:
+            async for chunk in rows(session):
+                yield chunk
+
+    @app.get("/stream")
+    async def of_the_service() -> Stream:
+        return await stream(read_only(), "text/plain")
+
+    @app.get("/plain")
+    async def of_starlette() -> StreamingResponse:
+        return StreamingResponse(writing())
+
+    return pids
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("path", ["/stream", "/plain"])
+async def test_client_that_does_not_read_loses_its_connection_after_the_write_timeout(
+    export: list[int],
+    server: AsyncClient,
+    environment: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+) -> None:
+    environment.setenv("WRITE_TIMEOUT", "0.3")
+    get_settings.cache_clear()
+
+    async with disconnecting(server, "GET", path):
+        await until(lambda: bool(export and checked_out()))
+        await until(lambda: not checked_out(), 60)
+
+        assert (await server.get(USERS)).status_code == 200
+    assert "The client has not read the response for 0.3 s" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.postgresql
+async def test_stream_whose_server_has_ended_releases_its_connection_before_the_client_reads(
+    export: list[int], server: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
+    async def is_stalled() -> bool:
+        return bool(await fetch(STALLED))
+
+    async with disconnecting(server, "GET", "/stream") as reader:
+        await reader.readline()
+        await until(is_stalled, 60)
+        await kill(*export)
+        await until(lambda: not checked_out())
+
+        assert (await server.get(USERS)).status_code == 200
+    await until(lambda: "GET /stream" in caplog.text)
+    assert "AttributeError" not in caplog.text
+    assert "Traceback" not in caplog.text

@@ -23,7 +23,7 @@ from tests.support import configure, set_databases
 
 pytestmark = pytest.mark.postgresql
 
-# What the server says after the parameter was given.
+# Statements that show the effect of a parameter.
 SHOWN = {
     "application_name=ours": ("application_name", "ours"),
     "channel_binding=prefer": ("client_encoding", "UTF8"),  # has no effect, and is no error
