@@ -62,7 +62,7 @@ def backend(request: pytest.FixtureRequest, environment: pytest.MonkeyPatch) -> 
 def variables(backend: Backend) -> dict[str, str]:
     """An environment with empty databases; on SQLite the default ones, which need no setting."""
     if backend.kind == "sqlite":
-        return VARIABLES
+        return VARIABLES.copy()
     return VARIABLES | {variable(name): backend.new() for name in DATABASES}
 
 
