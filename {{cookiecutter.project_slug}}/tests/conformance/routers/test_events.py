@@ -128,3 +128,9 @@ async def test_unpaired_surrogate_is_refused(client: AsyncClient, half: str) -> 
     headers = {"content-type": "application/json"}
 
     assert (await client.post(EVENTS, content=content, headers=headers)).status_code == 422
+
+
+async def test_head_of_an_export_ends_it(server: AsyncClient) -> None:
+    response = await server.head(f"{EVENTS}/export")
+
+    assert (200, b"") == (response.status_code, response.content)

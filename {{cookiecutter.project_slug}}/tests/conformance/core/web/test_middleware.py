@@ -11,7 +11,6 @@ from starlette.middleware.base import BaseHTTPMiddleware  # noqa: TID251
 
 from app.dependencies import ReadSessionDep
 from app.main import create_app
-from app.routers import API_PREFIX
 from tests.support import USERS, problem, serve
 
 ORIGIN = {"Origin": "https://example.com"}
@@ -74,14 +73,6 @@ async def test_head_of_a_missing_resource_is_404_and_logged_as_head(
     assert (await server.head("/docs/nothing")).status_code == 404
 
 
-# {% if cookiecutter.__analytics %}
-async def test_head_of_a_stream_ends_it(server: AsyncClient) -> None:
-    response = await server.head(f"{API_PREFIX}/analytics/events/export")
-
-    assert (200, b"") == (response.status_code, response.content)
-
-
-# {% endif %}
 def mount(app: FastAPI) -> None:
     """Add routes that fail, and mount an application with the same routes."""
 
