@@ -128,7 +128,7 @@ MISTAKES = [
     (
         merge_branches,
         "tests/migrations",
-        "'primary' has 2 newest revisions, d1 and d2: join them with `alembic -n primary merge heads",
+        "'primary' has 2 heads, d1 and d2: join them with `alembic -n primary merge heads",
     ),
     (
         copy_table_with_index,

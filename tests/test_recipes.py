@@ -50,7 +50,7 @@ def test_instructions_add_a_database(bake: Bake, install: Install) -> None:
     add_database(project)
 
     refused = make(project, "revision", "DATABASE=nope", "MESSAGE=x", check=False)
-    assert refused.stderr.startswith("error: DATABASE=nope has no section in alembic.ini\n")
+    assert refused.stderr.startswith("error: DATABASE=nope has no section in alembic.ini: ")
     make(project, "revision", "DATABASE=logging", "MESSAGE=create entries")
     made = make(project, "migrate")
     assert re.search(r"^logging \(.*\): 1 applied: \w+$", made.stdout, re.M)

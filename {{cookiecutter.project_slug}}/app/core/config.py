@@ -1,7 +1,7 @@
 """The settings. No other module reads environment variables. `.env.example` explains each setting.
 
 The exceptions: OpenTelemetry's SDK reads its own variables, which `telemetry/settings.py` checks, and
-asyncpg those of libpq, two of which `database/libpq.py` and `database/tls.py` read too.
+asyncpg those of libpq. `database/libpq.py` reads PGSERVICEFILE too, `database/tls.py` PGSSLROOTCERT.
 """
 
 from functools import lru_cache
@@ -77,7 +77,10 @@ class Settings(BaseSettings):
     def _are_addresses(cls, addresses: str) -> str:
         """Refuse what uvicorn accepts and never matches, such as a host name."""
         for address in addresses.split(",") if addresses != "*" else []:
-            ip_network(address.strip())
+            try:
+                ip_network(address.strip())
+            except ValueError as error:
+                raise ValueError(f"{error}: write addresses or networks, or *") from None
         return addresses
 
     @field_validator("databases", mode="before")
@@ -159,7 +162,7 @@ def get_database(name: str | None = None) -> DatabaseSettings:
 
     Raises:
         DatabaseNotFoundError: no database has this name.
-        ConfigurationError: it has no URL. A job needs the URLs of the databases that it uses only.
+        ConfigurationError: it has no URL. A job needs only the URLs of the databases that it uses.
     """
     databases = get_settings().databases
     if name is None:

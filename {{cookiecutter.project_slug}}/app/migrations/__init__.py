@@ -148,7 +148,9 @@ def shipped(database: str) -> list[str]:
 def _script(database: str) -> ScriptDirectory:
     script = ScriptDirectory.from_config(config(database))
     if database in databases() and not script.get_bases():
-        raise CommandError(f"Alembic finds no revision in {FOLDER / database}: look at its files")
+        raise CommandError(
+            f"Alembic finds no revision in {FOLDER / database}: add the revision files"
+        )
     return script
 
 

@@ -30,7 +30,7 @@ def require_supported(database: str, metadata: sa.MetaData) -> None:
     for table in metadata.tables.values():
         if table.schema is not None:
             raise CommandError(
-                f"the table {table} has a schema: remove it from the model, create it in PostgreSQL, "
+                f"the table {table} has a schema: remove schema= from the model, create it in PostgreSQL, "
                 f"and add the parameter options=-csearch_path%3D{table.schema} to {variable(database)}"
             )
         for column in table.columns:
@@ -38,7 +38,7 @@ def require_supported(database: str, metadata: sa.MetaData) -> None:
                 raise CommandError(
                     f"{column} needs the PostgreSQL type {name!r}, which revisions cannot change "
                     "or drop: write Mapped[…] without an Enum, native_enum=False, or "
-                    "postgresql.ENUM(…, create_type=False) with a CREATE TYPE in a revision of yours"
+                    "postgresql.ENUM(…, create_type=False) with a CREATE TYPE in a revision"
                 )
 
 
@@ -67,7 +67,7 @@ def is_owned(database: str) -> Callable[..., bool]:
 
 
 def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
-    """Render a type as SQLAlchemy's: code of the service may change. If not possible, import it."""
+    """Render a type as one of SQLAlchemy's, because its own code may change; otherwise import it."""
     if kind != "type" or isinstance(item, postgresql.DOMAIN):  # its repr() has no create_type
         return False
     texts = [_text(item)]
@@ -106,7 +106,7 @@ def _ddl(of: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> str | None:
 def compare_server_default(
     _: object, __: object, column: sa.Column[Any], stored: str | None, default: Any, *___: object
 ) -> bool | None:
-    """Compare texts here: Alembic executes them unquoted. JSON has no operator to compare with."""
+    """Compare text here: Alembic executes it without quotes. JSON has no operator to compare with."""
     if isinstance(column.type, sa.JSON):
         return False
     text = getattr(default, "arg", None)

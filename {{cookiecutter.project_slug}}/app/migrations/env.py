@@ -20,7 +20,7 @@ if database not in METADATA:
     raise CommandError(f"{database!r} has no tables: add it to METADATA in app/models/base.py")
 if len(heads := context.script.get_heads()) > 1:
     raise CommandError(
-        f"{database!r} has {len(heads)} newest revisions, {' and '.join(sorted(heads))}: join them "
+        f"{database!r} has {len(heads)} heads, {' and '.join(sorted(heads))}: join them "
         f"with `alembic -n {database} merge heads -m merge`"
     )
 draft.require_supported(database, METADATA[database])

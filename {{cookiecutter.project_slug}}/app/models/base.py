@@ -1,4 +1,4 @@
-"""Shared by all tables: a declarative base per database, constraint names, times in UTC."""
+"""Shared by all tables: a declarative base per database, constraint names, enum types, times in UTC."""
 
 import enum
 from datetime import UTC, datetime

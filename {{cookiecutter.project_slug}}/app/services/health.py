@@ -67,8 +67,8 @@ class HealthService:
     async def _cached_state(self, name: str) -> str:
         """Return the state of a database, within CHECK_TIMEOUT.
 
-        A check that takes longer goes on for the next probe: it may be connecting. While it takes
-        less than twice the time of the one before, as on a slow network, the last state counts.
+        A check that takes longer continues for the next probe: it may be connecting. On a slow network
+        the last state counts until a check takes twice as long as the one before.
         """
         began, check = self._checks.get(name, (0.0, None))
         if check is None or (check.done() and monotonic() - began > CACHE_SECONDS):

@@ -153,7 +153,7 @@ async def test_killed_connection_in_a_request_returns_503_and_stores_no_row(
 
 # COMMIT
 
-UNKNOWN = "The outcome is unknown: what the request has written may be stored or not."
+UNKNOWN = "The outcome is unknown: the data of this request may be stored or not."
 SLOW_COMMIT = (
     "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql "
     "AS 'BEGIN PERFORM pg_sleep(60); RETURN NULL; END'",
@@ -214,7 +214,5 @@ async def test_503_after_a_commit_by_hand_does_not_promise_that_nothing_was_stor
 
     assert is_unavailable(response)
     assert await stored_users() == 1
-    detail = (
-        "Another request was in the way. Commits that this request has already made stay stored."
-    )
+    detail = "Another transaction was in the way. Earlier commits of this request stay stored."
     assert problem(response)["detail"] == detail

@@ -911,7 +911,7 @@ async def test_two_heads_fail_on_an_empty_database(
     history.add_column("right", after=base)
     configure(environment, database_url=new_database)
 
-    with pytest.raises(CommandError, match="2 newest revisions, left and right: join"):
+    with pytest.raises(CommandError, match="2 heads, left and right: join"):
         await upgrade()
 
 

@@ -45,7 +45,7 @@ def make_probe_engine(settings: DatabaseSettings) -> AsyncEngine:
 
 
 def make_migration_engine(settings: DatabaseSettings) -> AsyncEngine:
-    """Return an engine for DDL: without timeouts of statement and COMMIT, past PgBouncer if MIGRATION_DATABASE_URL is set."""
+    """Return an engine for DDL: no timeout for statements and COMMIT; past PgBouncer with MIGRATION_DATABASE_URL."""
     changes = {"statement_timeout": 0, "commit_timeout": 0, "idle_in_transaction_timeout": 0}
     if settings.migration_database_url is not None:
         changes["pgbouncer"] = False

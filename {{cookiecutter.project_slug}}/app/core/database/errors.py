@@ -10,7 +10,7 @@ class DatabaseNotFoundError(LookupError):
 
 
 class TransactionFailedError(Exception):
-    """The database has rolled back the transaction before it was committed: nothing of it is stored.
+    """The database has rolled back the transaction before it was committed: none of its writes is stored.
 
     A statement failed and the application caught its error. Let the error propagate, or run the
     statement in `async with session.begin_nested()`.

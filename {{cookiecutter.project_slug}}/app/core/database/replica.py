@@ -27,8 +27,9 @@ def fall_back(engine: Engine, url: URL, arguments: dict[str, Any]) -> None:
     """Let the engine of a replica connect to this URL instead while the replica is down.
 
     Down means: the connection is refused or times out, the host name is unknown, the server is
-    starting or stopping, or no host is what `target_session_attrs` demands. The error of a replica that responds and refuses the connection (wrong
-    password, too many connections) is raised, so that it is noticed.
+    starting or stopping, or no host is of the kind that `target_session_attrs` requires. The error of
+    a replica that responds and refuses the connection (wrong password, too many connections) is
+    raised, so that it is noticed.
     """
     fallback = Fallback(engine.url, url, arguments)
     event.listen(engine, "do_connect", fallback.connect)

@@ -63,7 +63,7 @@ def _is_trimmed(value: Text) -> Text:
     if text != text.strip():
         raise ValueError(
             "the value starts or ends with white space, often the newline of `echo`: remove it, or "
-            "write it in the URL as %20"
+            "percent-encode it in the URL"
         )
     return value
 

@@ -1,4 +1,4 @@
-"""uvicorn on sockets of both IP versions. uvicorn by itself listens on IPv4 only if it has several workers."""
+"""Runs uvicorn on IPv4 and IPv6 sockets. With several workers, uvicorn itself binds only one of them."""
 
 import errno
 import logging

@@ -26,8 +26,8 @@ class DisconnectMiddleware:
     while the client already retries. A request whose response has started is not cancelled: a
     stream notices the disconnect itself, and a background task must run to its end.
 
-    End a response whose client does not read 64 KiB of it within WRITE_TIMEOUT: a stream holds the
-    connection of its session.
+    It also ends a response if the client does not read 64 KiB of it within WRITE_TIMEOUT. A stream
+    would otherwise hold the database connection of its session.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -53,7 +53,7 @@ class DisconnectMiddleware:
             error.__context__ = None
             clear_frames(error.__traceback__)
             seconds = get_settings().write_timeout
-            logger.warning("The client has not read the response for %g s: it ends.", seconds)
+            logger.warning("The client has not read 64 KiB within WRITE_TIMEOUT=%g s.", seconds)
         finally:
             client.stop_watching()
 

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 class HeadMiddleware:
     """Call the route of GET for HEAD, unless there is one for HEAD. FastAPI would respond with 405.
 
-    It changes the scope in place: middleware around this one, and the server, see HEAD.
+    The method is GET inside of this middleware only: outer middleware and the server see HEAD.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -41,17 +41,17 @@ REFERENCED = Problem(
     409, "Conflict", "A record that it refers to is missing, or another one refers to it."
 )
 REJECTED = Problem(422, "Unprocessable content", "The database does not accept this value.")
-# A 503 may follow a commit, by hand or of another database: do not write that nothing is stored.
+# The request may have committed before, itself or in another database: do not promise that nothing is stored.
 RETRY = Problem(
     503,
     "Try again",
-    "Another request was in the way. Commits that this request has already made stay stored.",
+    "Another transaction was in the way. Earlier commits of this request stay stored.",
     RETRY_AFTER,
 )
 UNKNOWN = Problem(
     503,
     "Service unavailable",
-    "The outcome is unknown: what the request has written may be stored or not.",
+    "The outcome is unknown: the data of this request may be stored or not.",
     RETRY_AFTER,
 )
 UNAVAILABLE = Problem(503, "Service unavailable", "The database cannot be reached.", RETRY_AFTER)

@@ -32,7 +32,7 @@ class RequestLimitsProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.url = b""
         self._in_request = False
-        self._unparsed = 0  # bytes since the last head or piece of a body was complete
+        self._unparsed = 0  # bytes since the end of the last head or chunk of a body
         self._body_progress = 0
         self._refusal = HTTPStatus.BAD_REQUEST
         self._timer: asyncio.TimerHandle | None = None

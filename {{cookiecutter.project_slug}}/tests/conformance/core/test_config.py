@@ -136,7 +136,10 @@ REFUSED = [
     ),
     ({"ENVIRONMENT": "prod"}, "ENVIRONMENT: Input should be 'local', 'test' or 'production'"),
     ({"FORWARDED_ALLOW_IPS": "10.0.0.1, proxy"}, "FORWARDED_ALLOW_IPS: 'proxy' does not appear"),
-    ({"FORWARDED_ALLOW_IPS": "10.0.0.1/8"}, "FORWARDED_ALLOW_IPS: 10.0.0.1/8 has host bits set"),
+    (
+        {"FORWARDED_ALLOW_IPS": "10.0.0.1/8"},
+        "FORWARDED_ALLOW_IPS: 10.0.0.1/8 has host bits set: write addresses or networks",
+    ),
     ({"DATABASES": "{"}, 'error parsing value for field "databases"'),
     ({"DATABASES__PRIMARY__POOL_SIZE": "0"}, "DATABASES__PRIMARY__POOL_SIZE: .* greater than"),
     ({"DATABASES__PRIMARY__POOL_TIMEOUT": "-1"}, "DATABASES__PRIMARY__POOL_TIMEOUT: .* greater"),

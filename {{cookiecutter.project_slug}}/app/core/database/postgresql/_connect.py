@@ -17,7 +17,7 @@ READ_ONLY = "SET default_transaction_read_only = on"
 def connect(
     dialect: Dialect, _: ConnectionPoolEntry, args: list[Any], parameters: dict[str, Any]
 ) -> Any:
-    """Return a connection to the first host that accepts one. The parameter `read_only` makes it so.
+    """Return a connection to the first host that accepts one; `read_only` in the parameters makes it read-only.
 
     Each host has the whole connect timeout. asyncpg has one timeout for all hosts, so a first host
     that does not respond would use it up.

@@ -1,4 +1,4 @@
-"""The connection class given to asyncpg: it checks and limits COMMIT, and limits how long it closes."""
+"""The connection class given to asyncpg: it checks each COMMIT, with timeouts for COMMIT and closing."""
 
 import asyncio
 import math
@@ -61,7 +61,7 @@ class CommitCheckingConnection(asyncpg.Connection):  # type: ignore[misc]
         return status
 
     async def close(self, **options: float | None) -> None:
-        """Close, without the server's consent after CLOSE_TIMEOUT or as `close_together` says."""
+        """Close; after CLOSE_TIMEOUT, or at the time of `close_together`, do not wait for the server."""
         seconds = min(options.get("timeout") or CLOSE_TIMEOUT, _closing_until.get() - monotonic())
         with suppress(TimeoutError):
             await super().close(timeout=max(seconds, 0))
@@ -70,7 +70,7 @@ class CommitCheckingConnection(asyncpg.Connection):  # type: ignore[misc]
 def connection_class(
     commit_timeout: float, limits: dict[str, str]
 ) -> type[CommitCheckingConnection]:
-    """Return a class with these limits: a time for COMMIT, and server settings of each transaction."""
+    """Return a class with a timeout for COMMIT, and with server settings for each transaction."""
 
     class LimitedConnection(CommitCheckingConnection):
         pass
@@ -81,7 +81,7 @@ def connection_class(
 
 
 def close_together() -> None:
-    """Give the connections that this task closes from now on CLOSE_TIMEOUT for all, not for each."""
+    """Let all connections that this task closes from now on share one CLOSE_TIMEOUT."""
     _closing_until.set(monotonic() + CLOSE_TIMEOUT)
 
 

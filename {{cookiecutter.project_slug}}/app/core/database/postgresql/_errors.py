@@ -12,7 +12,7 @@ READ_ONLY_SQLSTATE = "25006"
 
 
 def hide_values(context: ExceptionContext) -> None:
-    """Remove values from an error and its causes: "Key (email)=(…) already exists." is personal data.
+    """Remove values from an error and its causes: "Key (email)=(…) already exists." has personal data.
 
     SQLAlchemy copies the detail. The message of a value that the server, or asyncpg before it, does
     not accept contains it, too.
@@ -38,7 +38,7 @@ def hide_values(context: ExceptionContext) -> None:
 def disconnect_outdated(context: ExceptionContext) -> None:
     """Replace the pool's connections if a migration has replaced a type or table that they cache.
 
-    The number of the old one is in a prepared statement. PostgreSQL translates these messages only
+    A prepared statement contains the OID of the old one. PostgreSQL translates these messages only
     in part, and never "OID".
     """
     cause = context.original_exception.__cause__

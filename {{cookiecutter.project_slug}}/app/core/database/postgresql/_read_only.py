@@ -49,6 +49,6 @@ def end_snapshot(dialect: Dialect, adapter: Any, record: ConnectionPoolEntry) ->
 
 
 def _release(connection: Connection, _: object) -> None:
-    """Return a connection that the server has closed, although the client of a stream does not read."""
+    """Return a closed connection to the pool, even if the client of its stream does not read."""
     if not connection.closed:
         connection.invalidate()

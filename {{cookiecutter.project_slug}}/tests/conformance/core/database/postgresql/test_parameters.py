@@ -53,7 +53,7 @@ TIMEOUTS = ("timeout=0.1", "connect_timeout=1")
 PROVEN_ELSEWHERE = {"target_session_attrs"}
 
 
-def test_every_parameter_is_proven() -> None:
+def test_every_parameter_has_a_test() -> None:
     tls = [case.query for case in (*test_tls.CASES, *test_tls.WITH_SYSTEM_CAS)]
     here = [*SHOWN, *PREPARED, *ARRIVES, *DIRECT, *TIMEOUTS, "command_timeout=1", "host=&port="]
     proven = {part.partition("=")[0] for query in here + tls for part in query.split("&")} - {""}
