@@ -23,6 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import migrations
 from app.core.config import Settings, get_settings, variable
 from app.core.db import session_scope
+from app.core.web.request_limits import RequestLimitsProtocol
 from app.models import User
 from app.routers import API_PREFIX
 
@@ -165,7 +166,13 @@ def in_process(app: ASGIApp) -> ASGITransport:
 @asynccontextmanager
 async def serve(app: FastAPI) -> AsyncGenerator[AsyncClient, None]:
     """Serve the app with uvicorn on a free port and yield a client for it."""
-    config = uvicorn.Config(app, port=0, log_config=None, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        app,
+        port=0,
+        http=RequestLimitsProtocol,
+        log_config=None,
+        timeout_graceful_shutdown=5,
+    )
     server = uvicorn.Server(config)
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started or serving.done())

@@ -109,8 +109,8 @@ def with_service(url: URL) -> URL:
         password=url.password or password,
         database=url.database or database,
     )
-    if url.host or "host" in url.query:
-        service = {key: service[key] for key in service.keys() - SERVERS}
+    given = {"host": url.host, "port": url.port} | dict(url.query)
+    service = {key: value for key, value in service.items() if not given.get(key)}
     url = url.difference_update_query(["service"])
     return url.update_query_dict(service | dict(url.query))
 

@@ -45,10 +45,14 @@ def _run(
     if done is None:
         return None  # SQLAlchemy runs the statement
     began = perf_counter()
+    connection = id(context.root_connection)
+    idle = began - done.used.get(connection, began)
     try:
         run(cursor, statement, parameters, context)
+        idle = 0.0
     finally:
-        done.used[id(context.root_connection)] = ended = perf_counter()
+        ended = perf_counter()
+        done.used[connection] = ended - idle  # of a failed statement: the idle time before it
         done.statements += statement != "BEGIN"  # the service does not send it
         done.seconds += ended - began
     return True

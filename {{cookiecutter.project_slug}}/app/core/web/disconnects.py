@@ -1,22 +1,14 @@
-"""Middleware that ends a request and its transaction when the client disconnects or does not read."""
+"""Middleware that cancels a request and its transaction when the client disconnects."""
 
 import asyncio
-import logging
-from collections.abc import Iterator
-from traceback import clear_frames
 
 from anyio.to_thread import current_default_thread_limiter
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.core.config import get_settings
-
 CLIENT_CLOSED_REQUEST = 499  # nginx's status: only other middleware sees it
 SECONDS_BEFORE_WATCHING = 0.1  # most requests end earlier, and need no extra task
 SECONDS_BETWEEN_CHECKS = 0.05
-PART = 2**16  # bytes that a client must read within the write timeout
-
-logger = logging.getLogger(__name__)
 
 
 class DisconnectMiddleware:
@@ -25,9 +17,6 @@ class DisconnectMiddleware:
     ASGI servers let such a request continue: a slow statement keeps its connection and its locks
     while the client already retries. A request whose response has started is not cancelled: a
     stream notices the disconnect itself, and a background task must run to its end.
-
-    It also ends a response if the client does not read 64 KiB of it within WRITE_TIMEOUT. A stream
-    would otherwise hold the database connection of its session.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -46,14 +35,6 @@ class DisconnectMiddleware:
             if not client.has_cancelled or client.request.uncancel():
                 raise
             await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send)
-        except Exception as error:
-            if not client.has_stalled:
-                raise
-            # Reference cycles would keep the stream and its session until garbage collection.
-            error.__context__ = None
-            clear_frames(error.__traceback__)
-            seconds = get_settings().write_timeout
-            logger.warning("The client has not read 64 KiB within WRITE_TIMEOUT=%g s.", seconds)
         finally:
             client.stop_watching()
 
@@ -66,7 +47,6 @@ class _WatchedClient:
         assert request
         self.request = request
         self.has_cancelled = False
-        self.has_stalled = False
         self._receive = receive
         self._send = send
         self._read_ahead = asyncio.Queue[Message | Exception](maxsize=1)  # bounds the memory
@@ -111,13 +91,7 @@ class _WatchedClient:
 
     async def send(self, message: Message) -> None:
         self._response_started = True
-        try:
-            for part in _parts(message):
-                async with asyncio.timeout(get_settings().write_timeout or None) as limit:
-                    await self._send(part)
-        except TimeoutError:
-            self.has_stalled = limit.expired()
-            raise
+        await self._send(message)
 
     async def _watch(self) -> None:
         message: Message = {"type": "http.request"}
@@ -140,14 +114,6 @@ class _WatchedClient:
                 self.request.cancel()
                 return
             await asyncio.sleep(SECONDS_BETWEEN_CHECKS)
-
-
-def _parts(message: Message) -> Iterator[Message]:
-    body = message.get("body", b"")
-    for start in range(0, len(body) - PART, PART):
-        yield {**message, "body": body[start : start + PART], "more_body": True}
-        last = start + PART
-    yield message if len(body) <= PART else {**message, "body": body[last:]}
 
 
 def _expects_continue(scope: Scope) -> bool:

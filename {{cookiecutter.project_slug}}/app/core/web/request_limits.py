@@ -1,10 +1,12 @@
-"""The HTTP protocol of `serve`: limits for a request that is too slow, or whose head is too large.
+"""The HTTP protocol of `serve`: limits for slow clients, and for requests whose head is too large.
 
-uvicorn has no such limits. They cannot be middleware, which runs when the head is complete.
+uvicorn has no such limits. They cannot be middleware: it runs when the head is complete, and does not
+see which part of a response the client has read.
 """
 
 import asyncio
 import logging
+import sys
 from http import HTTPStatus
 from typing import Any
 
@@ -13,6 +15,10 @@ from uvicorn.protocols.http.flow_control import service_unavailable
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.core.config import get_settings
+
+if sys.platform != "win32":
+    from fcntl import ioctl
+    from termios import TIOCOUTQ
 from app.core.web.error_handlers import problem_response
 from app.core.web.problem_details import RETRY_AFTER, Problem
 
@@ -20,13 +26,19 @@ MAX_HEAD_SIZE = 64 * 2**10  # bytes of the request line and all header fields, o
 MAX_FIELDS = 100  # header fields
 MIN_BODY_PROGRESS = 64 * 2**10  # bytes that a client must send within REQUEST_TIMEOUT
 
+MIN_READ_PROGRESS = 64 * 2**10  # bytes that a client must read within WRITE_TIMEOUT
+
 BUSY = Problem(503, "Service unavailable", "The service is busy.", RETRY_AFTER)
 
 logger = logging.getLogger(__name__)
 
 
 class RequestLimitsProtocol(HttpToolsProtocol):
-    """Respond with 408, 414 or 431 to a request that exceeds a limit, and close its connection."""
+    """Respond with 408, 414 or 431 to a request that exceeds a limit, and close its connection.
+
+    Also close it if the client stops reading a response: a stream would hold a database connection.
+    For the application, the client has disconnected.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -36,6 +48,8 @@ class RequestLimitsProtocol(HttpToolsProtocol):
         self._body_progress = 0
         self._refusal = HTTPStatus.BAD_REQUEST
         self._timer: asyncio.TimerHandle | None = None
+        self._unread = 0
+        self._read_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -45,7 +59,17 @@ class RequestLimitsProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stop_read_timer()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread = self._count_unread()
+        self._start_read_timer()
+
+    def resume_writing(self) -> None:
+        self._stop_read_timer()
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         self._unparsed += len(data)
@@ -111,6 +135,33 @@ class RequestLimitsProtocol(HttpToolsProtocol):
             self._start_timer()
         else:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
+
+    def _start_read_timer(self) -> None:
+        if seconds := get_settings().write_timeout:
+            self._read_timer = self.loop.call_later(seconds, self._check_read_progress)
+
+    def _stop_read_timer(self) -> None:
+        if self._read_timer:
+            self._read_timer.cancel()
+        self._read_timer = None
+
+    def _check_read_progress(self) -> None:
+        unread = self._count_unread()
+        if self._unread - unread >= MIN_READ_PROGRESS:
+            self._unread = unread
+            self._start_read_timer()
+        else:
+            seconds = get_settings().write_timeout
+            logger.warning("The client has not read 64 KiB within WRITE_TIMEOUT=%g s.", seconds)
+            self.transport.abort()
+
+    def _count_unread(self) -> int:
+        """Return the number of bytes that wait in this process and, if it tells, in the kernel."""
+        unread: int = self.transport.get_write_buffer_size()
+        if sys.platform != "win32":
+            queued = ioctl(self.transport.get_extra_info("socket").fileno(), TIOCOUTQ, bytes(4))
+            unread += int.from_bytes(queued, sys.byteorder)
+        return unread
 
     def _status_of_large_head(self) -> HTTPStatus:
         is_url = len(self.url) > MAX_HEAD_SIZE // 2

@@ -53,6 +53,8 @@ def translate_stream_error(context: ExceptionContext) -> Exception | None:
     SQLAlchemy 2.1 does not translate the errors of asyncpg that the fetches of a stream raise.
     """
     error = context.original_exception
+    if isinstance(error, asyncpg.InternalClientError):  # the server has terminated the connection
+        context.is_disconnect = True
     if not isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError)):
         return None
     assert context.connection

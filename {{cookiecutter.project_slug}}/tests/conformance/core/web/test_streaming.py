@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 import pytest
 from fastapi import FastAPI
@@ -165,11 +166,16 @@ async def test_client_that_does_not_read_loses_its_connection_after_the_write_ti
     environment.setenv("WRITE_TIMEOUT", "0.3")
     get_settings.cache_clear()
 
-    async with disconnecting(server, "GET", path):
+    async with disconnecting(server, "GET", path) as reader:
         await until(lambda: bool(export and checked_out()))
         await until(lambda: not checked_out(), 60)
 
         assert (await server.get(USERS)).status_code == 200
+        received = b""
+        with suppress(ConnectionResetError):
+            while chunk := await reader.read(65536):
+                received = chunk
+        assert not received.endswith(b"0\r\n\r\n")  # a complete response ends so
     assert "The client has not read 64 KiB within WRITE_TIMEOUT=0.3 s" in caplog.text
     assert "Traceback" not in caplog.text
 

@@ -58,11 +58,13 @@ async def test_statement_timeout_returns_503_with_retry_after(
     assert (503, "1") == (response.status_code, response.headers["retry-after"])
 
 
+@pytest.mark.parametrize("next_", ["commit", "statement"])
 async def test_idle_in_transaction_timeout_returns_503_and_stores_nothing(
     app: FastAPI,
     server: AsyncClient,
     environment: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
+    next_: str,
 ) -> None:
     configure(environment, idle_in_transaction_timeout=0.05)
 
@@ -71,6 +73,8 @@ async def test_idle_in_transaction_timeout_returns_503_and_stores_nothing(
         session.add(new_user())
         await session.flush()
         await until_closed(await pid(session))
+        if next_ == "statement":
+            await session.execute(text("SELECT 1"))
 
     response = await server.post("/idle")
 
