@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+from typing import Any
 
 import pytest
 from fastapi import FastAPI
@@ -12,7 +13,7 @@ from app.core.config import variable
 from app.core.db import dispose_engines, session_scope
 from tests.conformance.harness.proxy import Proxy
 from tests.conformance.inspection import IDLE_BEFORE_PING, PING_TIMEOUT
-from tests.inspection import kill, pid
+from tests.inspection import driver, kill, pid
 from tests.support import USERS, serves, set_databases, until, user_values
 
 pytestmark = pytest.mark.postgresql
@@ -22,13 +23,17 @@ pytestmark = pytest.mark.postgresql
 TERMINATE = b"X\x00\x00\x00\x04"
 
 
-async def fill_pool(size: int, *, read_only: bool = False) -> list[int]:
+async def fill_pool(
+    size: int, *, read_only: bool = False, drivers: list[Any] | None = None
+) -> list[int]:
     """Put this many idle connections into the pool, and return their process IDs."""
     ready = asyncio.Barrier(size)
 
     async def use() -> int:
         async with session_scope(read_only=read_only) as session:
             number = await pid(session)
+            if drivers is not None:
+                drivers.append(await driver(session))
             await ready.wait()
             return number
 
@@ -38,7 +43,11 @@ async def fill_pool(size: int, *, read_only: bool = False) -> list[int]:
 async def test_requests_succeed_after_the_server_closed_all_pooled_connections(
     app: FastAPI, server: AsyncClient
 ) -> None:
-    await kill(*await fill_pool(5), *await fill_pool(5, read_only=True))
+    drivers: list[Any] = []
+    pids = await fill_pool(5, drivers=drivers)
+    await kill(*pids, *await fill_pool(5, read_only=True, drivers=drivers))
+    # PostgreSQL closes a socket some milliseconds after the end of its backend.
+    await until(lambda: all(each.is_closed() for each in drivers))
 
     assert all(await asyncio.gather(*(serves(server) for _ in range(10))))
 
