@@ -39,6 +39,8 @@ async def test_database_migrated_by_a_newer_release_is_ready(client: AsyncClient
     assert (await client.get("/health/ready")).status_code == 200
 
 
+@pytest.mark.sqlite
+@pytest.mark.postgresql  # not through PgBouncer: the settings of the second name do not have it
 async def test_second_name_of_a_database_is_ready(
     client: AsyncClient, environment: pytest.MonkeyPatch
 ) -> None:
