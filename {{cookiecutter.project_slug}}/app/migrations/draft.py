@@ -68,6 +68,8 @@ def is_owned(database: str) -> Callable[..., bool]:
 
 def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
     """Render a type as one of SQLAlchemy's, because its own code may change; otherwise import it."""
+    if kind == "server_default":
+        return _render_default(getattr(item, "arg", item))
     if kind != "type" or isinstance(item, postgresql.DOMAIN):  # its repr() has no create_type
         return False
     texts = [_text(item)]
@@ -81,6 +83,19 @@ def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[
             return text
     if not (module := type(item).__module__).startswith("sqlalchemy."):
         autogen.imports.add(f"import {module}")
+    return False
+
+
+def _render_default(default: Any) -> str | Literal[False]:
+    """Render `func.now()` or `true()` as it is: Alembic writes the text of one database."""
+    for text in (f"sa.{default}()", f"sa.func.{default}"):
+        with suppress(Exception):  # the text is no Python, or names something else
+            rendered = eval(text, {"sa": sa})  # noqa: S307
+            if type(rendered) is type(default) and all(
+                str(rendered.compile(dialect=on)) == str(default.compile(dialect=on))
+                for on in DIALECTS
+            ):
+                return text
     return False
 
 

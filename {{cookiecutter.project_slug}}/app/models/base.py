@@ -77,7 +77,7 @@ def _refuse_implicit_loading() -> None:
     tables = {table for metadata in METADATA.values() for table in metadata.tables.values()}
     own = [mapper for mapper in mappers if tables.intersection(mapper.tables)]
     for relationship in (relationship for mapper in own for relationship in mapper.relationships):
-        if relationship.lazy in {"select", "dynamic"}:
+        if relationship.lazy in {"select", True, "dynamic"}:
             raise TypeError(
                 f"{relationship} would be loaded when touched, which raises MissingGreenlet: "
                 'write relationship(lazy="raise") and load it with selectinload() where needed'

@@ -44,6 +44,7 @@ class RequestLimitsProtocol(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self.url = b""
         self._in_request = False
+        self._in_head = False
         self._unparsed = 0  # bytes since the end of the last head or chunk of a body
         self._body_progress = 0
         self._refusal = HTTPStatus.BAD_REQUEST
@@ -82,7 +83,7 @@ class RequestLimitsProtocol(HttpToolsProtocol):
             self._start_timer()
 
     def on_message_begin(self) -> None:
-        self._in_request = True
+        self._in_request = self._in_head = True
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -92,6 +93,7 @@ class RequestLimitsProtocol(HttpToolsProtocol):
         ):
             self._refusal = self._status_of_large_head()
             raise ValueError("the head is too large")  # uvicorn calls send_400_response()
+        self._in_head = False
         self._unparsed = self._body_progress = 0
         self._stop_timer()
         super().on_headers_complete()
@@ -124,7 +126,10 @@ class RequestLimitsProtocol(HttpToolsProtocol):
         self._timer = None
 
     def _check_progress(self) -> None:
-        if not self._in_request:  # empty lines
+        is_responding = self.cycle and not self.cycle.response_complete
+        if is_responding and (self._in_head or not self._in_request):
+            self._start_timer()  # the client has begun the next request while it reads
+        elif not self._in_request:  # empty lines
             self.transport.close()
         elif (
             self._body_progress >= MIN_BODY_PROGRESS
