@@ -565,6 +565,11 @@ def add_required_columns(project: Path) -> None:
     )
     replace(schema, "    email: str\n", "    email: str\n    phone: str\n    language: str\n")
     replace(project / "tests/support.py", '{"name": name, ', '{"name": name, "phone": "1", ')
+    replace(
+        project / "tests/routers/test_users.py",
+        '"created_at", *ADA',
+        '"created_at", "language", *ADA',
+    )
     for page in project.glob("docs/*.md"):  # the examples are part of the team's code
         page.write_text(page.read_text().replace("User(name=", 'User(phone="1", name='))
     add_revision(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import httpx2
+from alembic.script import ScriptDirectory
 from sqlalchemy import make_url
 
 from app import migrations
@@ -101,5 +102,6 @@ def run(
 def expected_line(database: str, what: str, variables: dict[str, str]) -> str:
     """Return the line for a database whose revisions are all pending, or have all been applied."""
     url = make_url(variables.get(variable(database), f"sqlite:///var/{database}.db"))
-    history = migrations.shipped(database)
+    script = ScriptDirectory.from_config(migrations.config(database))
+    history = [step.revision for step in reversed(list(script.walk_revisions()))]
     return f"{database} ({url.set(query={})}): {len(history)} {what}: {', '.join(history)}"

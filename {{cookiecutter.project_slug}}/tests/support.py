@@ -88,6 +88,11 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], seconds: float 
 PRODUCTION = {"ENVIRONMENT": "production"}
 
 
+def set_production(environment: pytest.MonkeyPatch) -> None:
+    for name, value in PRODUCTION.items():
+        environment.setenv(name, value)
+
+
 def user_values(name: str = "Ada", **values: Any) -> dict[str, Any]:
     """Return the fields of a valid user. All tests create users with them: add a required field here."""
     return {"name": name, "email": new_email()} | values

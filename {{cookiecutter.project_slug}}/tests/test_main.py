@@ -6,12 +6,11 @@ from fastapi import FastAPI
 from app.core.db import ConfigurationError, get_engine
 from app.main import create_app
 from tests.inspection import connections, nobody_is_connected
-from tests.support import PRODUCTION, until
+from tests.support import set_production, until
 
 
 async def test_missing_setting_fails_at_startup(environment: pytest.MonkeyPatch) -> None:
-    for name, value in PRODUCTION.items():
-        environment.setenv(name, value)
+    set_production(environment)
 
     with pytest.raises(ConfigurationError, match="set DATABASES__PRIMARY__DATABASE_URL"):
         app = create_app()

@@ -56,12 +56,13 @@ def _named_type(of: sa.types.TypeEngine[Any]) -> str | None:
 
 def is_owned(database: str) -> Callable[..., bool]:
     """Return a filter for autogenerate: a table that no revision names is not the service's."""
-    files = (migrations.FOLDER / database).glob("*.py")
-    revisions = "".join(file.read_text(encoding="utf-8") for file in files)
 
     def include_object(_: object, name: str | None, kind: str, reflected: bool, to: object) -> bool:
-        is_unknown = kind == "table" and reflected and to is None
-        return not is_unknown or f'"{name}"' in revisions or f"'{name}'" in revisions
+        if kind != "table" or not reflected or to is not None:
+            return True
+        files = (migrations.FOLDER / database).glob("*.py")
+        revisions = "".join(file.read_text(encoding="utf-8") for file in files)
+        return f'"{name}"' in revisions or f"'{name}'" in revisions
 
     return include_object
 
@@ -88,13 +89,9 @@ def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[
 
 def _render_default(default: Any) -> str | Literal[False]:
     """Render `func.now()` or `true()` as it is: Alembic writes the text of one database."""
-    for text in (f"sa.{default}()", f"sa.func.{default}"):
-        with suppress(Exception):  # the text is no Python, or names something else
-            rendered = eval(text, {"sa": sa})  # noqa: S307
-            if type(rendered) is type(default) and all(
-                str(rendered.compile(dialect=on)) == str(default.compile(dialect=on))
-                for on in DIALECTS
-            ):
+    if not isinstance(default, sa.TextClause):
+        for text in (f"sa.{default}()", f"sa.func.{default}"):
+            if _creates_the_same(text, default):
                 return text
     return False
 
@@ -105,16 +102,17 @@ def _text(of: sa.types.TypeEngine[Any]) -> str:
     return f"{'postgresql' if is_postgresql else 'sa'}.{text}"
 
 
-def _creates_the_same(text: str, item: sa.types.TypeEngine[Any]) -> bool:
+def _creates_the_same(text: str, item: Any) -> bool:
+    """Return whether the text is Python for this type or default on both databases."""
     with suppress(Exception):  # the text is no Python, or names something else
         rendered = eval(text, {"sa": sa, "postgresql": postgresql})  # noqa: S307
         return [_ddl(rendered, on) for on in DIALECTS] == [_ddl(item, on) for on in DIALECTS]
     return False
 
 
-def _ddl(of: sa.types.TypeEngine[Any], dialect: sa.Dialect) -> str | None:
+def _ddl(of: Any, dialect: sa.Dialect) -> str | None:
     with suppress(sa.exc.CompileError):  # this database has no such type
-        return of.compile(dialect)
+        return str(of.compile(dialect=dialect))
     return None
 
 

@@ -19,7 +19,7 @@ from app.core.config import (
     variable,
 )
 from app.core.db import ConfigurationError, DatabaseNotFoundError
-from tests.support import PRODUCTION
+from tests.support import set_production
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 
@@ -52,8 +52,7 @@ def test_unknown_name_is_refused_and_the_known_ones_are_listed() -> None:
 def test_production_refuses_to_start_without_a_url(
     environment: pytest.MonkeyPatch, name: str
 ) -> None:
-    for variable_, value in PRODUCTION.items():
-        environment.setenv(variable_, value)
+    set_production(environment)
     for other in set(DATABASES) - {name}:
         environment.setenv(variable(other), "postgres://h/d")
 

@@ -5,7 +5,7 @@ from fastapi import FastAPI
 from httpx2 import AsyncClient
 from sqlalchemy import func, select
 
-from app.core.db import session_scope
+from app.core.db import get_engine, get_session, session_scope
 from app.dependencies import AnalyticsSessionDep, SessionDep
 from app.models import Event
 from tests.inspection import stored_users
@@ -16,6 +16,11 @@ async def stored() -> tuple[int, int]:
     """Count the committed users and events."""
     async with session_scope("analytics", read_only=True) as session:
         return await stored_users(), await session.scalar(select(func.count(Event.id))) or 0
+
+
+async def test_each_database_has_its_own_dependency_and_engine(databases: None) -> None:
+    assert get_session() is not get_session("analytics")
+    assert get_engine() is not get_engine("analytics")
 
 
 @pytest.mark.parametrize(

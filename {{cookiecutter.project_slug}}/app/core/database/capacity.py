@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Mapping
-from contextlib import suppress
 
 from sqlalchemy import URL, text
 from sqlalchemy.exc import SQLAlchemyError
@@ -58,9 +57,7 @@ async def _check(
     except (SQLAlchemyError, OSError):
         return
     finally:
-        with suppress(TimeoutError):  # the server may not respond to the end of the connection
-            async with asyncio.timeout(TIMEOUT):
-                await engine.dispose()
+        await engine.dispose()
     if wanted > limit:
         logger.warning(
             "%s worker(s) may open %s connections to the server of %s, which has %s for all of its clients: "

@@ -10,7 +10,7 @@ from sqlalchemy import make_url
 from app.core.config import DatabaseSettings, Settings, get_database, get_settings
 from app.core.database.settings import ADDRESS
 from app.core.db import ConfigurationError
-from tests.support import PRODUCTION
+from tests.support import set_production
 
 SECRET = "p%40:/?#&ü"
 
@@ -121,8 +121,7 @@ def test_environment_overrides_the_dotenv_file(
 
 
 def test_empty_variable_counts_as_not_set(environment: pytest.MonkeyPatch) -> None:
-    for variable_, value in PRODUCTION.items():
-        environment.setenv(variable_, value)
+    set_production(environment)
     environment.setenv("DATABASES__PRIMARY__DATABASE_URL", "")
 
     with pytest.raises(ConfigurationError, match="DATABASES__PRIMARY__DATABASE_URL"):
