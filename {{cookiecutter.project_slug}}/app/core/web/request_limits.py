@@ -7,6 +7,7 @@ see which part of a response the client has read.
 import asyncio
 import logging
 import sys
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -25,10 +26,15 @@ from app.core.web.problem_details import RETRY_AFTER, Problem
 MAX_HEAD_SIZE = 64 * 2**10  # bytes of the request line and all header fields, or of the trailers
 MAX_FIELDS = 100  # header fields
 MIN_BODY_PROGRESS = 64 * 2**10  # bytes that a client must send within REQUEST_TIMEOUT
-
 MIN_READ_PROGRESS = 64 * 2**10  # bytes that a client must read within WRITE_TIMEOUT
 
 BUSY = Problem(503, "Service unavailable", "The service is busy.", RETRY_AFTER)
+DETAILS = {
+    400: "The request is not valid HTTP.",
+    408: "The head, and then each 64 KiB of the body, must arrive within {0:g} s.",
+    414: "The URL and the header fields may have 64 KiB together.",
+    431: "The head, or the trailers, may have 64 KiB and 100 header fields.",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +53,10 @@ class RequestLimitsProtocol(HttpToolsProtocol):
         self._in_head = False
         self._unparsed = 0  # bytes since the end of the last head or chunk of a body
         self._body_progress = 0
-        self._refusal = HTTPStatus.BAD_REQUEST
-        self._timer: asyncio.TimerHandle | None = None
+        self._started: Any = None  # the cycle of the newest request that is not in self.pipeline
+        self._refused = 0  # the status
         self._unread = 0
-        self._read_timer: asyncio.TimerHandle | None = None
+        self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -59,28 +65,31 @@ class RequestLimitsProtocol(HttpToolsProtocol):
         )
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_timer()
-        self._stop_read_timer()
+        self._stop_timer(self._check_progress)
+        self._stop_timer(self._check_read_progress)
+        self.cycle = self._started  # uvicorn tells the newest request only, which may be waiting
         super().connection_lost(exc)
 
     def pause_writing(self) -> None:
         super().pause_writing()
         self._unread = self._count_unread()
-        self._start_read_timer()
+        self._start_timer(self._check_read_progress, get_settings().write_timeout)
 
     def resume_writing(self) -> None:
-        self._stop_read_timer()
+        self._stop_timer(self._check_read_progress)
         super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
         self._unparsed += len(data)
         super().data_received(data)
         if self._unparsed > MAX_HEAD_SIZE:
             self._refuse(self._status_of_large_head())
-        elif not (self._unparsed or self._in_request) or self.transport.is_closing():
-            self._stop_timer()
-        elif self._timer is None:
-            self._start_timer()
+        elif not (self._unparsed or self._in_request):
+            self._stop_timer(self._check_progress)
+        elif not (self._refused or self._check_progress in self._timers):
+            self._start_timer(self._check_progress, get_settings().request_timeout)
 
     def on_message_begin(self) -> None:
         self._in_request = self._in_head = True
@@ -91,12 +100,12 @@ class RequestLimitsProtocol(HttpToolsProtocol):
             self._unparsed > MAX_HEAD_SIZE
             and len(self.url) + sum(len(n) + len(v) for n, v in self.headers) > MAX_HEAD_SIZE
         ):
-            self._refusal = self._status_of_large_head()
+            self._refuse(self._status_of_large_head())
             raise ValueError("the head is too large")  # uvicorn calls send_400_response()
+        super().on_headers_complete()  # raises for an invalid URL, too
         self._in_head = False
         self._unparsed = self._body_progress = 0
-        self._stop_timer()
-        super().on_headers_complete()
+        self._stop_timer(self._check_progress)
 
     def on_body(self, body: bytes) -> None:
         self._unparsed = 0
@@ -108,55 +117,51 @@ class RequestLimitsProtocol(HttpToolsProtocol):
         self._unparsed = 0
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        if self._refused and not (self.pipeline or self.transport.is_closing()):
+            self._send_refusal()
+        super().on_response_complete()
+
     def send_400_response(self, msg: str) -> None:
-        self._refuse(self._refusal)
+        self._refuse(HTTPStatus.BAD_REQUEST)
 
     def _start_asgi_task(self, cycle: Any, app: ASGIApp) -> None:  # type: ignore[override]
         if app is service_unavailable:  # uvicorn's response in plain text
             app = problem_response(BUSY)
+        self._started = cycle
         super()._start_asgi_task(cycle, app)  # type: ignore[arg-type]
 
-    def _start_timer(self) -> None:
-        seconds = get_settings().request_timeout
-        self._timer = self.loop.call_later(seconds, self._check_progress)
+    def _start_timer(self, check: Callable[[], None], seconds: float) -> None:
+        if seconds:
+            self._timers[check] = self.loop.call_later(seconds, check)
 
-    def _stop_timer(self) -> None:
-        if self._timer:
-            self._timer.cancel()
-        self._timer = None
+    def _stop_timer(self, check: Callable[[], None]) -> None:
+        if timer := self._timers.pop(check, None):
+            timer.cancel()
 
     def _check_progress(self) -> None:
         is_responding = self.cycle and not self.cycle.response_complete
-        if is_responding and (self._in_head or not self._in_request):
-            self._start_timer()  # the client has begun the next request while it reads
-        elif not self._in_request:  # empty lines
+        if not (self._in_request or is_responding):  # empty lines
             self.transport.close()
         elif (
-            self._body_progress >= MIN_BODY_PROGRESS
+            # The client has begun the next request while it reads.
+            (is_responding and (self._in_head or not self._in_request))
+            or self._body_progress >= MIN_BODY_PROGRESS
             or self.flow.read_paused  # the service is slow, not the client
             or (self.cycle and self.cycle.waiting_for_100_continue)
         ):
             self._body_progress = 0
-            self._start_timer()
+            self._start_timer(self._check_progress, get_settings().request_timeout)
         else:
             self._refuse(HTTPStatus.REQUEST_TIMEOUT)
 
-    def _start_read_timer(self) -> None:
-        if seconds := get_settings().write_timeout:
-            self._read_timer = self.loop.call_later(seconds, self._check_read_progress)
-
-    def _stop_read_timer(self) -> None:
-        if self._read_timer:
-            self._read_timer.cancel()
-        self._read_timer = None
-
     def _check_read_progress(self) -> None:
         unread = self._count_unread()
+        seconds = get_settings().write_timeout
         if self._unread - unread >= MIN_READ_PROGRESS:
             self._unread = unread
-            self._start_read_timer()
+            self._start_timer(self._check_read_progress, seconds)
         else:
-            seconds = get_settings().write_timeout
             logger.warning("The client has not read 64 KiB within WRITE_TIMEOUT=%g s.", seconds)
             self.transport.abort()
 
@@ -169,23 +174,33 @@ class RequestLimitsProtocol(HttpToolsProtocol):
         return unread
 
     def _status_of_large_head(self) -> HTTPStatus:
-        is_url = len(self.url) > MAX_HEAD_SIZE // 2
-        return (
-            HTTPStatus.REQUEST_URI_TOO_LONG
-            if is_url
-            else HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-        )
+        return HTTPStatus(414 if len(self.url) > MAX_HEAD_SIZE // 2 else 431)
 
     def _refuse(self, status: HTTPStatus) -> None:
-        self._stop_timer()
-        if self.transport.is_closing():
+        """Respond to the request that is being received, after the responses to earlier ones."""
+        if self._refused or self.transport.is_closing():
             return
         logger.warning("A request was refused: %s %s", status.value, status.phrase)
-        is_responding = self.cycle and self.cycle.response_started
-        if not is_responding or self.cycle.response_complete:
-            response = problem_response(Problem(status.value, status.phrase))
-            fields = [*response.raw_headers, (b"connection", b"close")]
-            head = b"".join(name + b": " + value + b"\r\n" for name, value in fields)
-            line = f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode()
-            self.transport.write(line + head + b"\r\n" + bytes(response.body))
+        self._refused = status.value
+        self._stop_timer(self._check_progress)
+        cycle: Any = self.cycle if self._in_request and not self._in_head else None
+        if cycle:
+            cycle.disconnected = True  # for the application, and what it still sends is ignored
+            cycle.message_event.set()
+            if cycle.response_started:
+                self.transport.close()
+                return
+            cycle.scope["refused"] = status.value  # for the request log
+            if cycle is not self._started:
+                self.pipeline.popleft()
+        if self._started in (None, cycle) or self._started.response_complete:
+            self._send_refusal()
+
+    def _send_refusal(self) -> None:
+        status = HTTPStatus(self._refused)
+        detail = DETAILS[status].format(get_settings().request_timeout)
+        response = problem_response(Problem(status.value, status.phrase, detail))
+        lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode(), b"connection: close"]
+        lines += [name + b": " + value for name, value in response.raw_headers]
+        self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
         self.transport.close()

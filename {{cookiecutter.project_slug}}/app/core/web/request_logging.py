@@ -7,6 +7,7 @@ from random import getrandbits
 from time import perf_counter
 from urllib.parse import quote
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -49,14 +50,15 @@ class RequestLoggingMiddleware:
             nonlocal status, end
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = [h for h in message.get("headers", ()) if h[0] != REQUEST_ID_KEY]
-                message["headers"] = [*headers, (REQUEST_ID_KEY, id_.encode())]
+                message.setdefault("headers", [])
+                MutableHeaders(scope=message)[REQUEST_ID] = id_
             await send(message)
             end = perf_counter()
 
         try:
             await self.app(scope, receive, send_with_id)
         finally:
+            status = scope.get("refused", status)  # the server has responded, see request_limits.py
             _log(scope, status, (end or perf_counter()) - begin, statistics)
 
 

@@ -38,12 +38,20 @@ def rest(connection: socket.socket) -> str:
     return received.decode()
 
 
+DETAILS = {
+    400: "The request is not valid HTTP.",
+    408: "The head, and then each 64 KiB of the body, must arrive within 1 s.",
+    414: "The URL and the header fields may have 64 KiB together.",
+    431: "The head, or the trailers, may have 64 KiB and 100 header fields.",
+}
+
+
 def is_refused(response: str, status: int) -> bool:
     head, _, body = response.partition("\r\n\r\n")
     return (
         head.startswith(f"HTTP/1.1 {status} ")
         and "\r\ncontent-type: application/problem+json" in head
-        and f'"status":{status}' in body
+        and f'"status":{status},"detail":"{DETAILS[status]}"' in body
     )
 
 
