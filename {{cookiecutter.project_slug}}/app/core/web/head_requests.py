@@ -1,42 +1,50 @@
 """Middleware that responds to HEAD as to GET, without the body (RFC 9110, 9.3.2)."""
 
-from starlette.routing import Match, Mount
+from http import HTTPStatus
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class HeadMiddleware:
-    """Call the route of GET for HEAD, unless there is one for HEAD. FastAPI would respond with 405.
+    """Repeat a HEAD as GET if there is no route for HEAD itself. FastAPI would respond with 405.
 
-    The method is GET inside of this middleware only: outer middleware and the server see HEAD.
+    A mounted application may have such a route, and only a request shows that. So the middleware of
+    a mounted application may see both. Middleware around this one, and the server, see one HEAD.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "HEAD" or _has_route(scope):
+        if scope["type"] != "http" or scope["method"] != "HEAD":
             await self.app(scope, receive, send)
             return
-        complete = False
+        original = dict(scope)  # routing changes the scope
+        has_read = is_refused = is_complete = False
+
+        async def receive_body() -> Message:
+            nonlocal has_read
+            has_read = True  # the body cannot be read again
+            return await receive()
 
         async def send_head(message: Message) -> None:
-            nonlocal complete
+            nonlocal is_refused, is_complete
+            if message["type"] == "http.response.start":
+                is_not_allowed = message["status"] == HTTPStatus.METHOD_NOT_ALLOWED
+                is_refused = is_not_allowed and scope["method"] == "HEAD" and not has_read
+            if is_refused or is_complete:
+                return
             scope["method"] = "HEAD"
             if message["type"] == "http.response.body":
-                if complete:
-                    return
-                complete = True  # the server reports a disconnect, which ends a stream
+                is_complete = True  # the server reports a disconnect, which ends a stream
                 message = {"type": "http.response.body"}
             await send(message)
 
-        scope["method"] = "GET"
         try:
-            await self.app(scope, receive, send_head)
+            await self.app(scope, receive_body, send_head)
+            if is_refused:
+                scope.clear()
+                scope.update(original, method="GET")
+                await self.app(scope, receive, send_head)
         finally:
             scope["method"] = "HEAD"
-
-
-def _has_route(scope: Scope) -> bool:
-    """Return whether a route is for HEAD itself. A mounted application matches every method."""
-    routes = [route for route in scope["app"].routes if not isinstance(route, Mount)]
-    return any(route.matches(scope)[0] is Match.FULL for route in routes)

@@ -1,17 +1,22 @@
 """The application: each call returns a new one, and what its middleware does for every route."""
 
+import asyncio
 import logging
 
 import pytest
-from fastapi import APIRouter, FastAPI, HTTPException, Request, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from httpx2 import AsyncClient
 from sqlalchemy import text
-from starlette.middleware.base import BaseHTTPMiddleware  # noqa: TID251
+from starlette.middleware.base import (  # noqa: TID251
+    BaseHTTPMiddleware,
+    RequestResponseEndpoint,
+)
+from starlette.types import Receive, Scope, Send
 
 from app.dependencies import ReadSessionDep
 from app.main import create_app
-from tests.support import USERS, problem, serve
+from tests.support import USERS, disconnecting, problem, serve, until
 
 ORIGIN = {"Origin": "https://example.com"}
 
@@ -44,17 +49,106 @@ async def test_head_has_the_head_of_get_and_no_body(server: AsyncClient, path: s
         assert head.headers[name] == get.headers[name]
 
 
-async def test_route_for_head_is_called(app: FastAPI) -> None:
-    router = APIRouter()
+def add_routes(app: FastAPI) -> None:
+    """Add routes for HEAD and GET, for both together, for GET after POST, and for POST alone."""
 
-    @router.head("/own", status_code=204)
-    async def respond() -> None:
-        pass
+    async def method(request: Request) -> Response:
+        return Response(headers={"X-Method": request.method})
 
-    app.include_router(router)
+    app.add_api_route("/own", method, methods=["GET"])
+    app.add_api_route("/own", method, methods=["HEAD"])
+    app.add_api_route("/other", method, methods=["POST"])
+    app.add_api_route("/other", method, methods=["GET"])
+    app.add_api_route("/post", method, methods=["POST"])
 
-    async with serve(app) as server:
-        assert (await server.head("/own")).status_code == 204
+
+async def raw(scope: Scope, receive: Receive, send: Send) -> None:
+    await Response(headers={"X-Method": scope["method"]})(scope, receive, send)
+
+
+async def reads_first(scope: Scope, receive: Receive, send: Send) -> None:
+    """Read the body before the method is refused, as a WSGI application does."""
+    await Request(scope, receive).body()
+    await Response(status_code=405)(scope, receive, send)
+
+
+@pytest.fixture
+def with_mounted(app: FastAPI) -> FastAPI:
+    """The application, with the same routes in itself and in mounted applications."""
+    mounted, with_middleware, inner = FastAPI(), FastAPI(), FastAPI()
+
+    @with_middleware.middleware("http")
+    async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        return await call_next(request)
+
+    for each in (app, mounted, with_middleware, inner):
+        add_routes(each)
+    app.mount("/mounted", mounted)
+    mounted.mount("/inner", inner)
+    app.mount("/wrapped", CORSMiddleware(with_middleware, allow_origins=["*"]))
+    app.mount("/raw", raw)
+    app.mount("/reads-first", reads_first)
+    app.host("other.example.com", mounted)
+    return app
+
+
+@pytest.mark.sqlite  # it uses no database
+@pytest.mark.parametrize("prefix", ["", "/mounted", "/mounted/inner", "/wrapped", "//other"])
+@pytest.mark.parametrize(
+    ("path", "status", "method"),
+    [("/own", 200, "HEAD"), ("/other", 200, "GET"), ("/post", 405, None), ("/none", 404, None)],
+)
+async def test_head_is_called_as_head_if_there_is_a_route_for_it_and_as_get_otherwise(
+    with_mounted: FastAPI,
+    caplog: pytest.LogCaptureFixture,
+    prefix: str,
+    path: str,
+    status: int,
+    method: str | None,
+) -> None:
+    caplog.set_level(logging.INFO, "app.core.web.request_logging")
+    host = {"Host": "other.example.com"} if prefix == "//other" else {}
+    path = prefix.removeprefix("//other") + path
+    with_mounted.add_middleware(CORSMiddleware, allow_origins=["*"])
+
+    async with serve(with_mounted) as server:
+        response = await server.head(path, headers=ORIGIN | host)
+
+    assert (status, b"") == (response.status_code, response.content)
+    assert response.headers.get("x-method") == method
+    assert response.headers["access-control-allow-origin"] == "*"
+    assert [f"HEAD {status}"] == [
+        f"{vars(record)['method']} {vars(record)['status']}" for record in caplog.records
+    ]
+
+
+@pytest.mark.sqlite  # it uses no database
+async def test_mounted_asgi_application_gets_head(with_mounted: FastAPI) -> None:
+    async with serve(with_mounted) as server:
+        assert (await server.head("/raw/x")).headers["x-method"] == "HEAD"
+        assert (await server.head("/reads-first/x")).status_code == 405
+
+
+@pytest.mark.sqlite  # it uses no database
+async def test_disconnect_cancels_a_head_that_is_repeated_as_get(
+    app: FastAPI, server: AsyncClient
+) -> None:
+    methods: list[str] = []
+    cancelled = asyncio.Event()
+
+    @app.get("/wait")
+    async def wait(request: Request) -> None:
+        methods.append(request.method)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    async with disconnecting(server, "HEAD", "/wait"):
+        await until(lambda: methods == ["GET"])
+
+    async with asyncio.timeout(10):
+        await cancelled.wait()
 
 
 async def test_head_of_a_missing_resource_is_404_and_logged_as_head(
