@@ -69,7 +69,10 @@ def serve(
             access_log=False,  # RequestLoggingMiddleware logs requests
             log_config=log_config,
             forwarded_allow_ips=settings.forwarded_allow_ips,
-            limit_concurrency=settings.limit_concurrency or None,
+            # uvicorn counts the connection of the request itself, too.
+            limit_concurrency=settings.limit_concurrency + 1
+            if settings.limit_concurrency
+            else None,
             timeout_graceful_shutdown=settings.shutdown_timeout,
             timeout_keep_alive=settings.keep_alive_timeout,
         )

@@ -5,6 +5,7 @@ import inspect
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from argparse import Namespace
@@ -73,6 +74,7 @@ from app.core.db import (
 from app.core.web.problem_details import problem_for
 from app.dependencies import SessionDep
 from app.models import METADATA, User, base
+from tests import processes
 from tests.conformance.harness.fragile import fragile
 from tests.conformance.harness.pgbouncer import pgbouncer_before
 from tests.conformance.harness.proxy import Proxy
@@ -924,6 +926,18 @@ async def test_statement_prepared_before_a_migration_works_on_retry(
             await read(statement)
         assert problem_for(error.value).status == 503
         assert await read(statement) == "1"
+
+
+@provokes("cannot listen on 127.0.0.1, port 8000: Address already in use")
+def test_port_in_use_is_reported_with_the_setting(messages: list[str], tmp_path: Path) -> None:
+    [message] = messages
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        variables = processes.VARIABLES | {"PORT": str(taken.getsockname()[1])}
+        ended = processes.run("serve", variables=variables, folder=tmp_path, exit_code=1)
+        with processes.serving(variables=variables, folder=tmp_path):  # with another --port
+            pass
+
+    assert re.fullmatch(f"error: {message}: set PORT, or --host\n", ended.stderr)
 
 
 @pytest.mark.sqlite  # it uses no database

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import httpx2
 import pytest
 
-from tests.processes import VARIABLES, Serving, run, serving
+from tests.processes import VARIABLES, Serving, serving
 from tests.support import USERS, problem, until, user_values
 
 SECONDS = 30.0  # for a response; the machine may be busy
@@ -171,13 +171,11 @@ def test_settings_of_the_environment_are_used(tmp_path: Path, served: Serving) -
             assert problem(busy[0])["status"] == 503
 
 
-def test_port_in_use_is_reported_with_the_setting(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        variables = VARIABLES | {"PORT": str(port)}
-        ended = run("serve", variables=variables, folder=tmp_path, exit_code=1)
+def test_limit_of_concurrency_is_the_number_of_connections_served(tmp_path: Path) -> None:
+    variables = VARIABLES | {"LIMIT_CONCURRENCY": "1"}
+    with serving(variables=variables, folder=tmp_path) as limited, httpx2.Client() as only:
+        live = f"{limited.url}/health/live"
+        asyncio.run(until(lambda: only.get(live).status_code == 200))  # earlier ones are closed
 
-    message = (
-        f"cannot listen on 127.0.0.1, port {port}: Address already in use: set PORT, or --host"
-    )
-    assert ended.stderr == f"error: {message}\n"
+        assert problem(httpx2.get(live))["detail"] == "The service is busy."
+        assert only.get(live).status_code == 200
