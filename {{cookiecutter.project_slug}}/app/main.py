@@ -20,7 +20,12 @@ from app.core.telemetry import lifecycle as telemetry
 from app.core.web.body_limit import BodyLimitMiddleware
 from app.core.web.database_names import check_database_names
 from app.core.web.disconnects import DisconnectMiddleware
-from app.core.web.error_handlers import PROBLEM_RESPONSES, add_problem_handlers, share_handlers
+from app.core.web.error_handlers import (
+    PROBLEM_RESPONSES,
+    Application,
+    add_problem_handlers,
+    share_handlers,
+)
 from app.core.web.head_requests import HeadMiddleware
 from app.core.web.request_logging import RequestLoggingMiddleware
 from app.routers import API_PREFIX
@@ -56,7 +61,7 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
 
 def create_app() -> FastAPI:
     """Return a new application. It opens no connection before it starts."""
-    app = FastAPI(
+    app = Application(
         title=TITLE,
         description=DESCRIPTION,
         version=__version__,

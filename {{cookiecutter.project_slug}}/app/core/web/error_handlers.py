@@ -1,11 +1,15 @@
 """Exception handlers: every error becomes an `application/problem+json` response."""
 
 import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from http.client import responses
+from inspect import iscoroutinefunction
 from typing import Any
 
 from fastapi import FastAPI, Request
+from fastapi import HTTPException as FastAPIHTTPException
+from fastapi.concurrency import run_in_threadpool
 from fastapi.encoders import jsonable_encoder
 from fastapi.exception_handlers import http_exception_handler, request_validation_exception_handler
 from fastapi.exceptions import RequestValidationError
@@ -15,7 +19,10 @@ from pydantic import BaseModel
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.middleware.errors import ServerErrorMiddleware
+from starlette.routing import BaseRoute, Router
+from starlette.types import ASGIApp
 
 from app.core.web.problem_details import INTERNAL, READ_ONLY, Problem, ServiceError, problem_for
 from app.core.web.request_logging import REQUEST_ID
@@ -50,32 +57,77 @@ PROBLEM_RESPONSES: dict[int | str, dict[str, Any]] = {
 }
 
 
+class Application(FastAPI):
+    """A FastAPI application that handles unexpected errors inside of its middleware.
+
+    FastAPI calls the handler for `Exception` or 500 outside of it: CORS headers would be missing.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        handlers = self.exception_handlers
+        handler = _once(handlers.pop(500, handlers.get(Exception, unexpected_error)))
+        handlers[Exception] = handler  # for errors of the middleware, and mounted applications
+        self.user_middleware.append(Middleware(ServerErrorMiddleware, handler=handler))
+        return super().build_middleware_stack()
+
+
+def _once(handler: Any) -> Callable[[Request, Exception], Awaitable[Response]]:
+    """Call the handler in the innermost layer that sees an error; the others send no response."""
+
+    async def handle(request: Request, error: Exception) -> Response:
+        if getattr(request.state, "handled_error", None) == id(error):
+            return Response()
+        request.state.handled_error = id(error)
+        if iscoroutinefunction(handler):
+            response: Response = await handler(request, error)
+        else:
+            response = await run_in_threadpool(handler, request, error)
+        return response
+
+    return handle
+
+
 def add_problem_handlers(app: FastAPI) -> None:
     """Return every error of the app as a problem document. PROBLEM_RESPONSES describes them.
 
-    A handler that the app registers for a narrower class (such as `OperationalError`) takes
-    precedence over these. Call this before you add middleware: the first one added is the innermost.
+    A handler that the app registers later, or for a narrower class (such as `OperationalError`),
+    takes precedence over these.
     """
     app.add_exception_handler(HTTPException, http_error)
     app.add_exception_handler(RequestValidationError, validation_error)
     app.add_exception_handler(ServiceError, service_error)
     app.add_exception_handler(SQLAlchemyError, database_error)
     app.add_exception_handler(ExceptionGroup, exception_group_error)
-    app.add_exception_handler(Exception, unexpected_error)
-    # FastAPI calls the last one outside of all middleware, which could not add CORS headers.
-    app.add_middleware(ServerErrorMiddleware, handler=unexpected_error)
 
 
 def share_handlers(app: Starlette) -> None:
     """Let mounted applications use the handlers of this one, except for errors that they handle."""
-    for context in iter_route_contexts(app.routes):
-        mounted = getattr(context.original_route, "app", None)
-        if isinstance(mounted, Starlette):
-            handlers = mounted.exception_handlers
-            for error, handler in app.exception_handlers.items():
-                if handlers.get(error) in DEFAULT_HANDLERS:
-                    handlers[error] = handler
-            share_handlers(mounted)
+    for mounted in _mounted(app.routes):
+        own = dict(mounted.exception_handlers)
+        for error, handler in app.exception_handlers.items():
+            if next((own[key] for key in _keys(error) if key in own), None) in DEFAULT_HANDLERS:
+                mounted.exception_handlers[error] = handler
+        share_handlers(mounted)
+
+
+def _mounted(routes: Sequence[BaseRoute]) -> Iterator[Starlette]:
+    for context in iter_route_contexts(routes):
+        app = getattr(context.original_route, "app", None)
+        while app and not isinstance(app, Starlette | Router):
+            app = getattr(app, "app", None)  # inside of a middleware
+        if isinstance(app, Starlette):
+            yield app
+        elif app:
+            yield from _mounted(app.routes)
+
+
+def _keys(error: Any) -> tuple[Any, ...]:
+    """Return the keys that a handler for this error may have: a status, or a class and its bases."""
+    if error == INTERNAL.status:
+        return (error, Exception)
+    if isinstance(error, int):
+        return (error, *FastAPIHTTPException.__mro__)
+    return (*error.__mro__, INTERNAL.status)
 
 
 def problem_response(problem: Problem) -> JSONResponse:

@@ -2,17 +2,21 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 import pytest
 from fastapi import FastAPI, HTTPException, Request, Response
 from fastapi.middleware.cors import CORSMiddleware
 from httpx2 import AsyncClient
 from sqlalchemy import text
+from starlette.middleware import Middleware
 from starlette.middleware.base import (  # noqa: TID251
     BaseHTTPMiddleware,
     RequestResponseEndpoint,
 )
-from starlette.types import Receive, Scope, Send
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import BaseRoute, Host, Mount, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.dependencies import ReadSessionDep
 from app.main import create_app
@@ -167,8 +171,8 @@ async def test_head_of_a_missing_resource_is_404_and_logged_as_head(
     assert (await server.head("/docs/nothing")).status_code == 404
 
 
-def mount(app: FastAPI) -> None:
-    """Add routes that fail, and mount an application with the same routes."""
+def add_failing_routes(app: FastAPI) -> None:
+    """Add routes that fail: with an unexpected error, an HTTPException and an SQLAlchemyError."""
 
     async def fail() -> None:
         raise RuntimeError("hidden")
@@ -179,10 +183,15 @@ def mount(app: FastAPI) -> None:
     async def query(session: ReadSessionDep) -> None:
         await session.execute(text("SELECT * FROM nowhere"))
 
+    for route in (fail, refuse, query):
+        app.get(f"/{route.__name__}")(route)
+
+
+def mount(app: FastAPI) -> None:
+    """Add routes that fail, and mount an application with the same routes."""
     mounted = FastAPI()
     for each in (app, mounted):
-        for route in (fail, refuse, query):
-            each.get(f"/{route.__name__}")(route)
+        add_failing_routes(each)
     app.mount("/mounted", mounted)
 
 
@@ -203,26 +212,103 @@ async def test_every_error_is_a_problem_with_cors_headers_and_one_request_id(
     assert len(response.headers.get_list("x-request-id")) == 1
 
 
-async def test_handler_of_a_mounted_application_takes_precedence(app: FastAPI) -> None:
-    async def handle(_: Request, error: Exception) -> Response:
-        return Response(status_code=418)
+@pytest.mark.sqlite  # it uses no database
+@pytest.mark.parametrize("prefix", ["", "/mounted"])
+@pytest.mark.parametrize("key", [Exception, 500])
+async def test_own_handler_of_unexpected_errors_is_called_once_and_gets_cors_headers(
+    app: FastAPI, prefix: str, key: type[Exception] | int
+) -> None:
+    mount(app)
+    app.add_middleware(CORSMiddleware, allow_origins=["*"])
+    errors: list[str] = []
 
-    mounted = FastAPI(exception_handlers={ValueError: handle})
-
-    @mounted.get("/fail")
-    async def fail() -> None:
-        raise ValueError
-
-    app.mount("/mounted", mounted)
+    @app.exception_handler(key)
+    def handle(_: Request, error: Exception) -> Response:
+        errors.append(str(error))
+        return Response("own", status_code=500)
 
     async with serve(app) as server:
-        assert (await server.get("/mounted/fail")).status_code == 418
+        response = await server.get(f"{prefix}/fail", headers=ORIGIN)
+
+    assert (500, "own", ["hidden"]) == (response.status_code, response.text, errors)
+    assert response.headers["access-control-allow-origin"] == "*"
+    assert len(response.headers.get_list("x-request-id")) == 1
 
 
-async def test_error_of_a_middleware_is_a_problem(app: FastAPI) -> None:
+MOUNTS: dict[str, Callable[[ASGIApp], BaseRoute]] = {
+    "mounted": lambda app: Mount("/mounted", app),
+    "wrapped": lambda app: Mount("/mounted", CORSMiddleware(GZipMiddleware(app))),
+    "with middleware": lambda app: Mount("/mounted", app, middleware=[Middleware(GZipMiddleware)]),
+    "nested": lambda app: Mount("/mounted", routes=[Mount("", app)]),
+    "host": lambda app: Host("127.0.0.1", Router([Mount("/mounted", app)])),
+}
+
+
+@pytest.mark.parametrize("way", MOUNTS)
+@pytest.mark.parametrize(("path", "status"), [("fail", 500), ("refuse", 418), ("query", 500)])
+async def test_mounted_application_uses_the_handlers_wherever_it_is_mounted(
+    app: FastAPI, way: str, path: str, status: int
+) -> None:
+    mounted = FastAPI()
+    add_failing_routes(mounted)
+    app.router.routes.append(MOUNTS[way](mounted))
+
+    async with serve(app) as server:
+        assert problem(await server.get(f"/mounted/{path}"))["status"] == status
+
+
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        (RuntimeError, "fail"),
+        (Exception, "fail"),
+        (500, "fail"),
+        (
+            Exception,
+            "query",
+        ),  # its own handler for all errors, although the service has a narrower one
+        (500, "query"),
+        (HTTPException, "refuse"),  # although the service has one for this status
+        (418, "refuse"),
+    ],
+)
+async def test_handler_of_a_mounted_application_takes_precedence(
+    app: FastAPI, key: type[Exception] | int, path: str
+) -> None:
+    async def handle(_: Request, error: Exception) -> Response:
+        return Response("mounted", status_code=500)
+
+    async def other(_: Request, error: Exception) -> Response:
+        return Response("other", status_code=500)
+
+    mounted = FastAPI(exception_handlers={key: handle})
+    add_failing_routes(mounted)
+    app.mount("/mounted", mounted)
+    for each in (500, 418):
+        app.add_exception_handler(each, other)
+
+    async with serve(app) as server:
+        assert (await server.get(f"/mounted/{path}")).text == "mounted"
+
+
+@pytest.mark.sqlite  # it uses no database
+async def test_error_of_a_middleware_is_a_problem_or_has_the_own_handler(app: FastAPI) -> None:
     @app.middleware("http")
-    async def fail(_: Request, call_next: object) -> Response:
-        raise RuntimeError
+    async def fail(request: Request, call_next: object) -> Response:
+        raise RuntimeError("middleware")
 
     async with serve(app) as server:
         assert problem(await server.get("/health/live"))["status"] == 500
+
+    own = create_app()
+    own.middleware("http")(fail)
+    errors: list[str] = []
+
+    @own.exception_handler(Exception)
+    async def handle(_: Request, error: Exception) -> Response:
+        errors.append(str(error))
+        return Response("own", status_code=500)
+
+    async with serve(own) as server:
+        assert (await server.get("/health/live")).text == "own"
+    assert errors == ["middleware"]
