@@ -20,12 +20,7 @@ from app.core.telemetry import lifecycle as telemetry
 from app.core.web.body_limit import BodyLimitMiddleware
 from app.core.web.database_names import check_database_names
 from app.core.web.disconnects import DisconnectMiddleware
-from app.core.web.error_handlers import (
-    PROBLEM_RESPONSES,
-    Application,
-    add_problem_handlers,
-    share_handlers,
-)
+from app.core.web.error_handlers import PROBLEM_RESPONSES, Application, add_problem_handlers
 from app.core.web.head_requests import HeadMiddleware
 from app.core.web.request_logging import RequestLoggingMiddleware
 from app.routers import API_PREFIX
@@ -46,7 +41,6 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     get_databases()
     configure_mappers()  # so does a wrong model
     check_database_names(app)
-    share_handlers(app)
     telemetry.start()
     freeze_startup_objects()
     try:

@@ -1,7 +1,7 @@
 """Exception handlers: every error becomes an `application/problem+json` response."""
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from http.client import responses
 from inspect import iscoroutinefunction
@@ -68,20 +68,20 @@ class Application(FastAPI):
         handler = _once(handlers.pop(500, handlers.get(Exception, unexpected_error)))
         handlers[Exception] = handler  # for errors of the middleware, and mounted applications
         self.user_middleware.append(Middleware(ServerErrorMiddleware, handler=handler))
+        _share_handlers(self)
         return super().build_middleware_stack()
 
 
-def _once(handler: Any) -> Callable[[Request, Exception], Awaitable[Response]]:
+def _once(handler: Any) -> Any:
     """Call the handler in the innermost layer that sees an error; the others send no response."""
+    is_async = iscoroutinefunction(handler)
 
-    async def handle(request: Request, error: Exception) -> Response:
+    async def handle(request: Request, error: Exception) -> Any:
         if getattr(request.state, "handled_error", None) == id(error):
             return Response()
+        call = handler(request, error) if is_async else run_in_threadpool(handler, request, error)
+        response = await call
         request.state.handled_error = id(error)
-        if iscoroutinefunction(handler):
-            response: Response = await handler(request, error)
-        else:
-            response = await run_in_threadpool(handler, request, error)
         return response
 
     return handle
@@ -100,14 +100,14 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ExceptionGroup, exception_group_error)
 
 
-def share_handlers(app: Starlette) -> None:
+def _share_handlers(app: Starlette) -> None:
     """Let mounted applications use the handlers of this one, except for errors that they handle."""
     for mounted in _mounted(app.routes):
         own = dict(mounted.exception_handlers)
         for error, handler in app.exception_handlers.items():
             if next((own[key] for key in _keys(error) if key in own), None) in DEFAULT_HANDLERS:
                 mounted.exception_handlers[error] = handler
-        share_handlers(mounted)
+        _share_handlers(mounted)
 
 
 def _mounted(routes: Sequence[BaseRoute]) -> Iterator[Starlette]:
@@ -123,11 +123,9 @@ def _mounted(routes: Sequence[BaseRoute]) -> Iterator[Starlette]:
 
 def _keys(error: Any) -> tuple[Any, ...]:
     """Return the keys that a handler for this error may have: a status, or a class and its bases."""
-    if error == INTERNAL.status:
-        return (error, Exception)
-    if isinstance(error, int):
-        return (error, *FastAPIHTTPException.__mro__)
-    return (*error.__mro__, INTERNAL.status)
+    of_status = Exception if error == INTERNAL.status else FastAPIHTTPException
+    bases = (of_status if isinstance(error, int) else error).__mro__
+    return (error, *bases, INTERNAL.status)
 
 
 def problem_response(problem: Problem) -> JSONResponse:

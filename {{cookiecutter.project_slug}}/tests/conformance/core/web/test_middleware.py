@@ -18,6 +18,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import BaseRoute, Host, Mount, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from app.core.web.error_handlers import Application
 from app.dependencies import ReadSessionDep
 from app.main import create_app
 from tests.support import USERS, disconnecting, problem, serve, until
@@ -237,6 +238,7 @@ async def test_own_handler_of_unexpected_errors_is_called_once_and_gets_cors_hea
 
 MOUNTS: dict[str, Callable[[ASGIApp], BaseRoute]] = {
     "mounted": lambda app: Mount("/mounted", app),
+    "application": lambda app: Mount("/mounted", app),
     "wrapped": lambda app: Mount("/mounted", CORSMiddleware(GZipMiddleware(app))),
     "with middleware": lambda app: Mount("/mounted", app, middleware=[Middleware(GZipMiddleware)]),
     "nested": lambda app: Mount("/mounted", routes=[Mount("", app)]),
@@ -249,7 +251,7 @@ MOUNTS: dict[str, Callable[[ASGIApp], BaseRoute]] = {
 async def test_mounted_application_uses_the_handlers_wherever_it_is_mounted(
     app: FastAPI, way: str, path: str, status: int
 ) -> None:
-    mounted = FastAPI()
+    mounted = Application() if way == "application" else FastAPI()
     add_failing_routes(mounted)
     app.router.routes.append(MOUNTS[way](mounted))
 
