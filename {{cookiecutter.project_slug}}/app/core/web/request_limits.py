@@ -28,7 +28,8 @@ MAX_FIELDS = 100  # header fields
 MIN_BODY_PROGRESS = 64 * 2**10  # bytes that a client must send within REQUEST_TIMEOUT
 MIN_READ_PROGRESS = 64 * 2**10  # bytes that a client must read within WRITE_TIMEOUT
 
-BUSY = Problem(503, "Service unavailable", "The service is busy.", RETRY_AFTER)
+CLOSE = {"Connection": "close"}
+BUSY = Problem(503, "Service unavailable", "The service is busy.", RETRY_AFTER | CLOSE)
 DETAILS = {
     400: "The request is not valid HTTP.",
     408: "The head, and then each 64 KiB of the body, must arrive within {0:g} s.",
@@ -144,8 +145,7 @@ class RequestLimitsProtocol(HttpToolsProtocol):
         if not (self._in_request or is_responding):  # empty lines
             self.transport.close()
         elif (
-            # The client has begun the next request while it reads.
-            (is_responding and (self._in_head or not self._in_request))
+            (is_responding and (self._in_head or not self._in_request))  # the next request begins
             or self._body_progress >= MIN_BODY_PROGRESS
             or self.flow.read_paused  # the service is slow, not the client
             or (self.cycle and self.cycle.waiting_for_100_continue)
@@ -199,8 +199,8 @@ class RequestLimitsProtocol(HttpToolsProtocol):
     def _send_refusal(self) -> None:
         status = HTTPStatus(self._refused)
         detail = DETAILS[status].format(get_settings().request_timeout)
-        response = problem_response(Problem(status.value, status.phrase, detail))
-        lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode(), b"connection: close"]
-        lines += [name + b": " + value for name, value in response.raw_headers]
-        self.transport.write(b"\r\n".join([*lines, b"", bytes(response.body)]))
+        response = problem_response(Problem(status.value, status.phrase, detail, CLOSE))
+        line = f"HTTP/1.1 {status.value} {status.phrase}".encode()
+        fields = [name + b": " + value for name, value in response.raw_headers]
+        self.transport.write(b"\r\n".join([line, *fields, b"", bytes(response.body)]))
         self.transport.close()

@@ -5,6 +5,7 @@ import json
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -173,9 +174,11 @@ def test_settings_of_the_environment_are_used(tmp_path: Path, served: Serving) -
 
 def test_limit_of_concurrency_is_the_number_of_connections_served(tmp_path: Path) -> None:
     variables = VARIABLES | {"LIMIT_CONCURRENCY": "1"}
-    with serving(variables=variables, folder=tmp_path) as limited, httpx2.Client() as only:
+    with serving(variables=variables, folder=tmp_path) as limited, ExitStack() as stack:
+        one, other = (stack.enter_context(httpx2.Client()) for _ in range(2))
         live = f"{limited.url}/health/live"
-        asyncio.run(until(lambda: only.get(live).status_code == 200))  # earlier ones are closed
+        served = partial(until, lambda: one.get(live).status_code == 200)
 
-        assert problem(httpx2.get(live))["detail"] == "The service is busy."
-        assert only.get(live).status_code == 200
+        asyncio.run(served())  # the server has closed the connections of earlier requests
+        assert problem(other.get(live))["detail"] == "The service is busy."
+        asyncio.run(served())  # and the refused one
