@@ -9,15 +9,19 @@ from typing import Any, Literal
 
 import sqlalchemy as sa
 from alembic.autogenerate.api import AutogenContext
-from alembic.operations.ops import MigrationScript, UpgradeOps
+from alembic.operations.ops import AlterColumnOp, MigrationScript, UpgradeOps
 from alembic.runtime.migration import MigrationContext
-from alembic.util import CommandError
+from alembic.runtime.plugins import Plugin
+from alembic.util import CommandError, DispatchPriority, PriorityDispatchResult
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import configure_mappers
+from sqlalchemy.schema import CreateTable
 
 from app import migrations
 from app.core.config import variable
+from app.migrations.sqlite import generated_expression
 
+PLUGINS = ["alembic.autogenerate.*", __name__]  # with `compare_server_default`
 DIALECTS = [sa.make_url(f"{name}://").get_dialect()() for name in ("postgresql", "sqlite")]
 
 
@@ -88,7 +92,9 @@ def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[
 
 
 def _render_default(default: Any) -> str | Literal[False]:
-    """Render `func.now()` or `true()` as it is: Alembic writes the text of one database."""
+    """Render `func.now()`, `true()` and texts as they are: Alembic writes them for one database."""
+    if isinstance(default, str):
+        return repr(default)
     if not isinstance(default, sa.TextClause):
         for text in (f"sa.{default}()", f"sa.func.{default}"):
             if _creates_the_same(text, default):
@@ -117,18 +123,65 @@ def _ddl(of: Any, dialect: sa.Dialect) -> str | None:
 
 
 def compare_server_default(
-    _: object, __: object, column: sa.Column[Any], stored: str | None, default: Any, *___: object
-) -> bool | None:
-    """Compare text here: Alembic executes it without quotes. JSON has no operator to compare with."""
-    if isinstance(column.type, sa.JSON):
-        return False
-    text = getattr(default, "arg", None)
-    if stored is None or not isinstance(text, str):
-        return None
-    text = re.sub("^'|'$", "", text)  # as Alembic renders it
-    literal = "'" + text.replace("'", "''") + "'"
-    is_stored = stored in {literal, f"({literal})"} or stored.startswith(f"{literal}::")
-    return not is_stored if is_stored or isinstance(column.type, sa.String) or "'" in text else None
+    autogen: AutogenContext, change: AlterColumnOp, *of: Any
+) -> PriorityDispatchResult:
+    """Compare defaults, and the expressions of generated columns, as the database writes them.
+
+    Alembic compares the texts of expressions, which PostgreSQL changes. It lets PostgreSQL execute
+    `SELECT default = default`, which fails for JSON and for quotes.
+    """
+    _, table, name, stored, model = of  # the schema is None
+    connection = autogen.connection
+    of_model, of_stored = model.server_default, stored.server_default
+    if connection is None or (
+        isinstance(of_model, sa.Identity) and not connection.dialect.supports_identity_columns
+    ):
+        return PriorityDispatchResult.STOP
+    kinds = {type(of_model), type(of_stored)}
+    if kinds not in ({sa.Computed}, {sa.DefaultClause}):
+        return PriorityDispatchResult.CONTINUE
+    if _is_stored(connection, table, stored, model):
+        return PriorityDispatchResult.STOP
+    if kinds == {sa.Computed}:
+        raise CommandError(
+            f"the generated column {table}.{name} has another expression in the database, and "
+            "autogenerate cannot change it: write a revision that drops the column and adds it again"
+        )
+    if connection.dialect.name == "sqlite":  # '0' and 0 are the same there
+        return PriorityDispatchResult.CONTINUE
+    change.modify_server_default = of_model
+    return PriorityDispatchResult.STOP
+
+
+def _is_stored(
+    connection: sa.Connection, table: str, stored: sa.Column[Any], model: sa.Column[Any]
+) -> bool:
+    """Return whether the database has this default, or this expression, of the model."""
+    default: Any = model.server_default
+    if isinstance(default, sa.Computed):
+        default = sa.Computed(default.sqltext, persisted=default.persisted)
+        if connection.dialect.name == "sqlite":
+            kwargs = {"literal_binds": True, "include_table": False}
+            text = str(default.sqltext.compile(connection, compile_kwargs=kwargs))
+            return text == generated_expression(connection, table, stored.name)
+    types = {c.name: c.type for c in stored.table.c if not isinstance(c.type, sa.types.NullType)}
+    types.setdefault(stored.name, model.type)
+    copy = sa.Table("alembic_draft", sa.MetaData(), *(sa.Column(*item) for item in types.items()))
+    copy.c[stored.name].server_default = default
+    copy.c[stored.name].computed = default if isinstance(default, sa.Computed) else None
+    with suppress(sa.exc.CompileError, sa.exc.DBAPIError), connection.begin_nested() as savepoint:
+        connection.execute(CreateTable(copy))
+        texts = {_default(connection, name, stored.name) for name in (table, copy.name)}
+        savepoint.rollback()
+        return len(texts) == 1
+    return False
+
+
+def _default(connection: sa.Connection, table: str, name: str) -> str:
+    columns = {column["name"]: column for column in sa.inspect(connection).get_columns(table)}
+    text = str(columns[name].get("computed") or columns[name]["default"])
+    # Where the type of a column has changed, the default has the cast to the old one, or none.
+    return re.sub(r"^'([-\d.]+)'$", r"\1", re.sub(r"(?<=')::[\w ]+(\(\d+\))?$", "", text))
 
 
 def require_newest_revision(database: str) -> None:
@@ -190,12 +243,23 @@ def _losses(upgrade: UpgradeOps) -> Iterator[str]:
     for difference in upgrade.as_diffs():
         match difference:
             case ["add_column" | "remove_column" as kind, _, table, column]:
-                (added if kind == "add_column" else dropped).append((table, column.name))
+                of, columns = (table, column.name), [column]
             case ["add_table" | "remove_table" as kind, table]:
-                (added if kind == "add_table" else dropped).append(("", table.name))
+                of, columns = ("", table.name), [*table.columns]
+            case _:
+                continue
+        (added if kind.startswith("add") else dropped).append(of)
+        for column in columns if kind.startswith("add") else []:
+            if isinstance(column.default, sa.Sequence):
+                yield f"create the sequence {column.default.name} in the revision, or use Identity()"
     for table, name in dropped:
         what = f"the column {table}.{name}" if table else f"the table {name}"
         yield f"the revision drops {what}: remove this if the running release uses it"
         if new := [other for of, other in added if of == table]:
             names = " or ".join(new)
             yield f"if {name} is renamed to {names}, replace the two operations by a rename"
+
+
+Plugin(__name__).add_autogenerate_comparator(
+    compare_server_default, "column", "server_default", priority=DispatchPriority.FIRST
+)

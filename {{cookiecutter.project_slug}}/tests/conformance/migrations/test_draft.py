@@ -16,22 +16,32 @@ from alembic.util import CommandError
 from sqlalchemy import (
     ARRAY,
     JSON,
+    BigInteger,
     Boolean,
     Column,
+    Computed,
     Connection,
     Date,
     DateTime,
     DefaultClause,
     Dialect,
     Enum,
+    FetchedValue,
+    Float,
+    Identity,
     Index,
     Integer,
+    Interval,
+    LargeBinary,
     MetaData,
     Numeric,
+    Sequence,
     String,
     Table,
+    Text,
     TypeDecorator,
     Uuid,
+    false,
     func,
     text,
     true,
@@ -158,6 +168,21 @@ def test_draft_that_drops_something_prints_a_warning(
     ]
 
 
+def test_draft_that_needs_a_sequence_prints_a_warning(
+    alembic: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = Table("numbers", METADATA["primary"], Column("id", Integer, Sequence("first")))
+    draft(alembic)
+    apply(alembic)
+    table.append_column(Column("other", Integer, Sequence("second")))
+    draft(alembic)
+
+    assert re.findall("create the sequence .*", capsys.readouterr().err) == [
+        f"create the sequence {name} in the revision, or use Identity()"
+        for name in ("first", "second")
+    ]
+
+
 def test_draft_that_may_rename_a_table_prints_a_warning(
     alembic: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,6 +245,18 @@ class Point(UserDefinedType[str]):
 TEXTS: list[Any] = ["it's 100%", "'quoted'", "a:b", "", "%s", "back\\slash", '"', "::", "'::"]
 TEXTS += [text("'it''s 100%'"), text("'100%'"), text("lower('A%')")]
 
+EXPRESSIONS: list[tuple[str, Any, Any]] = [
+    ("twice", Integer, "id * 2"),
+    ("c", Integer, "(id + 1) * -2"),  # a part of the name before
+    ("d", String(50), "lower(title)"),
+    ("e", String(50), "title || ', AS (' || title"),
+    ("f", String(50), "coalesce(title, 'it''s 100%')"),
+    ("g", Boolean, "id in (1, 2) and id != 3 or id between 4 and 5"),
+    ("h", String(50), "case when id > 0 then 'a' else title end"),
+    ("i", String(50), func.upper(Column("title", String(50)) + "'")),
+    ("order", Numeric(5, 2), "id / 2.0"),
+]
+
 COLUMNS: dict[str, Callable[[], list[Column[Any]]]] = {
     "enum": lambda: [
         Column("a", Enum(Color, native_enum=False, length=50), server_default="RED"),
@@ -250,16 +287,37 @@ COLUMNS: dict[str, Callable[[], list[Column[Any]]]] = {
         Column("e", Date, server_default="2000-01-01"),
         Column("f", DateTime(timezone=True), server_default=func.now()),
         Column("g", Uuid, server_default="00000000-0000-0000-0000-000000000001"),
+        Column("h", Boolean, server_default=false()),
+        Column("i", DateTime(timezone=True), server_default=func.current_timestamp()),
+        Column("j", String(50), server_default=func.lower("A%")),
+        Column("k", Integer, server_default=text("1 + 1")),
+        Column("l", Interval, server_default="1 day"),
+        Column("m", ARRAY(Integer).with_variant(JSON(), "sqlite"), server_default="{}"),
+        Column("n", LargeBinary, server_default="x"),
+        Column("o", Float, server_default=text("0.5")),
+    ],
+    "values that triggers write": lambda: [
+        Column("a", Integer, FetchedValue()),
+        Column("b", String(50), server_onupdate=FetchedValue()),
+        Column("c", String(50), server_default="a", server_onupdate=FetchedValue()),
+    ],
+    "sequences": lambda: [Column("a", Integer, Sequence("numbers"))],
+    "stored expressions": lambda: [
+        Column(name, kind, Computed(sql, persisted=True)) for name, kind, sql in EXPRESSIONS
+    ],
+    "virtual expressions": lambda: [
+        Column(name, kind, Computed(sql, persisted=False)) for name, kind, sql in EXPRESSIONS
     ],
 }
 
 
 @pytest.mark.parametrize("name", COLUMNS)
 def test_draft_can_be_applied_up_down_and_up_and_matches_the_models(
-    alembic: Config, name: str
+    alembic: Config, backend: Backend, environment: pytest.MonkeyPatch, name: str, tmp_path: Path
 ) -> None:
     key = Column("id", Integer, primary_key=True)
-    table = Table("documents", METADATA["primary"], key, *COLUMNS[name]())
+    title = Column("title", String(50))
+    table = Table("documents", METADATA["primary"], key, title, *COLUMNS[name]())
     draft(alembic)
     apply(alembic)
 
@@ -270,17 +328,94 @@ def test_draft_can_be_applied_up_down_and_up_and_matches_the_models(
     draft(alembic)
     apply(alembic)
 
+    if backend.kind == "postgresql":  # `make revision` compares with it, whatever the database is
+        set_databases(environment, {"primary": f"sqlite:///{tmp_path}/of_postgresql.db"})
+        apply(alembic)
 
-def test_changed_default_is_a_difference(alembic: Config) -> None:
+
+CHANGED_DEFAULTS: list[tuple[Any, Any, Any]] = [
+    (String(50), "it's 100%", "it's 99%"),
+    (String(50), "'", None),
+    (JSON, "{}", "[]"),
+    (Integer, None, "1"),
+    (Boolean, true(), false()),
+    (DateTime(timezone=True), func.now(), text("'2000-01-01'")),
+]
+
+
+@pytest.mark.parametrize(("kind", "before", "after"), CHANGED_DEFAULTS)
+def test_changed_default_is_a_difference(
+    alembic: Config, kind: Any, before: Any, after: Any
+) -> None:
     table = Table("documents", METADATA["primary"], Column("id", Integer, primary_key=True))
-    column = Column("name", String(50), server_default="it's 100%")
+    column = Column("name", kind, server_default=before)
     table.append_column(column)
     draft(alembic)
     apply(alembic)
 
-    column.server_default = DefaultClause("it's 99%")
+    column.server_default = None if after is None else DefaultClause(after)
     draft(alembic)
     apply(alembic)
+
+
+def test_default_of_a_column_whose_type_changes(alembic: Config) -> None:
+    table = Table("documents", METADATA["primary"], Column("id", Integer, primary_key=True))
+    table.append_column(Column("a", String(50), server_default="x"))
+    table.append_column(Column("b", Integer, server_default="1"))
+    draft(alembic)
+    apply(alembic)
+
+    table.c.a.type = Text()
+    table.c.b.type = BigInteger()
+    draft(alembic)
+    apply(alembic)
+
+
+@pytest.mark.parametrize("persisted", [True, False])
+def test_changed_expression_is_refused(alembic: Config, persisted: bool) -> None:
+    table = Table("documents", METADATA["primary"], Column("id", Integer, primary_key=True))
+    table.append_column(Column("doubled", Integer, Computed("id * 2", persisted=persisted)))
+    double = Computed("id + id", persisted=persisted)
+    table.append_column(Column("double", Integer, double))
+    draft(alembic)
+    apply(alembic)
+
+    table.append_column(Column("other", Integer))
+    double.sqltext = text("id * 3")
+    with pytest.raises(CommandError, match=r"column documents\.double has another expression"):
+        draft(alembic)
+
+
+@pytest.mark.parametrize("always", [True, False])
+def test_identity_columns(alembic: Config, always: bool) -> None:
+    key = Column("id", Integer, Identity(always=always, start=100), primary_key=True)
+    table = Table("documents", METADATA["primary"], key)
+    table.append_column(Column("number", BigInteger, Identity(always=always, cycle=True)))
+    draft(alembic)
+    apply(alembic)
+
+    table.append_column(Column("title", String(50)))
+    draft(alembic)
+    apply(alembic)
+
+
+def test_changed_identity_is_a_difference_on_postgresql(alembic: Config, backend: Backend) -> None:
+    key = Column("id", Integer, Identity(), primary_key=True)
+    Table("documents", METADATA["primary"], key)
+    draft(alembic)
+    apply(alembic)
+
+    key.server_default = key.identity = Identity(always=True)
+    if backend.kind == "postgresql":
+        before = files()
+        draft(alembic)
+        [made] = files() - before
+        existing = r"existing_server_default=sa.Identity(), \g<0>"
+        made.write_text(re.sub(r"server_default=sa.Identity\(", existing, made.read_text()))
+        apply(alembic)
+    else:
+        with pytest.raises(CommandError, match="found no difference"):
+            draft(alembic)
 
 
 def add_model(kind: Any) -> None:
