@@ -1,5 +1,6 @@
 """What `alembic revision --autogenerate` compares and writes, and which drafts it refuses."""
 
+import ast
 import re
 import sys
 import warnings
@@ -59,16 +60,25 @@ def _named_type(of: sa.types.TypeEngine[Any]) -> str | None:
 
 
 def is_owned(database: str) -> Callable[..., bool]:
-    """Return a filter for autogenerate: a table that no revision names is not the service's."""
+    """Return a filter for autogenerate: a table that no revision creates is not the service's."""
 
     def include_object(_: object, name: str | None, kind: str, reflected: bool, to: object) -> bool:
         if kind != "table" or not reflected or to is not None:
             return True
         files = (migrations.FOLDER / database).glob("*.py")
-        revisions = "".join(file.read_text(encoding="utf-8") for file in files)
-        return f'"{name}"' in revisions or f"'{name}'" in revisions
+        return any(name in {*_created_tables(file.read_text(encoding="utf-8"))} for file in files)
 
     return include_object
+
+
+def _created_tables(revision: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(revision)):
+        match node:
+            case ast.Call(func=ast.Attribute(attr="create_table" | "rename_table")):
+                names = [*node.args[:2], *(keyword.value for keyword in node.keywords)]
+                yield from (str(name.value) for name in names if isinstance(name, ast.Constant))
+            case ast.Constant(value=str(sql)):
+                yield from re.findall(r'(?i)\bcreate table (?:if not exists )?"?(\w+)', sql)
 
 
 def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:

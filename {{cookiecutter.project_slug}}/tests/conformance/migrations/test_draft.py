@@ -194,14 +194,41 @@ def test_draft_that_may_rename_a_table_prints_a_warning(
     assert "warning: if old is renamed to new, replace" in capsys.readouterr().err
 
 
-def test_draft_does_not_drop_the_table_of_an_extension(alembic: Config) -> None:
+@pytest.mark.parametrize("name", ["spatial_ref_sys", "email", "create users"])
+def test_draft_does_not_drop_the_table_of_another_program(alembic: Config, name: str) -> None:
+    """Whether or not a revision contains this name, for a column or an index."""
+
     def create(connection: Connection) -> None:
-        connection.exec_driver_sql("CREATE TABLE spatial_ref_sys (srid INTEGER PRIMARY KEY)")
+        connection.exec_driver_sql(f'CREATE TABLE "{name}" (srid INTEGER PRIMARY KEY)')
 
     migrations.run("primary", create)
 
     with pytest.raises(CommandError, match="found no difference"):
         draft(alembic)
+
+
+def test_draft_drops_tables_that_a_revision_has_created_in_any_way(
+    alembic: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_tables(alembic, plain=["id"], old=["id"])
+    before = files()
+    alembic.cmd_opts = Namespace(autogenerate=False)
+    command.revision(alembic, MESSAGE)
+    [made] = files() - before
+    operations = [
+        "op.execute('create table if not exists by_sql (id INTEGER)')",
+        "op.execute('CREATE TABLE \"Quoted\" (id INTEGER)')",
+        "op.rename_table('old', new_table_name='new')",
+    ]
+    made.write_text(made.read_text().replace("pass", "\n    ".join(operations), 1))
+    migrations._script.cache_clear()
+    migrations.upgrade("primary")
+
+    alembic.cmd_opts = Namespace(autogenerate=True)
+    draft(alembic)
+
+    dropped = re.findall(r"drops the table (\w+)", capsys.readouterr().err)
+    assert {*dropped} == {"plain", "new", "by_sql", "Quoted"}
 
 
 class Color(enum.Enum):
