@@ -7,6 +7,7 @@ call them with `asyncio.to_thread`.
 
 import asyncio
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from alembic.util import CommandError
 from sqlalchemy import Connection
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
-from app.core.config import DatabaseSettings, get_database, variable
+from app.core.config import DATABASES, DatabaseSettings, get_database, variable
 from app.core.database.engine import make_migration_engine
 from app.core.db import ConfigurationError, DatabaseNotFoundError
 from app.migrations.lock import lock
@@ -37,10 +38,19 @@ logger = logging.getLogger(__name__)
 
 def databases() -> list[str]:
     """Return the names of the databases that have revisions; raise `CommandError` if none has."""
-    names = sorted(folder.name for folder in FOLDER.iterdir() if any(folder.glob("*.py")))
-    if not names:
-        raise CommandError(f"no database has a revision in {FOLDER}: add the revision files")
+    if not (names := _with_revisions()):
+        is_new = any(os.access(FOLDER / name, os.R_OK) for name in DATABASES)
+        advice = (
+            'write the first one with `make revision MESSAGE="create tables"`'
+            if is_new
+            else "add the folders of the revisions, which are missing or cannot be read"
+        )
+        raise CommandError(f"no database has a revision in {FOLDER}: {advice}")
     return names
+
+
+def _with_revisions() -> list[str]:
+    return sorted(folder.name for folder in FOLDER.iterdir() if any(folder.glob("[!_]*.py")))
 
 
 def config(database: str) -> Config:
@@ -147,10 +157,8 @@ def shipped(database: str) -> list[str]:
 @cache
 def _script(database: str) -> ScriptDirectory:
     script = ScriptDirectory.from_config(config(database))
-    if database in databases() and not script.get_bases():
-        raise CommandError(
-            f"Alembic finds no revision in {FOLDER / database}: add the revision files"
-        )
+    if database in _with_revisions() and not script.get_bases():
+        raise CommandError(f"Alembic cannot read the revision files in {FOLDER / database}")
     return script
 
 
@@ -209,7 +217,7 @@ def database_settings(database: str) -> DatabaseSettings:
 
 def _owner_of(database: str, current: tuple[str, ...]) -> str | None:
     """Return the name of the other database that these revisions belong to, or None."""
-    others = (name for name in databases() if name != database)
+    others = (name for name in _with_revisions() if name != database)
     return next((name for name in others if {*current} & {*shipped(name)}), None)
 
 

@@ -26,20 +26,26 @@ PLUGINS = ["alembic.autogenerate.*", __name__]  # with `compare_server_default`
 DIALECTS = [sa.make_url(f"{name}://").get_dialect()() for name in ("postgresql", "sqlite")]
 
 
-def require_supported(database: str, metadata: sa.MetaData) -> None:
-    """Raise `CommandError` if revisions cannot create the tables, or sessions cannot use them."""
-    try:
-        configure_mappers()
-    except TypeError as error:
-        raise CommandError(str(error)) from error
-    for table in metadata.tables.values():
-        if table.schema is not None:
-            raise CommandError(
-                f"the table {table} has a schema: remove schema= from the model, create it in PostgreSQL, "
-                f"and add the parameter options=-csearch_path%3D{table.schema} to {variable(database)}"
-            )
-        for column in table.columns:
-            if name := _named_type(column.type):
+def _require_supported(database: str, upgrade: UpgradeOps) -> None:
+    """Raise `CommandError` if the revision could not create or change what the draft contains."""
+    for difference in upgrade.as_diffs():
+        types: list[tuple[str, sa.types.TypeEngine[Any]]] = []
+        for change in difference if isinstance(difference, list) else [difference]:
+            match change:
+                case ["add_table", table] if table.schema is not None:
+                    raise CommandError(
+                        f"the table {table} has a schema: remove schema= from the model, create it in "
+                        "PostgreSQL, and add the parameter "
+                        f"options=-csearch_path%3D{table.schema} to {variable(database)}"
+                    )
+                case ["add_table", table]:
+                    types += [(str(column), column.type) for column in table.columns]
+                case ["add_column", _, table, column]:
+                    types.append((f"{table}.{column.name}", column.type))
+                case ["modify_type", _, table, name, _, _, new]:
+                    types.append((f"{table}.{name}", new))
+        for column, of in types:
+            if name := _named_type(of):
                 raise CommandError(
                     f"{column} needs the PostgreSQL type {name!r}, which revisions cannot change "
                     "or drop: write Mapped[…] without an Enum, native_enum=False, or "
@@ -194,8 +200,12 @@ def _default(connection: sa.Connection, table: str, name: str) -> str:
     return re.sub(r"^'([-\d.]+)'$", r"\1", re.sub(r"(?<=')::[\w ]+(\(\d+\))?$", "", text))
 
 
-def require_newest_revision(database: str) -> None:
-    """Raise `CommandError` if a draft would repeat revisions that are not applied yet."""
+def require_ready(database: str) -> None:
+    """Raise `CommandError` if a draft would repeat unapplied revisions, or a model is wrong."""
+    try:
+        configure_mappers()
+    except TypeError as error:
+        raise CommandError(str(error)) from error
     if pending := migrations.pending(database):
         raise CommandError(
             f"the database {database!r} has unapplied revisions ({', '.join(pending)}): "
@@ -233,7 +243,10 @@ def refuse_omissions(stored: Iterable[str]) -> Iterator[None]:
 
 
 def review(
-    context: MigrationContext, revision: str | Iterable[str | None], drafts: list[MigrationScript]
+    database: str,
+    context: MigrationContext,
+    revision: str | Iterable[str | None],
+    drafts: list[MigrationScript],
 ) -> None:
     """Refuse or warn before Alembic writes the file (`process_revision_directives`)."""
     for draft in drafts:
@@ -243,6 +256,7 @@ def review(
                 "app/models/__init__.py; for rows or a CHECK constraint, write an empty revision "
                 'with `alembic -n DATABASE revision -m "…"`'
             )
+        _require_supported(database, draft.upgrade_ops)
         for loss in _losses(draft.upgrade_ops):
             sys.stderr.write(f"warning: {loss}\n")
 

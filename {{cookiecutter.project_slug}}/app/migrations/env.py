@@ -5,6 +5,7 @@ the settings, not from the ini file, where a `%` in a password would be an error
 """
 
 from contextlib import nullcontext
+from functools import partial
 
 from alembic import context
 from alembic.util import CommandError
@@ -18,13 +19,19 @@ section = context.config.config_ini_section
 database = DEFAULT_DATABASE if section == "alembic" else section
 if database not in METADATA:
     raise CommandError(f"{database!r} has no tables: add it to METADATA in app/models/base.py")
-if len(heads := context.script.get_heads()) > 1:
+is_draft = getattr(context.config.cmd_opts, "autogenerate", False)
+heads = context.script.get_heads()
+try:
+    target = context.get_revision_argument()  # several for `heads`
+except KeyError:  # the command applies nothing: `current`, for example
+    target = None
+except CommandError:  # several heads for `head`
+    target = (*heads,)
+if len(heads) > 1 and (is_draft or isinstance(target, tuple)):
     raise CommandError(
         f"{database!r} has {len(heads)} heads, {' and '.join(sorted(heads))}: join them "
         f"with `alembic -n {database} merge heads -m merge`"
     )
-draft.require_supported(database, METADATA[database])
-is_draft = getattr(context.config.cmd_opts, "autogenerate", False)
 
 
 def migrate(connection: Connection | None = None) -> None:
@@ -38,7 +45,7 @@ def migrate(connection: Connection | None = None) -> None:
         compare_type=True,
         include_object=draft.is_owned(database),
         literal_binds=connection is None,
-        process_revision_directives=draft.review if is_draft else None,
+        process_revision_directives=partial(draft.review, database) if is_draft else None,
         render_as_batch=True,  # SQLite must copy a table to change it
         render_item=draft.render_item,
         transaction_per_migration=True,
@@ -53,5 +60,5 @@ elif "connection" in context.config.attributes:  # set by `upgrade`, which holds
     migrate(context.config.attributes["connection"])
 else:
     if is_draft:
-        draft.require_newest_revision(database)
+        draft.require_ready(database)
     run(database, migrate)

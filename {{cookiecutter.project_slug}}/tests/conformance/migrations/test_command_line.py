@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from alembic.script import ScriptDirectory
 
 from app import migrations
 from app.core.config import variable
@@ -145,6 +146,58 @@ def test_revision_is_written_on_postgresql_and_applied_on_sqlite(
     postgresql.run(connection.close())
 
 
+def alembic(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", "-n", "primary", *arguments],
+        capture_output=True,
+        check=False,
+        cwd=folder,
+        env=VARIABLES | {"PYTHONPATH": "."},
+        text=True,
+    )
+
+
+@pytest.fixture
+def two_heads(tmp_path: Path) -> Path:
+    """A folder with a service whose primary database has the heads `left` and `right`."""
+    copy_project(tmp_path)
+    run("migrate", variables=VARIABLES, folder=tmp_path)
+    [base] = ScriptDirectory.from_config(migrations.config("primary")).get_heads()
+    for name in ("left", "right"):
+        lines = [f"revision, down_revision = {name!r}, {base!r}"]
+        lines += ["def upgrade() -> None: ...", "def downgrade() -> None: ..."]
+        (tmp_path / f"app/migrations/primary/{name}.py").write_text("\n".join(lines))
+    return tmp_path
+
+
+READ_HEADS = ["heads", "branches", "current", "history", "history -i", "show heads", "show current"]
+
+
+def test_two_heads_can_be_listed(two_heads: Path) -> None:
+    for command in READ_HEADS:
+        ended = alembic(*command.split(), folder=two_heads)
+
+        assert ended.returncode == 0, ended.stderr
+        assert not ended.stderr
+    assert "left" in alembic("history", "-i", folder=two_heads).stdout
+
+
+def test_two_heads_are_refused_until_they_are_merged(two_heads: Path) -> None:
+    refused = (
+        "'primary' has 2 heads, left and right: join them with "
+        "`alembic -n primary merge heads -m merge`\n"
+    )
+    for command in (["upgrade", "head"], ["upgrade", "heads"], ["revision", "--autogenerate"]):
+        ended = alembic(*command, folder=two_heads)
+        assert (ended.returncode, ended.stdout) == (255, f"FAILED: {refused}")
+    ended = run("migrate", variables=VARIABLES, folder=two_heads, exit_code=1)
+    assert ended.stderr == f"error: {refused}"
+
+    [line] = re.findall("`alembic -n primary (.*)`", refused)
+    assert alembic(*line.split(), folder=two_heads).returncode == 0
+    run("migrate", variables=VARIABLES, folder=two_heads)
+
+
 def test_path_with_a_separator_and_a_percent_sign(tmp_path: Path) -> None:
     folder = tmp_path / f"a{os.pathsep}b%c"
     copy_project(folder)
@@ -162,14 +215,29 @@ def test_path_with_a_separator_and_a_percent_sign(tmp_path: Path) -> None:
     linted = [sys.executable, "-m", "ruff", "check", "--no-cache", str(empty)]
     subprocess.run(linted, check=True, cwd=folder)
 
-    for revision in primary.glob("*.py"):
-        revision.rename(revision.with_name("__init__.py"))
-    missing = ["check", "--database", "primary"]
-    ended = run(*missing, variables=variables, folder=folder, exit_code=1)
-    assert ended.stderr.startswith("error: Alembic finds no revision in ")
 
-    for revision in (folder / "app/migrations").glob("*/*.py"):
-        revision.unlink()
-    for arguments in (["migrate"], ["check"]):
-        ended = run(*arguments, variables=variables, folder=folder, exit_code=1)
-        assert ended.stderr.startswith("error: no database has a revision in ")
+def test_missing_revisions_have_the_advice_that_fits(tmp_path: Path) -> None:
+    copy_project(tmp_path)
+    variables = VARIABLES | {"PYTHONPATH": "."}
+    found = f"error: no database has a revision in {tmp_path}/app/migrations: "
+    for revision in (tmp_path / "app/migrations").glob("*/*.py"):
+        revision.rename(revision.with_name("__init__.py"))
+
+    for command in ("migrate", "check"):
+        ended = run(command, variables=variables, folder=tmp_path, exit_code=1)
+        assert (
+            ended.stderr
+            == f'{found}write the first one with `make revision MESSAGE="create tables"`\n'
+        )
+
+    for database in DATABASES:
+        shutil.rmtree(tmp_path / "app/migrations" / database)
+    for command in ("migrate", "check"):
+        ended = run(command, variables=variables, folder=tmp_path, exit_code=1)
+        assert ended.stderr.startswith(
+            f"{found}add the folders of the revisions, which are missing"
+        )
+
+    written = alembic("revision", "--autogenerate", "-m", "create tables", folder=tmp_path)
+    assert written.returncode == 0, written.stdout + written.stderr
+    run("migrate", variables=variables, folder=tmp_path)

@@ -506,6 +506,40 @@ def test_type_that_revisions_cannot_change_is_refused(
         draft(alembic)
 
 
+@pytest.mark.parametrize("name", ["new", "email"])
+def test_such_a_type_in_an_existing_table_is_refused(alembic: Config, name: str) -> None:
+    users = METADATA["primary"].tables["users"]
+    users.append_column(Column(name, Enum(Color)), replace_existing=True)
+
+    with pytest.raises(CommandError, match=rf"^users.{name} needs the PostgreSQL type 'color', "):
+        draft(alembic)
+
+
+def test_native_enum_with_revisions_of_its_own_works(alembic: Config, backend: Backend) -> None:
+    paints = Table("paints", METADATA["primary"], Column("id", Integer, primary_key=True))
+    paints.append_column(Column("color", String(9)))
+    before = files()
+    draft(alembic)
+    [made] = files() - before
+    native = 'sa.Enum("RED", "BLUE", name="color")'
+    drop = "sa.Enum(name='color').drop(op.get_bind())"
+    written = made.read_text().replace("sa.String(length=9)", native)
+    made.write_text(written.rstrip() + f"\n    {drop}\n")
+
+    paints.append_column(Column("color", Enum(Color)), replace_existing=True)
+    migrations._script.cache_clear()
+    assert migrations.upgrade("primary")
+    apply(alembic)
+    insert = paints.insert().values(color=Color.RED)
+    migrations.run("primary", lambda connection: connection.execute(insert))
+    with pytest.raises(CommandError, match="found no difference"):
+        draft(alembic)
+
+    paints.append_column(Column("name", String(9)))
+    draft(alembic)
+    apply(alembic)
+
+
 def test_type_that_revisions_create_by_hand_is_accepted(alembic: Config, backend: Backend) -> None:
     add_table("paints", "id")
     color = postgresql.ENUM(Color, name="color", create_type=False)
