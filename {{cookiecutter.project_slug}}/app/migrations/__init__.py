@@ -158,7 +158,10 @@ def shipped(database: str) -> list[str]:
 def _script(database: str) -> ScriptDirectory:
     script = ScriptDirectory.from_config(config(database))
     if database in _with_revisions() and not script.get_bases():
-        raise CommandError(f"Alembic cannot read the revision files in {FOLDER / database}")
+        raise CommandError(
+            f"Alembic finds no revision in {str(FOLDER / database)!r}: "
+            "move the service to a path without a line break"
+        )
     return script
 
 

@@ -173,24 +173,33 @@ def _is_stored(
     connection: sa.Connection, table: str, stored: sa.Column[Any], model: sa.Column[Any]
 ) -> bool:
     """Return whether the database has this default, or this expression, of the model."""
-    default: Any = model.server_default
-    if isinstance(default, sa.Computed):
-        default = sa.Computed(default.sqltext, persisted=default.persisted)
+    of_model: Any = model.server_default
+    default: sa.Computed | sa.DefaultClause
+    if isinstance(of_model, sa.Computed):
+        default = sa.Computed(of_model.sqltext, persisted=of_model.persisted)
         if connection.dialect.name == "sqlite":
             kwargs = {"literal_binds": True, "include_table": False}
             text = str(default.sqltext.compile(connection, compile_kwargs=kwargs))
             return text == generated_expression(connection, table, stored.name)
-    types = {c.name: c.type for c in stored.table.c if not isinstance(c.type, sa.types.NullType)}
-    types.setdefault(stored.name, model.type)
-    copy = sa.Table("alembic_draft", sa.MetaData(), *(sa.Column(*item) for item in types.items()))
-    copy.c[stored.name].server_default = default
-    copy.c[stored.name].computed = default if isinstance(default, sa.Computed) else None
+    else:
+        default = sa.DefaultClause(of_model.arg)
+    others = (column for column in stored.table.c if column is not stored)
+    copy = sa.Table(
+        "alembic_draft",
+        sa.MetaData(),
+        sa.Column(stored.name, model.type if _is_unknown(stored) else stored.type, default),
+        *(sa.Column(other.name, other.type) for other in others if not _is_unknown(other)),
+    )
     with suppress(sa.exc.CompileError, sa.exc.DBAPIError), connection.begin_nested() as savepoint:
         connection.execute(CreateTable(copy))
         texts = {_default(connection, name, stored.name) for name in (table, copy.name)}
         savepoint.rollback()
         return len(texts) == 1
     return False
+
+
+def _is_unknown(column: sa.Column[Any]) -> bool:
+    return isinstance(column.type, sa.types.NullType)
 
 
 def _default(connection: sa.Connection, table: str, name: str) -> str:

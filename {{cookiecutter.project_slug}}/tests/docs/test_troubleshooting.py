@@ -27,9 +27,11 @@ from httpx2 import AsyncClient
 from sqlalchemy import (
     ARRAY,
     Column,
+    Computed,
     Enum,
     ForeignKey,
     Index,
+    Integer,
     MetaData,
     String,
     Table,
@@ -1117,6 +1119,23 @@ def test_revision_without_changes_is_not_written(
         draft(history)
 
 
+@provokes("the generated column orders.total has another expression in the database")
+def test_changed_expression_is_not_written(
+    migrated: None, history: Config, messages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    [message] = messages
+    stored = "GENERATED ALWAYS AS (id * 2) STORED"
+    create = f"CREATE TABLE orders (id INTEGER PRIMARY KEY, total INTEGER {stored})"
+    migrations.run("primary", lambda connection: connection.exec_driver_sql(create))
+    metadata = MetaData()
+    changed = Column("total", Integer, Computed("id * 3", persisted=True))
+    Table("orders", metadata, Column("id", Integer, primary_key=True), changed)
+    monkeypatch.setitem(METADATA, "primary", metadata)
+
+    with pytest.raises(CommandError, match=message):
+        draft(history)
+
+
 @provokes(
     "needs the PostgreSQL type 'color', which revisions cannot change or drop",
     "the table billing.orders has a schema",
@@ -1155,15 +1174,22 @@ def test_index_on_an_expression_needs_postgresql(
 def test_missing_revisions_are_an_error(
     service_history: Config, messages: list[str], backend: Backend, environment: pytest.MonkeyPatch
 ) -> None:
-    none, of_one = messages
+    none, unreadable = messages
     set_databases(environment, {"primary": backend.new()})
-    for revision in (migrations.FOLDER / "primary").glob("*.py"):
-        revision.rename(revision.with_name("__init__.py"))
+    folder = migrations.FOLDER / "a\nb"
+    shutil.copytree(migrations.FOLDER / "primary", folder / "primary")
+    (migrations.FOLDER / "primary").rename(migrations.FOLDER / "renamed")
+    for revision in (migrations.FOLDER / "renamed").glob("*.py"):
+        revision.unlink()
 
-    with pytest.raises(CommandError, match=of_one):
-        migrations.upgrade("primary")
-    (migrations.FOLDER / "primary/__init__.py").unlink()
-    with pytest.raises(CommandError, match=none):
+    with pytest.raises(CommandError, match=rf"{none} .*: add the folders of the revisions"):
+        migrations.upgrade_all()
+    (migrations.FOLDER / "primary").mkdir()
+    with pytest.raises(CommandError, match=rf"{none} .*: write the first one with"):
+        migrations.upgrade_all()
+    environment.setattr(migrations, "FOLDER", folder)
+    migrations._script.cache_clear()
+    with pytest.raises(CommandError, match=rf"{unreadable} .*: move the service to a path"):
         migrations.upgrade("primary")
 
 

@@ -22,9 +22,11 @@ import pydantic_core
 import pytest
 import sqlalchemy
 import uvicorn
+from alembic.operations import Operations
+from alembic.runtime.migration import MigrationContext
 from fastapi import APIRouter, Depends, FastAPI, Response
 from httpx2 import ASGITransport, AsyncClient
-from sqlalchemy import ForeignKey, text
+from sqlalchemy import Connection, ForeignKey, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -252,6 +254,24 @@ async def relationship_tells_its_loading() -> bool:
         return bool(sqlalchemy.inspect(Node).relationships["parent"].lazy == "raise")
     finally:
         Base.registry.dispose()
+
+
+# Alembic
+
+
+@guard(ON_SQLITE, "ApplyBatchImpl.columns, column_transfers", used_as="batch_impl.column_transfers")
+async def batch_copies_a_table_with_a_generated_column(connection: AsyncConnection) -> bool:
+    import_module("app.migrations.sqlite")
+
+    def change(on: Connection) -> bool:
+        on.execute(text("CREATE TABLE numbers (id INTEGER, twice INTEGER AS (id * 2) STORED)"))
+        on.execute(text("INSERT INTO numbers VALUES (1)"))
+        operations = Operations(MigrationContext.configure(on))
+        with operations.batch_alter_table("numbers", recreate="always") as numbers:
+            numbers.alter_column("id", nullable=False)
+        return bool(on.scalar(text("SELECT twice FROM numbers")) == 2)
+
+    return await connection.run_sync(change)
 
 
 # asyncpg

@@ -338,10 +338,16 @@ COLUMNS: dict[str, Callable[[], list[Column[Any]]]] = {
 }
 
 
+def has_virtual_columns(connection: Connection) -> bool:
+    return bool(getattr(connection.dialect, "supports_virtual_generated_columns", True))
+
+
 @pytest.mark.parametrize("name", COLUMNS)
 def test_draft_can_be_applied_up_down_and_up_and_matches_the_models(
     alembic: Config, backend: Backend, environment: pytest.MonkeyPatch, name: str, tmp_path: Path
 ) -> None:
+    if name == "virtual expressions" and not migrations.run("primary", has_virtual_columns):
+        pytest.skip("PostgreSQL has them since 18")
     key = Column("id", Integer, primary_key=True)
     title = Column("title", String(50))
     table = Table("documents", METADATA["primary"], key, title, *COLUMNS[name]())
@@ -398,11 +404,10 @@ def test_default_of_a_column_whose_type_changes(alembic: Config) -> None:
     apply(alembic)
 
 
-@pytest.mark.parametrize("persisted", [True, False])
-def test_changed_expression_is_refused(alembic: Config, persisted: bool) -> None:
+def test_changed_expression_is_refused(alembic: Config) -> None:
     table = Table("documents", METADATA["primary"], Column("id", Integer, primary_key=True))
-    table.append_column(Column("doubled", Integer, Computed("id * 2", persisted=persisted)))
-    double = Computed("id + id", persisted=persisted)
+    table.append_column(Column("doubled", Integer, Computed("id * 2", persisted=True)))
+    double = Computed("id + id", persisted=True)
     table.append_column(Column("double", Integer, double))
     draft(alembic)
     apply(alembic)
