@@ -77,7 +77,7 @@ def test_every_index_of_the_models_is_in_the_database(
 
     assert not missing, (
         f"create the indexes {missing} in a revision: autogenerate writes no index on an "
-        "expression on SQLite, and `batch_alter_table` drops it there"
+        "expression on SQLite"
     )
 
 

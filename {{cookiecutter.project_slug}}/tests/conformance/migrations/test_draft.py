@@ -200,6 +200,7 @@ def test_draft_does_not_drop_the_table_of_another_program(alembic: Config, name:
 
     def create(connection: Connection) -> None:
         connection.exec_driver_sql(f'CREATE TABLE "{name}" (srid INTEGER PRIMARY KEY)')
+        connection.exec_driver_sql("CREATE VIEW user_names AS SELECT name FROM users")
 
     migrations.run("primary", create)
 
@@ -597,6 +598,20 @@ def test_schema_is_refused_and_its_search_path_works(
         }
 
     assert migrations.run("primary", schemas) == {"billing"}
+
+
+@pytest.mark.postgresql
+def test_index_on_an_expression_of_a_new_column(
+    alembic: Config, environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    users = METADATA["primary"].tables["users"]
+    users.append_column(Column("nickname", String(9)))
+    Index("ix_lower_nickname", func.lower(users.c.nickname))
+    draft(alembic)
+    apply(alembic)
+
+    set_databases(environment, {"primary": f"sqlite:///{tmp_path}/of_postgresql.db"})
+    apply(alembic)
 
 
 def test_index_on_an_expression_is_in_the_draft_or_refused(
