@@ -39,12 +39,9 @@ logger = logging.getLogger(__name__)
 def databases() -> list[str]:
     """Return the names of the databases that have revisions; raise `CommandError` if none has."""
     if not (names := _with_revisions()):
-        is_new = any(os.access(FOLDER / name, os.R_OK) for name in DATABASES)
-        advice = (
-            'write the first one with `make revision MESSAGE="create tables"`'
-            if is_new
-            else "add the folders of the revisions, which are missing or cannot be read"
-        )
+        advice = "add the folders of the revisions, which are missing or cannot be read"
+        if any(os.access(FOLDER / name, os.R_OK) for name in DATABASES):
+            advice = 'write the first one with `make revision MESSAGE="create tables"`'
         raise CommandError(f"no database has a revision in {FOLDER}: {advice}")
     return names
 

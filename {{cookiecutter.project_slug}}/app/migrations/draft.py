@@ -16,7 +16,7 @@ from alembic.runtime.plugins import Plugin
 from alembic.util import CommandError, DispatchPriority, PriorityDispatchResult
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.orm import configure_mappers
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.schema import CreateColumn
 
 from app import migrations
 from app.core.config import variable
@@ -29,8 +29,8 @@ DIALECTS = [sa.make_url(f"{name}://").get_dialect()() for name in ("postgresql",
 def _require_supported(database: str, upgrade: UpgradeOps) -> None:
     """Raise `CommandError` if the revision could not create or change what the draft contains."""
     for difference in upgrade.as_diffs():
-        types: list[tuple[str, sa.types.TypeEngine[Any]]] = []
         for change in difference if isinstance(difference, list) else [difference]:
+            types: dict[str, Any] = {}
             match change:
                 case ["add_table", table] if table.schema is not None:
                     raise CommandError(
@@ -39,18 +39,18 @@ def _require_supported(database: str, upgrade: UpgradeOps) -> None:
                         f"options=-csearch_path%3D{table.schema} to {variable(database)}"
                     )
                 case ["add_table", table]:
-                    types += [(str(column), column.type) for column in table.columns]
+                    types = {str(column): column.type for column in table.columns}
                 case ["add_column", _, table, column]:
-                    types.append((f"{table}.{column.name}", column.type))
+                    types = {f"{table}.{column.name}": column.type}
                 case ["modify_type", _, table, name, _, _, new]:
-                    types.append((f"{table}.{name}", new))
-        for column, of in types:
-            if name := _named_type(of):
-                raise CommandError(
-                    f"{column} needs the PostgreSQL type {name!r}, which revisions cannot change "
-                    "or drop: write Mapped[…] without an Enum, native_enum=False, or "
-                    "postgresql.ENUM(…, create_type=False) with a CREATE TYPE in a revision"
-                )
+                    types = {f"{table}.{name}": new}
+            for column, of in types.items():
+                if name := _named_type(of):
+                    raise CommandError(
+                        f"{column} needs the PostgreSQL type {name!r}, which revisions cannot change "
+                        "or drop: write Mapped[…] without an Enum, native_enum=False, or "
+                        "postgresql.ENUM(…, create_type=False) with a CREATE TYPE in a revision"
+                    )
 
 
 def _named_type(of: sa.types.TypeEngine[Any]) -> str | None:
@@ -141,71 +141,54 @@ def _ddl(of: Any, dialect: sa.Dialect) -> str | None:
 def compare_server_default(
     autogen: AutogenContext, change: AlterColumnOp, *of: Any
 ) -> PriorityDispatchResult:
-    """Compare defaults, and the expressions of generated columns, as the database writes them.
-
-    Alembic compares the texts of expressions, which PostgreSQL changes. It lets PostgreSQL execute
-    `SELECT default = default`, which fails for JSON and for quotes.
-    """
-    _, table, name, stored, model = of  # the schema is None
-    connection = autogen.connection
-    of_model, of_stored = model.server_default, stored.server_default
-    if connection is None or (
-        isinstance(of_model, sa.Identity) and not connection.dialect.supports_identity_columns
-    ):
+    """Compare defaults and generated columns as PostgreSQL writes them: Alembic compares texts."""
+    _, table, name, stored, model = of
+    connection: Any = autogen.connection
+    text: Any
+    match model.server_default, stored.server_default:
+        case sa.Identity(), _ if not connection.dialect.supports_identity_columns:
+            return PriorityDispatchResult.STOP
+        case (sa.Computed(sqltext=arg), sa.Computed(sqltext=text)):
+            default: Any = sa.Computed(arg, persisted=model.server_default.persisted)
+        case (sa.DefaultClause(arg=arg), sa.DefaultClause(arg=text)):
+            default = sa.DefaultClause(arg)
+        case _:
+            return PriorityDispatchResult.CONTINUE
+    of_type = model.type if isinstance(stored.type, sa.types.NullType) else stored.type
+    ddl = str(CreateColumn(sa.Column("draft", of_type, default)).compile(connection))
+    if connection.dialect.name != "sqlite":
+        is_stored = _on_postgresql(connection, table, ddl) == _without_cast(text.text)
+    elif isinstance(default, sa.Computed):
+        is_stored = f"AS ({generated_expression(connection, table, name)})" in ddl
+    else:
+        is_stored = ddl.endswith((f"DEFAULT {text.text}", f"DEFAULT {text.text[1:-1]}"))
+    if is_stored:
         return PriorityDispatchResult.STOP
-    kinds = {type(of_model), type(of_stored)}
-    if kinds not in ({sa.Computed}, {sa.DefaultClause}):
-        return PriorityDispatchResult.CONTINUE
-    if _is_stored(connection, table, stored, model):
-        return PriorityDispatchResult.STOP
-    if kinds == {sa.Computed}:
+    if isinstance(default, sa.Computed):
         raise CommandError(
             f"the generated column {table}.{name} has another expression in the database, and "
             "autogenerate cannot change it: write a revision that drops the column and adds it again"
         )
     if connection.dialect.name == "sqlite":  # '0' and 0 are the same there
         return PriorityDispatchResult.CONTINUE
-    change.modify_server_default = of_model
+    change.modify_server_default = model.server_default
     return PriorityDispatchResult.STOP
 
 
-def _is_stored(
-    connection: sa.Connection, table: str, stored: sa.Column[Any], model: sa.Column[Any]
-) -> bool:
-    """Return whether the database has this default, or this expression, of the model."""
-    of_model: Any = model.server_default
-    default: sa.Computed | sa.DefaultClause
-    if isinstance(of_model, sa.Computed):
-        default = sa.Computed(of_model.sqltext, persisted=of_model.persisted)
-        if connection.dialect.name == "sqlite":
-            kwargs = {"literal_binds": True, "include_table": False}
-            text = str(default.sqltext.compile(connection, compile_kwargs=kwargs))
-            return text == generated_expression(connection, table, stored.name)
-    else:
-        default = sa.DefaultClause(of_model.arg)
-    others = (column for column in stored.table.c if column is not stored)
-    copy = sa.Table(
-        "alembic_draft",
-        sa.MetaData(),
-        sa.Column(stored.name, model.type if _is_unknown(stored) else stored.type, default),
-        *(sa.Column(other.name, other.type) for other in others if not _is_unknown(other)),
-    )
-    with suppress(sa.exc.CompileError, sa.exc.DBAPIError), connection.begin_nested() as savepoint:
-        connection.execute(CreateTable(copy))
-        texts = {_default(connection, name, stored.name) for name in (table, copy.name)}
+def _on_postgresql(connection: sa.Connection, table: str, ddl: str) -> str | None:
+    """Return the default or the expression of a column as PostgreSQL would write it."""
+    like = connection.dialect.identifier_preparer.quote(table)
+    with suppress(sa.exc.DBAPIError), connection.begin_nested() as savepoint:
+        connection.exec_driver_sql(f"CREATE TABLE alembic_draft (LIKE {like})")
+        connection.exec_driver_sql(f"ALTER TABLE alembic_draft ADD COLUMN {ddl}")
+        column = sa.inspect(connection).get_columns("alembic_draft")[-1]
         savepoint.rollback()
-        return len(texts) == 1
-    return False
+        return _without_cast(str(column.get("computed", {}).get("sqltext", column["default"])))
+    return None
 
 
-def _is_unknown(column: sa.Column[Any]) -> bool:
-    return isinstance(column.type, sa.types.NullType)
-
-
-def _default(connection: sa.Connection, table: str, name: str) -> str:
-    columns = {column["name"]: column for column in sa.inspect(connection).get_columns(table)}
-    text = str(columns[name].get("computed") or columns[name]["default"])
-    # Where the type of a column has changed, the default has the cast to the old one, or none.
+def _without_cast(text: str) -> str:
+    """Remove the cast of a literal: it is the old type if the type of the column has changed."""
     return re.sub(r"^'([-\d.]+)'$", r"\1", re.sub(r"(?<=')::[\w ]+(\(\d+\))?$", "", text))
 
 
@@ -276,15 +259,9 @@ def _losses(upgrade: UpgradeOps) -> Iterator[str]:
     for difference in upgrade.as_diffs():
         match difference:
             case ["add_column" | "remove_column" as kind, _, table, column]:
-                of, columns = (table, column.name), [column]
+                (added if kind == "add_column" else dropped).append((table, column.name))
             case ["add_table" | "remove_table" as kind, table]:
-                of, columns = ("", table.name), [*table.columns]
-            case _:
-                continue
-        (added if kind.startswith("add") else dropped).append(of)
-        for column in columns if kind.startswith("add") else []:
-            if isinstance(column.default, sa.Sequence):
-                yield f"create the sequence {column.default.name} in the revision, or use Identity()"
+                (added if kind == "add_table" else dropped).append(("", table.name))
     for table, name in dropped:
         what = f"the column {table}.{name}" if table else f"the table {name}"
         yield f"the revision drops {what}: remove this if the running release uses it"

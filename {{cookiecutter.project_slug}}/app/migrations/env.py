@@ -21,13 +21,14 @@ if database not in METADATA:
     raise CommandError(f"{database!r} has no tables: add it to METADATA in app/models/base.py")
 is_draft = getattr(context.config.cmd_opts, "autogenerate", False)
 heads = context.script.get_heads()
+target: object = heads
 try:
-    target = context.get_revision_argument()  # several for `heads`
-except KeyError:  # the command applies nothing: `current`, for example
-    target = None
-except CommandError:  # several heads for `head`
-    target = (*heads,)
-if len(heads) > 1 and (is_draft or isinstance(target, tuple)):
+    target = context.get_revision_argument()  # a tuple for `heads`
+except KeyError:
+    target = None  # the command applies nothing: `current`, for example
+except CommandError:
+    pass  # `head` is ambiguous
+if len(heads) > 1 and (is_draft or isinstance(target, list | tuple)):
     raise CommandError(
         f"{database!r} has {len(heads)} heads, {' and '.join(sorted(heads))}: join them "
         f"with `alembic -n {database} merge heads -m merge`"

@@ -11,48 +11,47 @@ PART = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|.""", re.DOTALL)
 
 
 class CompleteCopies(SQLiteImpl):
-    """Used instead of Alembic's class, because it has the same `__dialect__`.
+    """Keeps what Alembic loses: generated columns, triggers, indexes that are not reflected.
 
-    Alembic loses triggers and the indexes that are not reflected, those on an expression, with the
-    old table. It copies the values of generated columns, which SQLite refuses.
+    It has the `__dialect__` of Alembic's class, so it is used instead.
     """
 
     __dialect__ = "sqlite"
-
-    lost: Sequence[str] = ()  # the statements that create them
+    lost: Sequence[str] = ()
+    connection: Connection
 
     def requires_recreate_in_batch(self, batch_op: BatchOperationsImpl) -> bool:
         if not super().requires_recreate_in_batch(batch_op):
             return False
         for operation in [*batch_op.batch]:
-            if operation[0] == "drop_index":  # Alembic finds reflected indexes only
+            if operation[0] == "drop_index":
                 self.drop_index(*operation[1], **operation[2])
                 batch_op.batch.remove(operation)
         return True
 
     def prep_table_for_batch(self, batch_impl: ApplyBatchImpl, table: Table) -> None:
-        assert self.connection is not None
         for name, column in batch_impl.columns.items():
-            if column.computed is None:
-                continue
-            if batch_impl.column_transfers[name].pop("expr", None) is not None:
+            # SQLite refuses to insert the values of a generated column.
+            if (
+                column.computed is not None
+                and batch_impl.column_transfers[name].pop("expr", None) is not None
+            ):
                 expression = generated_expression(self.connection, table.name, name)
                 column.computed.sqltext = literal_column(expression)
         reflected = {index.name for index in table.indexes}
-        rows = self.connection.execute(
-            text("SELECT name, sql FROM sqlite_master WHERE tbl_name = :table AND type <> 'table'"),
-            {"table": table.name},
+        statement = (
+            "SELECT name, sql FROM sqlite_master WHERE tbl_name = :table AND type <> 'table'"
         )
+        rows = self.connection.execute(text(statement), {"table": table.name})
         self.lost = [sql for name, sql in rows if sql and name not in reflected]
 
     def rename_table(
         self, old_table_name: str, new_table_name: str, schema: str | None = None
     ) -> None:
         super().rename_table(old_table_name, new_table_name, schema)
-        lost, self.lost = self.lost, ()
-        for statement in lost:
-            assert self.connection is not None
+        for statement in self.lost:
             self.connection.exec_driver_sql(statement)
+        self.lost = ()
 
 
 def generated_expression(connection: Connection, table: str, name: str) -> str:

@@ -168,21 +168,6 @@ def test_draft_that_drops_something_prints_a_warning(
     ]
 
 
-def test_draft_that_needs_a_sequence_prints_a_warning(
-    alembic: Config, capsys: pytest.CaptureFixture[str]
-) -> None:
-    table = Table("numbers", METADATA["primary"], Column("id", Integer, Sequence("first")))
-    draft(alembic)
-    apply(alembic)
-    table.append_column(Column("other", Integer, Sequence("second")))
-    draft(alembic)
-
-    assert re.findall("create the sequence .*", capsys.readouterr().err) == [
-        f"create the sequence {name} in the revision, or use Identity()"
-        for name in ("first", "second")
-    ]
-
-
 def test_draft_that_may_rename_a_table_prints_a_warning(
     alembic: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
