@@ -15,6 +15,7 @@ from app.core.db import get_engine
 from tests.inspection import fetch
 from tests.support import until
 
+CLOSE_TIMEOUT = "app.core.database.postgresql._connection.CLOSE_TIMEOUT"
 IDLE_BEFORE_PING = "app.core.database.postgresql._liveness.IDLE_BEFORE_PING"
 PING_TIMEOUT = "app.core.database.postgresql._liveness.PING_TIMEOUT"
 REPLICA_RETRY_AFTER = "app.core.database.replica.RETRY_AFTER"

@@ -20,7 +20,12 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.core.config import DatabaseSettings, get_database, get_settings, variable
 from app.core.db import dispose_engines, get_engine, session_scope
 from tests.conformance.harness.proxy import Proxy
-from tests.conformance.inspection import engine_loops, probe_engine, session_factory
+from tests.conformance.inspection import (
+    CLOSE_TIMEOUT,
+    engine_loops,
+    probe_engine,
+    session_factory,
+)
 from tests.inspection import checked_out, connections, nobody_is_connected, stored_users
 from tests.support import configure, new_user, set_databases, until
 
@@ -216,7 +221,7 @@ async def test_dispose_ends_on_a_silent_network(
 ) -> None:
     """All connections together have the time of one, which is longer than that of the test."""
     configure(environment, tcp_keepalive=0)
-    environment.setattr("app.core.database.postgresql._connection.CLOSE_TIMEOUT", 1.0)
+    environment.setattr(CLOSE_TIMEOUT, 1.0)
     async with Proxy(os.environ[variable("primary")]) as proxy, AsyncExitStack() as stack:
         set_databases(environment, {"primary": proxy.url})
         for read_only in [False, True] * 20:

@@ -1,9 +1,12 @@
 """Read-only sessions use the replica. If it is down, they fail, or fall back with READ_FALLBACK."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 
+import anyio
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
@@ -12,19 +15,21 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import migrations
-from app.core.config import variable
-from app.core.db import dispose_engines, session_scope
+from app.core.config import get_database, variable
+from app.core.db import CommitOutcomeUnknownError, dispose_engines, session_scope
 from app.dependencies import ReadSessionDep, SessionDep
 from tests.conformance.harness.address import address
 from tests.conformance.harness.fragile import Fragile, replicated
 from tests.conformance.harness.proxy import Proxy
-from tests.conformance.inspection import REPLICA_RETRY_AFTER, execute_script
+from tests.conformance.inspection import CLOSE_TIMEOUT, REPLICA_RETRY_AFTER, execute_script
 from tests.conformance.support import is_unavailable
 from tests.harness.connections import connect
-from tests.inspection import fetch, pid
+from tests.inspection import checked_out, fetch, pid, stored_users
+from tests.processes import ROOT, serving
 from tests.support import (
     USERS,
     configure,
+    disconnecting,
     migrate,
     new_user,
     problem,
@@ -376,22 +381,193 @@ async def test_writes_fail_until_the_name_of_a_standby_moves_to_the_primary(
         await dispose_engines()
 
 
-async def test_commit_that_waits_for_a_lost_synchronous_standby_returns_503(
-    app: FastAPI, client: AsyncClient, both: Fragile, environment: pytest.MonkeyPatch
-) -> None:
-    configure(environment, commit_timeout=0.3)
+# A synchronous standby that does not respond
 
-    @app.post("/write")
-    async def write(session: SessionDep) -> None:
-        await session.execute(text("SET LOCAL synchronous_commit = 'on'"))
-        session.add(new_user())
 
-    async def is_unknown() -> bool:
-        return "The outcome is unknown" in (await client.post("/write")).text
+@pytest.fixture
+async def lost_standby(
+    both: Fragile, environment: pytest.MonkeyPatch
+) -> AsyncGenerator[Callable[[], Awaitable[None]], None]:
+    """Let each COMMIT wait for a standby that does not exist. Calling the fixture ends that."""
 
-    for value in ("lost", ""):
-        await fetch(f"ALTER SYSTEM SET synchronous_standby_names = '{value}'")
+    async def require(standby: str) -> None:
+        await fetch(f"ALTER SYSTEM SET synchronous_standby_names = '{standby}'")
         await fetch("SELECT pg_reload_conf()")
-        if value:
-            await until(is_unknown, 60)  # the server reads its configuration later
-            assert await fetch("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'")
+
+        async def is_required() -> bool:  # the server reads its configuration later
+            [(value,)] = await fetch("SHOW synchronous_standby_names")
+            return bool(value == standby)
+
+        await until(is_required, 60)
+
+    configure(environment, commit_timeout=0.3)
+    await require("lost")
+    yield lambda: require("")
+    await require("")
+    await until(nobody_is_waiting)
+
+
+async def is_waiting() -> bool:
+    """Return whether a COMMIT waits for the standby: its row is not visible yet."""
+    return bool(await fetch("SELECT 1 FROM pg_stat_activity WHERE wait_event = 'SyncRep'"))
+
+
+async def nobody_is_waiting() -> bool:
+    return not await is_waiting()
+
+
+async def write(session: SessionDep) -> None:
+    """Add a row whose COMMIT waits. The servers of the tests do not wait for standbys by default."""
+    await session.execute(text("SET LOCAL synchronous_commit = 'on'"))
+    session.add(new_user())
+    await session.flush()
+
+
+async def test_commit_that_waits_for_a_lost_synchronous_standby_returns_503(
+    app: FastAPI, client: AsyncClient, lost_standby: object
+) -> None:
+    app.post("/write")(write)
+
+    response = await client.post("/write")
+
+    assert "The outcome is unknown" in response.text
+    assert await is_waiting()
+
+
+async def is_cut_by_a_timeout() -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(None) as limit, ending(lambda: limit.reschedule(0)):
+            await session_of_a_job()
+
+
+async def is_cut_by_a_scope() -> None:
+    """AnyIO cancels the task again at each `await`."""
+    with anyio.CancelScope() as scope:
+        async with ending(scope.cancel):
+            await session_of_a_job()
+    assert scope.cancelled_caught
+
+
+@asynccontextmanager
+async def ending(end: Callable[[], None]) -> AsyncGenerator[None, None]:
+    """Call this function when a COMMIT waits."""
+
+    async def wait() -> None:
+        await until(is_waiting)
+        end()
+
+    waiting = asyncio.create_task(wait())
+    yield
+    await waiting
+
+
+async def session_of_a_job() -> None:
+    async with session_scope() as session:
+        await write(session)
+
+
+async def is_cut_by_the_end_of_its_session() -> None:
+    with pytest.raises(LookupError):
+        async with session_scope() as session:
+            await write(session)
+            task = asyncio.create_task(session.commit())
+            await until(is_waiting)
+            raise LookupError
+    await asyncio.wait([task])
+
+
+async def is_cut_by_the_driver() -> None:
+    url = make_url(os.environ[variable("primary")]).update_query_dict({"command_timeout": "0.5"})
+    database = get_database().for_url(url).model_copy(update={"commit_timeout": 0})
+    with pytest.raises(OperationalError) as error:
+        async with session_scope(database) as session:
+            await write(session)
+    assert isinstance(error.value.orig, CommitOutcomeUnknownError)
+
+
+@pytest.mark.parametrize(
+    "commit",
+    [
+        is_cut_by_a_timeout,
+        is_cut_by_a_scope,
+        is_cut_by_the_end_of_its_session,
+        is_cut_by_the_driver,
+    ],
+)
+async def test_cancelled_commit_stays_invisible_until_a_standby_has_it(
+    lost_standby: Callable[[], Awaitable[None]], commit: Callable[[], Awaitable[None]]
+) -> None:
+    """PostgreSQL would end its wait on a request to cancel, and make the row visible."""
+    before = await stored_users()
+
+    await commit()
+
+    assert not checked_out()
+    assert await is_waiting()
+    assert await stored_users() == before
+    await lost_standby()
+    await until(lambda: has_stored(before + 1))
+
+
+async def has_stored(users: int) -> bool:
+    return await stored_users() == users
+
+
+async def test_commit_of_a_client_that_disconnects_stays_invisible_until_a_standby_has_it(
+    app: FastAPI, server: AsyncClient, lost_standby: Callable[[], Awaitable[None]]
+) -> None:
+    before = await stored_users()
+    app.post("/write")(write)
+
+    async with disconnecting(server, "POST", "/write"):
+        await until(is_waiting)
+    await until(lambda: not checked_out())
+
+    assert await is_waiting()
+    assert await stored_users() == before
+    await lost_standby()
+    await until(lambda: has_stored(before + 1))
+
+
+async def test_cancelled_commit_returns_its_connection_with_the_response(
+    lost_standby: Callable[[], Awaitable[None]], environment: pytest.MonkeyPatch
+) -> None:
+    """Until then it counts in the pool: retries cannot use up the connections of the server."""
+    environment.setattr(CLOSE_TIMEOUT, 0.0)
+    configure(environment, commit_timeout=0)
+    committing = asyncio.create_task(session_of_a_job())
+    await until(is_waiting)
+
+    committing.cancel()
+    assert await is_waiting()
+    assert checked_out()
+    await lost_standby()
+    await asyncio.wait([committing])
+
+    assert committing.cancelled()
+    assert not checked_out()
+
+
+async def test_shutdown_does_not_wait_for_a_cancelled_commit(
+    lost_standby: object, both: Fragile, tmp_path: Path
+) -> None:
+    before = await stored_users()
+    url = make_url(both.url).update_query_dict({"options": "-c synchronous_commit=on"})
+    settings = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "SHUTDOWN_TIMEOUT": "1",
+        variable("primary"): url.render_as_string(hide_password=False),
+        variable("primary", "commit_timeout"): "0",
+    }
+    with serving(variables=settings, folder=tmp_path) as served:
+        async with AsyncClient(base_url=served.url) as client:
+            writing = asyncio.create_task(client.post(USERS, json=user_values()))
+            await until(is_waiting)
+
+            served.process.terminate()
+
+            assert await asyncio.to_thread(served.exit_code) == 0
+            await asyncio.wait([writing])
+    assert await is_waiting()
+    assert await stored_users() == before

@@ -301,6 +301,29 @@ async def transaction_uses_execute(_: AsyncConnection) -> bool:
 
 @guard(
     ON_POSTGRESQL,
+    "asyncpg.Connection._cancel_current_command",
+    used_as="def _cancel_current_command",
+)
+async def cancelled_statement_requests_to_cancel_it(_: AsyncConnection) -> bool:
+    requested: list[str] = []
+
+    class Recorder(asyncpg.Connection):  # type: ignore[misc]
+        def _cancel_current_command(self, sent: asyncio.Future[None], *_: Any) -> None:
+            requested.append("sent")
+            sent.set_result(None)
+
+    engine = create_async_engine(get_engine().url, connect_args={"connection_class": Recorder})
+    async with engine.connect() as connection:
+        driver = await driver_of(connection)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(driver.execute("SELECT pg_sleep(0.2)"), 0.05)
+        await driver.execute("SELECT 1")  # it waits for the response to the cancelled statement
+    await engine.dispose()
+    return requested == ["sent"]
+
+
+@guard(
+    ON_POSTGRESQL,
     "asyncpg's exceptions, PostgresError.detail and sqlstate",
     used_as="asyncpg.PostgresError",
 )

@@ -12,6 +12,7 @@ import asyncpg
 
 from app.core.database.errors import CommitOutcomeUnknownError, TransactionFailedError
 from app.core.database.statistics import work
+from app.core.database.tasks import start, wait_until_done
 
 CLOSE_TIMEOUT = 2.0  # seconds
 CONNECTION_LOST = ("08", "57P")  # SQLSTATEs
@@ -31,12 +32,16 @@ class CommitCheckingConnection(asyncpg.Connection):  # type: ignore[misc]
 
     It raises `CommitOutcomeUnknownError` if there is no response. `statement_timeout` does not apply
     to deferred triggers, nor to the wait for a synchronous standby. After `commit_timeout` the
-    connection is closed without a request to cancel: a cancelled wait would make the transaction
-    visible although the standby does not have it.
+    connection is closed.
+
+    The server never gets a request to cancel COMMIT: a cancelled wait would make the transaction
+    visible although the standby does not have it. A cancelled task waits for the response, at most
+    until `commit_timeout`, and closes the connection.
     """
 
     commit_timeout = 0.0  # seconds; 0 is no limit
     limits = ""  # SET LOCAL statements, sent in the same message as BEGIN: without a round trip
+    _is_committing = False
 
     async def execute(self, query: str, *args: Any, **options: Any) -> str:
         if not query.upper().startswith("COMMIT"):
@@ -46,19 +51,35 @@ class CommitCheckingConnection(asyncpg.Connection):  # type: ignore[misc]
         began = monotonic()
         loop = asyncio.get_running_loop()
         timer = loop.call_later(self.commit_timeout or math.inf, self.terminate)
+        self._is_committing = True
         try:
             status: str = await super().execute(query, *args, **options)
+        except asyncio.CancelledError:
+            await wait_until_done(start(self._close_after_response))
+            raise
         except (OSError, asyncpg.PostgresError, asyncpg.InternalClientError) as error:
             if not (getattr(error, "sqlstate", None) or "08").startswith(CONNECTION_LOST):
                 raise
             raise CommitOutcomeUnknownError from error
         finally:
+            self._is_committing = False
             timer.cancel()
             if done := work.get():
                 done.seconds += monotonic() - began
         if status == "ROLLBACK":
             raise TransactionFailedError
         return status
+
+    async def _close_after_response(self) -> None:
+        with suppress(*BROKEN):
+            await super().close()
+
+    def _cancel_current_command(self, sent: asyncio.Future[None], *others: Any) -> None:
+        """Send a request to cancel the statement, but not COMMIT. asyncpg waits for `sent`."""
+        if self._is_committing:
+            sent.set_result(None)
+        else:
+            super()._cancel_current_command(sent, *others)
 
     async def close(self, **options: float | None) -> None:
         """Close; after CLOSE_TIMEOUT, or at the time of `close_together`, do not wait for the server."""
