@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 from pydantic_core import to_json
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import OperationalError, StatementError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -17,6 +17,7 @@ from app.core.database.settings import DatabaseSettings, EngineKey
 from app.core.database.statistics import measure, work
 from app.core.telemetry.spans import trace_statements
 
+DRIVER_LOST = "08"  # the class of SQLSTATEs with which asyncpg itself reports a lost connection
 DRIVERS = {"asyncpg": postgresql, "aiosqlite": sqlite}
 
 
@@ -106,21 +107,32 @@ def _hide_parameters(context: ExceptionContext) -> None:
 def _translate_loss(idle_timeout: float | None, context: ExceptionContext) -> Exception | None:
     """Turn the loss of a connection into an `OperationalError`, whatever the driver raises.
 
-    asyncpg discards the message by which PostgreSQL says that it has ended an idle transaction.
+    asyncpg discards the message by which PostgreSQL ends a transaction, unless a statement runs.
     """
     error = context.original_exception
     lost = isinstance(error, OSError) or (context.is_disconnect and isinstance(error, Exception))
     if not lost:
         return None
-    done = work.get()
-    is_commit = isinstance(error, CommitOutcomeUnknownError)
-    if done and idle_timeout and not is_commit and done.is_idle(context.connection, idle_timeout):
+    if idle_timeout and _was_idle(error, context.connection, idle_timeout):
         error = IdleTransactionError(f"IDLE_IN_TRANSACTION_TIMEOUT={idle_timeout:g} was exceeded")
     elif isinstance(context.sqlalchemy_exception, OperationalError):
         return None
     return OperationalError(
         context.statement, None, error, hide_parameters=True, connection_invalidated=True
     )
+
+
+def _was_idle(error: BaseException, connection: Connection | None, timeout: float) -> bool:
+    if isinstance(error, CommitOutcomeUnknownError):
+        return False
+    cause: BaseException | None = error
+    while cause:
+        code = getattr(cause, "sqlstate", None) or DRIVER_LOST
+        if not code.startswith(DRIVER_LOST):  # PostgreSQL has said why
+            return bool(code == IdleTransactionError.sqlstate)
+        cause = cause.__cause__
+    done = work.get()
+    return done is not None and done.is_idle(connection, timeout)
 
 
 def _name_database(name: str, context: ExceptionContext) -> None:

@@ -14,13 +14,27 @@ from sqlalchemy.engine import ExecutionContext
 class DatabaseStatistics:
     statements: int = 0
     seconds: float = 0.0  # statements and COMMIT; concurrent ones are added up
-    # When the last statement of each connection ended, or its transaction began. The keys are ids.
+    # When the last statement or fetch of each connection ended, or its transaction began, by id.
     used: dict[int, float] = field(default_factory=dict)
 
     def is_idle(self, connection: Connection | None, seconds: float) -> bool:
         """Return whether the transaction on this connection has not been used for this time."""
         now = perf_counter()
         return now - self.used.get(id(connection), now) >= seconds
+
+
+@dataclass(slots=True)
+class _MeasuredCursor:
+    """The cursor of a stream: each fetch counts as use of its transaction."""
+
+    cursor: Any
+    done: DatabaseStatistics
+    connection: int
+
+    async def fetch(self, count: int) -> Any:
+        rows = await self.cursor.fetch(count)
+        self.done.used[self.connection] = perf_counter()
+        return rows
 
 
 work: ContextVar[DatabaseStatistics | None] = ContextVar("work", default=None)
@@ -49,6 +63,8 @@ def _run(
     idle = began - done.used.get(connection, began)
     try:
         run(cursor, statement, parameters, context)
+        if getattr(cursor, "server_side", False) and context.dialect.driver == "asyncpg":
+            cursor._cursor = _MeasuredCursor(cursor._cursor, done, connection)
         idle = 0.0
     finally:
         ended = perf_counter()

@@ -144,6 +144,15 @@ async def mutex_is_locked_during_a_statement(connection: AsyncConnection) -> boo
     return was_locked
 
 
+@guard(ON_POSTGRESQL, "AsyncAdapt_asyncpg_ss_cursor._cursor", used_as="cursor._cursor = ")
+async def stream_fetches_from_the_cursor_of_the_driver(connection: AsyncConnection) -> bool:
+    cursor = (await adapter_of(connection)).cursor(server_side=True)
+    await connection.run_sync(lambda _: cursor.execute("SELECT 1"))
+    assert cursor.server_side
+    rows = await cursor._cursor.fetch(10)
+    return [tuple(row) for row in rows] == [(1,)]
+
+
 async def translated(connection: AsyncConnection, error: Exception) -> Any:
     """Return the error that SQLAlchemy's adapter makes of one of asyncpg's."""
     adapter = await adapter_of(connection)
