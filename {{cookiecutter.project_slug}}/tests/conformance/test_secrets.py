@@ -1,20 +1,28 @@
 """Database passwords and statement parameters are in no repr, log, error, traceback or response."""
 
+import enum
 import logging
 import os
 import traceback
+from datetime import datetime
+from typing import Any
 from urllib.parse import quote, unquote
 
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import make_url, text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy import JSON, Uuid, make_url, select, text, type_coerce
+from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeEngine
 
 from app.core.config import get_database, get_settings, variable
 from app.core.db import get_engine, get_session, session_scope
 from app.dependencies import SessionDep
+from app.models.base import TYPES, UtcDateTime
 from tests.conformance.inspection import registry_contents
+from tests.conformance.support import create_tables
+from tests.inspection import fetch
 from tests.support import USERS, new_user, set_databases
 
 SECRET = "hush/p@ss:w%rd"
@@ -123,34 +131,168 @@ async def test_password_that_the_server_rejects_is_in_no_error_log_or_response(
     assert not shows_secret(error.value, as_logged(error.value), caplog.text, response.text)
 
 
-@pytest.mark.postgresql
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "SELECT CAST(:x AS integer)",
-        "SELECT CAST(:x AS uuid)",
-        "SELECT CAST(:x || '' AS integer)",
-        "SELECT CAST(CAST(:x AS text) AS jsonb)",
+REJECTED = {
+    "postgresql": [
+        (422, "SELECT CAST(:x AS integer)", "hush\nhush"),  # rejected by asyncpg, as the next one
+        (422, "SELECT CAST(:x AS uuid)", "hush\nhush"),
+        (422, "SELECT CAST(:x || '' AS integer)", "hush\nhush"),
+        (422, "SELECT CAST(CAST(:x AS text) AS jsonb)", "hush\nhush"),
+        (422, "SELECT set_config('work_mem', :x, true)", "hush"),
+        (500, "SELECT to_tsquery(:x)", "hush hush"),
+        (500, "SELECT CAST(CAST(:x AS text) AS regclass)", "hush"),
+        (500, "SELECT CAST(CAST(:x AS text) AS regclass)", "hush.hush.hush.hush"),
+        (500, "SELECT CAST(CAST(:x AS text) AS regtype)", "hush"),
+        (500, "SELECT CAST(CAST(:x AS text) AS regrole)", "hush"),
+        (500, "SELECT CAST(CAST(:x AS text) AS regoper)", "hush"),
+        (500, "SELECT CAST(CAST(:x AS text) AS regconfig)", "hush"),
+        (500, "SELECT CAST(CAST(:x AS text) AS jsonpath)", "$ hush"),
+        (500, "SELECT complain(:x)", "hush"),
     ],
-)
-async def test_rejected_parameter_is_in_no_error_log_or_response(
-    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture, statement: str
-) -> None:
-    """asyncpg rejects the parameter of the first two statements, the server that of the others."""
-    errors: list[DBAPIError] = []
+    "sqlite": [
+        (500, "SELECT json_extract('{}', :x)", "hush"),
+    ],
+}
+COMPLAIN = """
+CREATE FUNCTION complain(x text) RETURNS text LANGUAGE plpgsql
+AS $$ BEGIN RAISE 'the value % is wrong', x USING HINT = x; END $$
+"""
 
-    @app.get("/cast")
-    async def cast(session: SessionDep) -> None:
+
+async def test_rejected_parameter_is_in_no_error_log_or_response(
+    app: FastAPI, client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors: list[DBAPIError] = []
+    cases = REJECTED[get_engine().dialect.name]
+    if get_engine().dialect.name == "postgresql":
+        await fetch(COMPLAIN)
+
+    @app.get("/{number}")
+    async def execute(session: SessionDep, number: int) -> None:
+        _, statement, value = cases[number]
         try:
-            await session.execute(text(statement), {"x": "hush\nhush"})
+            await session.execute(text(statement), {"x": value})
         except DBAPIError as error:
             errors.append(error)
             raise
 
-    response = await client.get("/cast")
+    for number, (status, *case) in enumerate(cases):
+        response = await client.get(f"/{number}")
 
-    assert response.status_code == 422
-    assert not shows_secret(errors[0], as_logged(errors[0]), caplog.text, response.text)
+        assert response.status_code == status, case
+        shown = (as_logged(errors[-1]), caplog.text, response.text)
+        assert not shows_secret(errors[-1], *shown), case
+        assert len(errors) == number + 1
+
+
+# What a developer needs is in the message, although values are not.
+EXPLAINED = {
+    "SELECT * FROM nowhere": 'relation "nowhere" does not exist',
+    "SELECT users.nothing FROM users": "column users.nothing does not exist",
+    'SELECT "nothing" FROM users': 'column "nothing" does not exist',
+    "SELECT 1 = CAST(:x AS text)": "operator does not exist: integer = text",
+    "SELECT 1 FORM users": 'syntax error at or near "users"',
+    "SELECT lower(1)": "function lower(integer) does not exist",
+    "SELECT to_tsquery(:x)": "syntax error in tsquery … (42601)",
+    "SELECT CAST(CAST(:x AS text) AS regclass)": "relation … (42P01)",
+    "SELECT CAST(CAST(:x AS text) AS varchar(3)) || CAST(1 AS numeric(2, 2))": "numeric field overflow",
+    "UPDATE users SET name = NULL": 'null value in column "name" of relation "users" violates not-null',
+    "UPDATE users SET id = '00000000-0000-0000-0000-000000000000'": "pk_users",
+}
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("statement", EXPLAINED)
+async def test_message_without_values_still_explains_the_error(
+    databases: None, statement: str
+) -> None:
+    value = "hush hush" if "tsquery" in statement else "hush"
+    with pytest.raises(DBAPIError) as error:
+        async with session_scope() as session:
+            session.add_all([new_user(), new_user()])
+            await session.flush()
+            await session.execute(text(statement), {"x": value})
+
+    assert EXPLAINED[statement] in str(error.value.orig)
+    assert EXPLAINED[statement] in str(error.value.orig and error.value.orig.__cause__)
+    assert statement.partition(":")[0] in str(error.value)
+
+
+class Mood(enum.Enum):
+    good = "good"
+
+
+class Other(enum.Enum):
+    hush = "hush"
+
+
+class Stored(DeclarativeBase):
+    type_annotation_map = TYPES
+
+
+class Diary(Stored):
+    __tablename__ = "diaries"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    mood: Mapped[Mood]
+    time: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
+async def reading_a_stored_value(type_: TypeEngine[Any]) -> Exception:
+    """Return the error of a type that does not accept the stored value."""
+    await create_tables(Stored)
+    async with session_scope() as session:
+        await session.execute(text("INSERT INTO diaries (id, mood) VALUES (1, 'hush')"))
+
+    with pytest.raises((LookupError, ValueError)) as error:
+        async with session_scope() as session:
+            await session.scalars(select(type_coerce(Diary.mood, type_)))
+    return error.value
+
+
+@pytest.mark.parametrize("type_", [Diary.mood.type, Uuid(native_uuid=False)], ids=repr)
+async def test_stored_value_that_a_type_does_not_accept_is_in_no_error(
+    databases: None, type_: TypeEngine[Any]
+) -> None:
+    error = await reading_a_stored_value(type_)
+
+    assert not shows_secret(error, as_logged(error))
+    assert "column: mood" in as_logged(error)
+
+
+@pytest.mark.sqlite  # PostgreSQL checks JSON when it is written
+async def test_stored_json_that_is_not_valid_is_in_no_error(databases: None) -> None:
+    error = await reading_a_stored_value(JSON())
+
+    assert not shows_secret(error, as_logged(error))
+
+
+@pytest.mark.postgresql
+async def test_stored_date_that_python_does_not_have_is_in_no_error(databases: None) -> None:
+    with pytest.raises(ValueError, match="year … is out of range") as error:
+        async with session_scope() as session:
+            await session.execute(text("SELECT CAST('10000-01-01' AS date)"))
+
+    assert "year 10000" not in as_logged(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mood": Other.hush}, "'…' is not among the defined enum values. Enum name: mood."),
+        ({"mood": Mood.good, "time": datetime(2077, 1, 1)}, "… has no time zone"),  # noqa: DTZ001
+    ],
+)
+async def test_written_value_that_a_type_does_not_accept_is_in_no_error(
+    databases: None, values: dict[str, Any], message: str
+) -> None:
+    await create_tables(Stored)
+
+    with pytest.raises(StatementError, match=message) as error:
+        async with session_scope() as session:
+            session.add(Diary(**values))
+            await session.flush()
+
+    assert not shows_secret(error.value, as_logged(error.value))
+    assert "2077" not in as_logged(error.value)
 
 
 async def test_written_values_are_in_no_error_and_no_response(

@@ -6,12 +6,13 @@ from typing import Any
 from pydantic_core import to_json
 from sqlalchemy import Connection, event
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import OperationalError, StatementError
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from app.core.database import postgresql, replica, sqlite
 from app.core.database.errors import CommitOutcomeUnknownError, IdleTransactionError
+from app.core.database.hidden_values import hide_stored_values, hide_values
 from app.core.database.pool import FairPool
 from app.core.database.settings import DatabaseSettings, EngineKey
 from app.core.database.statistics import measure, work
@@ -79,13 +80,14 @@ def _make(key: EngineKey, settings: DatabaseSettings, **pool: Any) -> AsyncEngin
     engine = create_async_engine(
         key.url, hide_parameters=True, json_serializer=_to_json, **options, **pool
     )
+    event.listen(engine.sync_engine, "handle_error", hide_values)
+    hide_stored_values(engine.dialect)
     if key.fallback and driver is postgresql:
         # Before the driver's own listeners: SQLAlchemy uses the first listener that returns a connection.
         there = driver.engine_options(key.fallback, settings, read_only=True)
         replica.fall_back(engine.sync_engine, key.fallback, there["connect_args"])
     if driver:
         driver.add_listeners(engine.sync_engine, settings, read_only=key.read_only)
-    event.listen(engine.sync_engine, "handle_error", _hide_parameters)
     idle = None if key.read_only else settings.idle_in_transaction_timeout
     event.listen(engine.sync_engine, "handle_error", partial(_translate_loss, idle))
     event.listen(engine.sync_engine, "handle_error", partial(_name_database, settings.name))
@@ -96,12 +98,6 @@ def _make(key: EngineKey, settings: DatabaseSettings, **pool: Any) -> AsyncEngin
 
 def _to_json(value: object) -> str:
     return to_json(value).decode()  # seven times as fast as json.dumps
-
-
-def _hide_parameters(context: ExceptionContext) -> None:
-    """Remove the parameters, which `hide_parameters` leaves in an attribute of the error."""
-    if isinstance(context.sqlalchemy_exception, StatementError):
-        context.sqlalchemy_exception.params = None
 
 
 def _translate_loss(idle_timeout: float | None, context: ExceptionContext) -> Exception | None:

@@ -236,6 +236,26 @@ async def dialect_is_asked_for_its_method_each_time(connection: AsyncConnection)
 
 @guard(
     ON_POSTGRESQL,
+    "Dialect.execution_ctx_cls set on an instance, ischema_names",
+    used_as="dialect.execution_ctx_cls = ",
+)
+async def dialect_is_asked_for_its_context_each_time(connection: AsyncConnection) -> bool:
+    dialect: Any = connection.dialect
+    columns: list[str] = []
+
+    class Recorder(dialect.execution_ctx_cls):  # type: ignore[misc]
+        def get_result_processor(self, type_: Any, column: str, driver_type: Any) -> Any:
+            columns.append(column)
+            return super().get_result_processor(type_, column, driver_type)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dialect, "execution_ctx_cls", Recorder)
+        await connection.execute(text("SELECT 1 AS one"))
+    return columns == ["one"] and "integer" in dialect.ischema_names
+
+
+@guard(
+    ON_POSTGRESQL,
     "Session.close() outside a greenlet, in AUTOCOMMIT",
     used_as="class TrackedSession",
 )
@@ -344,7 +364,8 @@ async def errors_have_their_classes_and_fields(connection: AsyncConnection) -> b
     with pytest.raises(asyncpg.PostgresError) as caught:
         await driver.execute("DO $$ BEGIN RAISE 'message' USING DETAIL = 'a row'; END $$")
     error: Any = caught.value
-    return (error.sqlstate, error.detail, error.args[0]) == ("P0001", "a row", "message")
+    fields = (error.sqlstate, error.detail, error.args[0], error.server_source_function)
+    return fields == ("P0001", "a row", "message", "exec_stmt_raise")
 
 
 # aiosqlite

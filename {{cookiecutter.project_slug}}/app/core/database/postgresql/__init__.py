@@ -6,7 +6,7 @@ Start with `engine_options` and `add_listeners`. Their parts are in the modules 
     _connect.py     connecting: several hosts, TCP keepalive, connection errors
     _liveness.py    stale and busy pooled connections
     _read_only.py   transactions of read-only sessions
-    _errors.py      values removed from errors, errors of streams, a server that became a standby
+    _errors.py      errors of streams, outdated caches, a server that became a standby
 """
 
 import math
@@ -21,7 +21,6 @@ from app.core.database.postgresql._connection import close_together, connection_
 from app.core.database.postgresql._errors import (
     disconnect_from_standby,
     disconnect_outdated,
-    hide_values,
     translate_stream_error,
 )
 from app.core.database.postgresql._liveness import discard_busy, discard_stale
@@ -69,7 +68,6 @@ def add_listeners(engine: Engine, settings: DatabaseSettings, *, read_only: bool
     event.listen(engine, "connect", partial(enable_keepalive, settings.tcp_keepalive))
     event.listen(engine, "checkin", discard_busy)
     event.listen(engine, "checkout", discard_stale)
-    event.listen(engine, "handle_error", hide_values)
     event.listen(engine, "handle_error", disconnect_outdated)
     event.listen(engine, "handle_error", translate_stream_error)
     if read_only:

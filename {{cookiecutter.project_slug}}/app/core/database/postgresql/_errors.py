@@ -1,4 +1,4 @@
-"""Errors of PostgreSQL: without values of requests, translated in streams, a standby as an outage."""
+"""Errors of PostgreSQL: translated in streams, a standby or an outdated cache as an outage."""
 
 import re
 from typing import Any
@@ -9,30 +9,6 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 
 READ_ONLY_SQLSTATE = "25006"
-
-
-def hide_values(context: ExceptionContext) -> None:
-    """Remove values from an error and its causes: "Key (email)=(…) already exists." has personal data.
-
-    SQLAlchemy copies the detail. The message of a value that the server, or asyncpg before it, does
-    not accept contains it, too.
-    """
-    error: Any = context.original_exception
-    cause = error if isinstance(error, asyncpg.PostgresError) else error.__cause__
-    errors: list[Any] = [e for e in (context.sqlalchemy_exception, error, cause) if e]
-    for one in errors:
-        for name in ("detail", "context", "internal_query"):
-            if getattr(one, name, None):
-                setattr(one, name, None)
-    if isinstance(cause, asyncpg.DataError):
-        cause.__cause__ = cause.__context__ = None  # asyncpg's encoder names the value
-        message = str(cause.args[0])
-        shown, *value = re.split(""": |["']""", message, maxsplit=1)
-        for one in errors if value else ():
-            first, *others = one.args
-            one.args = (str(first).replace(message, f"{shown.strip()} …"), *others)
-            if hasattr(one, "message"):
-                one.message = one.args[0]
 
 
 def disconnect_outdated(context: ExceptionContext) -> None:
