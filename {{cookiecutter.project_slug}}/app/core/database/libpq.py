@@ -9,8 +9,7 @@ server, which refuses the connection for a `connect_timeout`.
 
 import os
 from collections.abc import Callable, Mapping
-from configparser import ConfigParser
-from configparser import Error as ConfigParserError
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -89,20 +88,13 @@ def with_service(url: URL) -> URL:
     https://www.postgresql.org/docs/current/libpq-pgservice.html
 
     Raises:
-        ValueError: there is no such service.
+        ValueError: there is no such service, or the file cannot be read.
     """
     name = url.query.get("service")
     if name is None:
         return url
     path = os.path.expanduser(os.environ.get("PGSERVICEFILE") or "~/.pg_service.conf")
-    file = ConfigParser(interpolation=None, delimiters="=", comment_prefixes="#")
-    try:
-        file.read(path, encoding="utf-8")
-        service = dict(file[str(name)])
-    except (KeyError, ConfigParserError, OSError, UnicodeError):  # the message may show a password
-        raise ValueError(
-            f"service={name!r} is not in {path}: add it there, or set PGSERVICEFILE"
-        ) from None
+    service = _read_service(path, str(name))
     user, password, database = (service.pop(key, None) for key in ("user", "password", "dbname"))
     url = url.set(
         username=url.username or user,
@@ -113,6 +105,36 @@ def with_service(url: URL) -> URL:
     service = {key: value for key, value in service.items() if not given.get(key)}
     url = url.difference_update_query(["service"])
     return url.update_query_dict(service | dict(url.query))
+
+
+def _read_service(path: str, name: str) -> dict[str, str]:
+    """Return a section of the file. As in libpq, its first lines count, and other sections do not.
+
+    The messages of the errors show no line: it may have a password.
+    """
+    service: dict[str, str] | None = None
+    unreadable = f"service={name!r}: {path} cannot be read: "
+    try:
+        lines = Path(path).read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        lines = []
+    except UnicodeError:
+        raise ValueError(f"{unreadable}it is not in UTF-8") from None
+    except OSError as error:
+        raise ValueError(f"{unreadable}{error.strerror}") from None
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if line.startswith("["):
+            if service is not None:
+                break
+            service = {} if line == f"[{name}]" else None
+        elif service is not None and line and not line.startswith("#"):
+            key, equals, value = line.partition("=")
+            if not equals:
+                raise ValueError(f"{unreadable}line {number} has no '='")
+            service.setdefault(key.strip(), value.strip())
+    if service is None:
+        raise ValueError(f"service={name!r} is not in {path}: add it there, or set PGSERVICEFILE")
+    return service
 
 
 def asyncpg_query(query: Query) -> dict[str, str | tuple[str, ...]]:

@@ -190,6 +190,7 @@ async def test_service_is_read_from_the_service_file_with_all_of_its_parameters(
         f"# ours\n[ours]\nhost={host}\nport={port}\nuser={url.username}\n"
         f"password={url.password or '50%'}\ndbname={url.database}\n"
         "application_name=from-file\noptions=-c search_path=billing\nconnect_timeout=10\n"
+        "connect_timeout=20\n[other]\nport=1\nport=2\nnot a line\n[ours]\nport=3\n"
     )
     environment.setenv("PGSERVICEFILE", str(file))
     set_databases(environment, {"primary": "postgresql://?service=ours&application_name=mine"})
@@ -200,12 +201,32 @@ async def test_service_is_read_from_the_service_file_with_all_of_its_parameters(
         assert await session.scalar(text("SHOW search_path")) == "billing"
 
 
+async def test_service_has_the_port_of_a_host_in_the_url(
+    databases: None, environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = make_url(os.environ[variable("primary")])
+    file = tmp_path / "pg_service.conf"
+    environment.setenv("PGSERVICEFILE", str(file))
+    async with Proxy(os.environ[variable("primary")]) as proxy:
+        there = make_url(proxy.url)
+        file.write_text(f"[ours]\nport={there.port}\ndbname={url.database}\n")
+        primary = there.set(port=None, database=None, query={"service": "ours"})
+        set_databases(environment, {"primary": primary.render_as_string(hide_password=False)})
+
+        async with session_scope() as session:
+            assert await session.scalar(text("SELECT current_database()")) == url.database
+        assert proxy.round_trips
+        await dispose_engines()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, r"service='ours' is not in .+: add it there, or set PGSERVICEFILE$"),
         ("[other]\nhost=hidden\n", r"service='ours' is not in .+: add it there, or set PGS"),
         ("password=hidden\n", r"service='ours' is not in .+: add it there, or set PGSERVICEFILE$"),
+        ("[ours]\nport=5432\nhidden\n", r"pg_service.conf cannot be read: line 3 has no '='"),
+        ("[ours]\npassword=\udcff", r"pg_service.conf cannot be read: it is not in UTF-8"),
         ("[ours]\nkeepalives=1\npassword=hidden", r"the parameter 'keepalives', which asyncpg"),
     ],
 )
@@ -214,7 +235,7 @@ def test_service_that_is_missing_or_cannot_be_used_is_refused_at_the_start(
 ) -> None:
     file = tmp_path / "pg_service.conf"
     if content is not None:
-        file.write_text(content)
+        file.write_bytes(content.encode(errors="surrogateescape"))
     environment.setenv("PGSERVICEFILE", str(file))
     set_databases(environment, {"primary": "postgresql://?service=ours"})
 
