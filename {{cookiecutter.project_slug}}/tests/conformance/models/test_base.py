@@ -32,6 +32,7 @@ async def test_datetime_is_stored_independently_of_the_time_zone_of_the_connecti
     ("name", "options"),
     [
         ("Child.parent", {}),
+        ("Child.parent", {"lazy": True}),
         ("Parent.children", {"lazy": "raise", "backref": "children"}),
         ("Parent.children", {"lazy": "raise", "backref": backref("children", lazy="dynamic")}),
     ],

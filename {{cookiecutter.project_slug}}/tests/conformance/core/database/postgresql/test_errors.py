@@ -1,6 +1,7 @@
 """Errors of PostgreSQL: the response to each SQLSTATE, conflicts, streams, hidden values."""
 
 import asyncio
+import os
 import traceback
 
 import pytest
@@ -10,12 +11,14 @@ from sqlalchemy import select, text
 from sqlalchemy.exc import DBAPIError, OperationalError, PendingRollbackError
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from app.core.db import session_scope
+from app.core.config import variable
+from app.core.db import dispose_engines, session_scope
 from app.core.web.problem_details import OVERLOADED, REJECTED, UNAVAILABLE, problem_for
 from app.dependencies import SessionDep
 from app.models import User
+from tests.conformance.harness.proxy import Proxy
 from tests.inspection import checked_out, fetch, kill, observer, pid, until_active
-from tests.support import USERS, configure, new_email, new_user
+from tests.support import USERS, configure, new_email, new_user, set_databases, until
 
 pytestmark = pytest.mark.postgresql
 
@@ -91,6 +94,30 @@ async def test_connection_lost_in_a_stream_is_an_outage(
             await (rows.all() if goes_on else session.execute(many))
 
     assert problem_for(caught.value) is UNAVAILABLE
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_connection_ended_but_not_closed_in_a_stream_is_an_outage(
+    databases: None, environment: pytest.MonkeyPatch, read_only: bool
+) -> None:
+    """PostgreSQL sends a message, and some milliseconds later it closes the socket."""
+    async with Proxy(os.environ[variable("primary")]) as proxy:
+        set_databases(environment, {"primary": proxy.url})
+        with pytest.raises(OperationalError) as caught:
+            async with session_scope(read_only=read_only) as session:
+                number = await pid(session)
+                many = text("SELECT n FROM generate_series(1, 100000) n")
+                rows = await session.stream(many.execution_options(yield_per=10))
+                await rows.fetchone()
+                proxy.keep_open()
+                await kill(number)
+                await until(lambda: proxy.ended == 1)
+                await asyncio.sleep(0)  # this event loop reads the message
+                await rows.all()
+
+        assert problem_for(caught.value) is UNAVAILABLE
+        assert not checked_out()
+        await dispose_engines()
 
 
 @pytest.mark.parametrize("read_only", [False, True])
