@@ -313,3 +313,15 @@ async def test_written_values_are_in_no_error_and_no_response(
 
     assert response.status_code == 409
     assert not shows_secret(errors[0], as_logged(errors[0]), response.text)
+
+
+async def test_written_values_are_not_in_the_log_of_sqlalchemy(
+    databases: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its level INFO is what `create_engine(echo=True)` sets. DEBUG logs the rows, too."""
+    caplog.set_level(logging.INFO, "sqlalchemy.engine")
+    async with session_scope() as session:
+        session.add(new_user(email="hush@example.com"))
+
+    assert "INSERT INTO users" in caplog.text
+    assert not shows_secret(caplog.text)
