@@ -197,6 +197,28 @@ async def test_connection_lost_during_commit_returns_503_with_an_unknown_outcome
 
 
 @pytest.mark.postgresql
+async def test_connection_lost_during_commit_after_a_stream_returns_503_with_an_unknown_outcome(
+    app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch
+) -> None:
+    """The connection of a stream is released when it is lost. The error stays that of COMMIT."""
+
+    @app.post("/write")
+    async def write(session: SessionDep) -> None:
+        many = text("SELECT n FROM generate_series(1, 1000) n")
+        await (await session.stream(many.execution_options(yield_per=10))).fetchone()
+        session.add(new_user())
+
+    async with Proxy(os.environ[variable("primary")]) as proxy:
+        set_databases(environment, {"primary": proxy.url})
+        proxy.lose(b"COMMIT", is_delivered=True)
+
+        response = await client.post("/write")
+
+        assert problem(response)["detail"] == UNKNOWN
+        await dispose_engines()
+
+
+@pytest.mark.postgresql
 async def test_503_after_a_commit_by_hand_does_not_promise_that_nothing_was_stored(
     app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch
 ) -> None:

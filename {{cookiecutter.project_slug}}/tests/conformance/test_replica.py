@@ -466,6 +466,15 @@ async def session_of_a_job() -> None:
         await write(session)
 
 
+async def is_cut_after_a_stream() -> None:
+    with anyio.CancelScope() as scope:
+        async with ending(scope.cancel), session_scope() as session:
+            many = text("SELECT n FROM generate_series(1, 1000) n")
+            await (await session.stream(many.execution_options(yield_per=10))).fetchone()
+            await write(session)
+    assert scope.cancelled_caught
+
+
 async def is_cut_by_the_end_of_its_session() -> None:
     with pytest.raises(LookupError):
         async with session_scope() as session:
@@ -490,6 +499,7 @@ async def is_cut_by_the_driver() -> None:
     [
         is_cut_by_a_timeout,
         is_cut_by_a_scope,
+        is_cut_after_a_stream,
         is_cut_by_the_end_of_its_session,
         is_cut_by_the_driver,
     ],

@@ -32,9 +32,13 @@ class _MeasuredCursor:
     connection: int
 
     async def fetch(self, count: int) -> Any:
-        rows = await self.cursor.fetch(count)
-        self.done.used[self.connection] = perf_counter()
-        return rows
+        idle = perf_counter() - self.done.used[self.connection]
+        try:
+            rows = await self.cursor.fetch(count)
+            idle = 0.0
+            return rows
+        finally:
+            self.done.used[self.connection] = perf_counter() - idle
 
 
 work: ContextVar[DatabaseStatistics | None] = ContextVar("work", default=None)
@@ -68,7 +72,7 @@ def _run(
         idle = 0.0
     finally:
         ended = perf_counter()
-        done.used[connection] = ended - idle  # of a failed statement: the idle time before it
+        done.used[connection] = ended - idle  # if it failed: the idle time before it
         done.statements += statement != "BEGIN"  # the service does not send it
         done.seconds += ended - began
     return True

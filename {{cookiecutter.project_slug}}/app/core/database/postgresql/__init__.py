@@ -4,7 +4,7 @@ Start with `engine_options` and `add_listeners`. Their parts are in the modules 
 
     _connection.py  the connection class: COMMIT is checked, limits are set per transaction
     _connect.py     connecting: several hosts, TCP keepalive, connection errors
-    _liveness.py    stale and busy pooled connections
+    _liveness.py    stale, busy and lost connections
     _read_only.py   transactions of read-only sessions
     _errors.py      errors of streams, outdated caches, a server that became a standby
 """
@@ -23,7 +23,12 @@ from app.core.database.postgresql._errors import (
     disconnect_outdated,
     translate_stream_error,
 )
-from app.core.database.postgresql._liveness import discard_busy, discard_stale
+from app.core.database.postgresql._liveness import (
+    discard_busy,
+    discard_stale,
+    forget_stream,
+    release_lost_stream,
+)
 from app.core.database.postgresql._read_only import begin_snapshot, end_snapshot, needs_no_rollback
 from app.core.database.settings import DatabaseSettings
 
@@ -67,11 +72,13 @@ def add_listeners(engine: Engine, settings: DatabaseSettings, *, read_only: bool
     event.listen(engine, "do_connect", connect)
     event.listen(engine, "connect", partial(enable_keepalive, settings.tcp_keepalive))
     event.listen(engine, "checkin", discard_busy)
+    event.listen(engine, "checkin", forget_stream)
     event.listen(engine, "checkout", discard_stale)
+    # `do_execute` is an event of the dialect. Those of an engine cost every statement more.
+    event.listen(engine, "do_execute", release_lost_stream)
     event.listen(engine, "handle_error", disconnect_outdated)
     event.listen(engine, "handle_error", translate_stream_error)
     if read_only:
-        # `do_execute` is an event of the dialect. Those of an engine cost every statement more.
         event.listen(engine, "do_execute", begin_snapshot)
         event.listen(engine, "checkin", partial(end_snapshot, engine.dialect))
     else:

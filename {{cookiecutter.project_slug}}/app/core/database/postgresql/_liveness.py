@@ -1,11 +1,14 @@
-"""Pooled connections that no session may get: stale ones, and those that a task still uses."""
+"""Stale and busy connections, which no session may get, and lost ones, which none may keep."""
 
 import asyncio
 import selectors
+from functools import partial
 from time import monotonic
 from typing import Any
 
 import asyncpg
+from sqlalchemy import Connection
+from sqlalchemy.engine import ExecutionContext
 from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -13,6 +16,7 @@ from app.core.database.postgresql._connection import BROKEN, socket_of
 
 IDLE_BEFORE_PING = 1.0  # seconds
 PING_TIMEOUT = 2.0  # seconds
+STREAM = "stream"  # the key in a pool entry's `info` of a connection with a stream
 PING = "SELECT 1"  # an empty statement raises AttributeError in asyncpg 0.32
 
 # Neither needs a file descriptor of its own, as epoll does. Windows has no poll.
@@ -33,6 +37,29 @@ def discard_busy(connection: Any, record: ConnectionPoolEntry) -> None:
         return
     if driver.is_in_transaction() or connection._execute_mutex.locked():
         record.invalidate()
+
+
+def release_lost_stream(_: Any, __: str, ___: Any, context: ExecutionContext) -> None:
+    """Return the connection of a stream to the pool when the server closes it.
+
+    The stream would notice that with its next fetch, and does not fetch while its client does not read.
+    """
+    if context.execution_options.get("stream_results"):
+        connection: Any = context.root_connection.connection
+        if STREAM not in connection.info:
+            release = connection.info[STREAM] = partial(_release, context.root_connection)
+            connection.driver_connection.add_termination_listener(release)
+
+
+def forget_stream(connection: Any, record: ConnectionPoolEntry) -> None:
+    release = record.info.pop(STREAM, None)
+    if connection is not None and release:
+        connection.driver_connection.remove_termination_listener(release)
+
+
+def _release(connection: Connection, _: object) -> None:
+    if not connection.closed:
+        connection.invalidate()
 
 
 def discard_stale(connection: Any, record: ConnectionPoolEntry, _: object) -> None:

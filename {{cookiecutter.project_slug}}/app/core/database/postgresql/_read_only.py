@@ -1,6 +1,5 @@
 """Transactions of read-only sessions: none, except around streams and savepoints."""
 
-from functools import partial
 from typing import Any, cast
 
 from sqlalchemy import Connection
@@ -36,19 +35,10 @@ def begin_snapshot(_: Any, statement: str, __: Any, context: ExecutionContext) -
         adapter: Any = connection.dbapi_connection
         if context.dialect.detect_autocommit_setting(adapter):
             context.dialect.set_isolation_level(adapter, "REPEATABLE READ")
-            connection.info[SNAPSHOT] = release = partial(_release, context.root_connection)
-            adapter.driver_connection.add_termination_listener(release)
+            connection.info[SNAPSHOT] = True
 
 
 def end_snapshot(dialect: Dialect, adapter: Any, record: ConnectionPoolEntry) -> None:
     """At checkin, return a connection that `begin_snapshot` changed to AUTOCOMMIT."""
-    release = record.info.pop(SNAPSHOT, None)
-    if adapter is not None and release:
-        adapter.driver_connection.remove_termination_listener(release)
+    if record.info.pop(SNAPSHOT, None) and adapter is not None:
         dialect.reset_isolation_level(adapter)
-
-
-def _release(connection: Connection, _: object) -> None:
-    """Return a closed connection to the pool, even if the client of its stream does not read."""
-    if not connection.closed:
-        connection.invalidate()

@@ -16,7 +16,7 @@ from app.core.config import get_settings
 from app.core.db import session_scope
 from app.core.web.streaming import Stream, _accepts_gzip, stream
 from tests.inspection import checked_out, fetch, kill, pid
-from tests.support import USERS, disconnecting, problem, until
+from tests.support import USERS, configure, disconnecting, problem, until
 
 ACCEPTING = ["gzip", "GZIP", "br, gzip", "gzip;q=0.5", "deflate,gzip ; q=1", "gzip;q=0.001"]
 REFUSING = [
@@ -181,21 +181,30 @@ async def test_client_that_does_not_read_loses_its_connection_after_the_write_ti
 
 
 @pytest.mark.postgresql
+@pytest.mark.parametrize(
+    ("path", "pgbouncer"), [("/stream", False), ("/stream", True), ("/plain", False)]
+)
 async def test_stream_whose_server_has_ended_releases_its_connection_before_the_client_reads(
-    export: list[int], server: AsyncClient, caplog: pytest.LogCaptureFixture
+    export: list[int],
+    server: AsyncClient,
+    environment: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    path: str,
+    pgbouncer: bool,
 ) -> None:
     caplog.set_level("INFO")
+    configure(environment, pgbouncer=pgbouncer)
 
     async def is_stalled() -> bool:
         return bool(await fetch(STALLED))
 
-    async with disconnecting(server, "GET", "/stream") as reader:
+    async with disconnecting(server, "GET", path) as reader:
         await reader.readline()
         await until(is_stalled, 60)
         await kill(*export)
         await until(lambda: not checked_out())
 
         assert (await server.get(USERS)).status_code == 200
-    await until(lambda: "GET /stream" in caplog.text)
+    await until(lambda: f"GET {path}" in caplog.text)
     assert "AttributeError" not in caplog.text
     assert "Traceback" not in caplog.text
