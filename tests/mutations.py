@@ -310,8 +310,8 @@ SESSIONS = [
     Mutation(
         "values in messages of the server",
         "core/database/hidden_values.py",
-        "        if is_data or not known.issuperset(WORD.findall(suspect[0])):\n",
-        "        if is_data:\n",
+        "        if code.startswith(DATA) or not known.issuperset(WORD.findall(suspect[0])):\n",
+        "        if code.startswith(DATA):\n",
         "conformance/test_secrets.py",
     ),
     Mutation(

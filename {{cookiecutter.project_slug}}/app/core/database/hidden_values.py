@@ -1,21 +1,20 @@
 """Removes values of requests and rows from errors, which logs and error trackers show."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.exc import StatementError
 
 # SQLSTATEs of messages about connections, transactions and prepared statements: they have no value.
-HARMLESS = ("08", "26", "40", "42P05", "53", "57", "58")
+HARMLESS = ("08", "26", "40", "42P05", "53", "57", "58", "SQLITE_")
 DATA = "22"  # data exception
-RAISE = "exec_stmt_raise"  # the function of PostgreSQL that runs RAISE, with a text of any kind
 NAMES = ("schema_name", "table_name", "column_name", "data_type_name", "constraint_name")
 TYPE_ERRORS = (LookupError, TypeError, ValueError)  # of column types, and of asyncpg's decoder
 
-# What may be a value in a message: text in quotes of any language, or after a colon.
-SUSPECT = re.compile(r""""[^"]*"?|«[^»]*»?|„[^“]*“?|(?<!\w)'[^']*'?|: .*""", re.DOTALL)
+# Text in quotes of any language, or after a colon, may be a value.
+QUOTED = r""""[^"]*"?|«[^»]*»?|„[^“]*“?|(?<!\w)'[^']*'?"""
+SUSPECT = re.compile(rf"{QUOTED}|: .*", re.DOTALL)
 NUMBER = re.compile(r"(?<![\w(.$])\d[\w.]*")
 WORD = re.compile(r"\w+")
 
@@ -26,40 +25,42 @@ def hide_values(context: ExceptionContext) -> None:
     `hide_parameters` does not do that for a message of the server. It is cut before a text that may
     be a value, unless each of its words is in the statement or is the name of a type or a constraint.
     """
+    error: Any = context.original_exception
     outer = context.sqlalchemy_exception
     if isinstance(outer, StatementError):
         outer.params = None  # `hide_parameters` leaves them there
-    if context.connection is None:  # it could not connect
-        return
-    error: Any = context.original_exception
     if isinstance(error, TYPE_ERRORS):
-        _mask(error, [*_flat(context.parameters)], outer)
-        if outer is None:  # asyncpg's decoder: "year 10000 is out of range"
-            error.args = tuple(NUMBER.sub("…", argument) for argument in error.args)
+        given: Any = context.parameters or ()
+        rows = given if isinstance(given, list) else [given]
+        _mask(error, [v for row in rows for v in (row.values() if isinstance(row, dict) else row)])
+        if outer:
+            outer.args = (f"({type(error).__module__}.{type(error).__name__}) {error}",)
+        return
+    if context.connection is None:  # it could not connect
         return
     chain = [error]
     while cause := chain[-1].__cause__:
         chain.append(cause)
-    known = {"error", "syntax"} | _words(
-        context.statement or getattr(context.execution_context, "statement", None),
-        *getattr(context.dialect, "ischema_names", ()),
-        *(getattr(one, name, None) for one in chain for name in NAMES),
-    )
+    statement = context.statement or getattr(context.execution_context, "statement", None)
+    texts = [statement, *(getattr(one, name, None) for one in chain for name in NAMES)]
+    types = getattr(context.dialect, "ischema_names", ())
+    known = {"error", "syntax", *WORD.findall(" ".join([*filter(None, texts), *types]))}
     for one in chain:
         code = getattr(one, "sqlstate", None) or getattr(one, "sqlite_errorname", None)
-        if code and one.args:
-            is_raised = getattr(one, "server_source_function", None) == RAISE
-            for name in ("detail", "context", "internal_query", *(["hint"] if is_raised else [])):
-                if getattr(one, name, None):
-                    setattr(one, name, None)
-            if getattr(one, "hint", None):
-                one.hint = _shown(one.hint, code, known)
-            message = str(one.args[0])
-            shown = f"… ({code})" if is_raised else _shown(message, code, known)
-            for each in (outer, *chain):
-                _replace(each, message, shown)
-            if code.startswith(DATA) and one is not error:
-                one.__cause__ = one.__context__ = None  # asyncpg's encoder names the value
+        if not code or not one.args:
+            continue
+        hidden = {"detail", "context", "internal_query"}
+        message = str(one.args[0])
+        shown = _shown(message, code, known)
+        if getattr(one, "server_source_function", None) == "exec_stmt_raise":  # RAISE: any text
+            shown = f"… ({code})"
+            hidden.add("hint")
+        vars(one).update(dict.fromkeys(hidden & vars(one).keys()))
+        for each in filter(None, (outer, *chain)):
+            each.args = (str(each.args[0]).replace(message, shown), *each.args[1:])
+            vars(each).update({"message": each.args[0]} if "message" in vars(each) else {})
+        if code.startswith(DATA) and one is not error:
+            one.__cause__ = one.__context__ = None  # asyncpg's encoder names the value
 
 
 def hide_stored_values(dialect: Dialect) -> None:
@@ -85,48 +86,22 @@ def hide_stored_values(dialect: Dialect) -> None:
 
 def _shown(message: str, code: str, known: set[str]) -> str:
     """Return the part of a message that has no value."""
-    if code.startswith(HARMLESS) or (code.startswith("SQLITE_") and code != "SQLITE_ERROR"):
+    if code.startswith(HARMLESS) and code != "SQLITE_ERROR":
         return message
-    is_data = code.startswith(DATA)
-    hidden = ""
     for suspect in SUSPECT.finditer(message):
-        if is_data or not known.issuperset(WORD.findall(suspect[0])):
-            message, hidden = message[: suspect.start()].rstrip(), f" … ({code})"
+        if code.startswith(DATA) or not known.issuperset(WORD.findall(suspect[0])):
+            message = f"{message[: suspect.start()].rstrip()} … ({code})"
             break
-    return (NUMBER.sub("…", message) if is_data else message) + hidden
+    return NUMBER.sub("…", message) if code.startswith(DATA) else message
 
 
-def _words(*texts: str | None) -> set[str]:
-    return {*WORD.findall(" ".join(text or "" for text in texts))}
-
-
-def _replace(error: BaseException | None, old: str, new: str) -> None:
-    if error and error.args and old:
-        error.args = (str(error.args[0]).replace(old, new), *error.args[1:])
-        if hasattr(error, "message"):
-            error.message = error.args[0]
-
-
-def _mask(error: Exception, values: list[object], outer: BaseException | None = None) -> None:
-    """Replace the values in an error of Python. Their text is known."""
-    before = str(error)
-    shown = repr((error.args, vars(error)))
-    texts = {text for value in values for text in (repr(value), str(value)) if text in shown}
-    alternatives = "|".join(map(re.escape, sorted(texts - {""}, key=len, reverse=True)))
-    pattern = re.compile(rf"(?<!\w)(?:{alternatives})(?!\w)" if alternatives else "(?!)")
+def _mask(error: Exception, values: list[object]) -> None:
+    """Replace these values, quoted texts and numbers in an error of Python."""
+    everything = repr((error.args, vars(error)))
+    texts = {text for value in values for text in (repr(value), str(value)) if text in everything}
+    known = [rf"(?<!\w){re.escape(text)}(?!\w)" for text in sorted(texts - {""}, key=len)[::-1]]
+    pattern = re.compile("|".join([*known, QUOTED, NUMBER.pattern]))
     error.args = tuple(pattern.sub("…", str(argument)) for argument in error.args)
     for name, value in vars(error).items():  # `doc` of a JSONDecodeError
         setattr(error, name, pattern.sub("…", value) if isinstance(value, str) else value)
     error.__cause__ = error.__context__ = None
-    _replace(outer, before, str(error))
-
-
-def _flat(parameters: object) -> Iterator[object]:
-    """Yield each value of parameters, which are a dict or a tuple, or a list of these."""
-    if isinstance(parameters, Mapping):
-        parameters = parameters.values()
-    if isinstance(parameters, Iterable) and not isinstance(parameters, str | bytes):
-        for each in parameters:
-            yield from _flat(each)
-    else:
-        yield parameters

@@ -9,6 +9,8 @@ server, which refuses the connection for a `connect_timeout`.
 
 import os
 from collections.abc import Callable, Mapping
+from configparser import ConfigParser
+from configparser import Error as ConfigParserError
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -94,7 +96,18 @@ def with_service(url: URL) -> URL:
     if name is None:
         return url
     path = os.path.expanduser(os.environ.get("PGSERVICEFILE") or "~/.pg_service.conf")
-    service = _read_service(path, str(name))
+    file = ConfigParser(interpolation=None, delimiters="=", comment_prefixes="#", strict=False)
+    try:
+        file.read_string(Path(path).read_text("utf-8"))
+        service = dict(file[str(name)])
+    except (KeyError, FileNotFoundError):
+        raise ValueError(
+            f"service={name!r} is not in {path}: add it there, or set PGSERVICEFILE"
+        ) from None
+    except (ConfigParserError, OSError, UnicodeError):  # the message may show a password
+        raise ValueError(
+            f"service={name!r}: {path} cannot be read: each line is [name] or key=value, in UTF-8"
+        ) from None
     user, password, database = (service.pop(key, None) for key in ("user", "password", "dbname"))
     url = url.set(
         username=url.username or user,
@@ -105,36 +118,6 @@ def with_service(url: URL) -> URL:
     service = {key: value for key, value in service.items() if not given.get(key)}
     url = url.difference_update_query(["service"])
     return url.update_query_dict(service | dict(url.query))
-
-
-def _read_service(path: str, name: str) -> dict[str, str]:
-    """Return a section of the file. As in libpq, its first lines count, and other sections do not.
-
-    The messages of the errors show no line: it may have a password.
-    """
-    service: dict[str, str] | None = None
-    unreadable = f"service={name!r}: {path} cannot be read: "
-    try:
-        lines = Path(path).read_text("utf-8").splitlines()
-    except FileNotFoundError:
-        lines = []
-    except UnicodeError:
-        raise ValueError(f"{unreadable}it is not in UTF-8") from None
-    except OSError as error:
-        raise ValueError(f"{unreadable}{error.strerror}") from None
-    for number, line in enumerate(map(str.strip, lines), start=1):
-        if line.startswith("["):
-            if service is not None:
-                break
-            service = {} if line == f"[{name}]" else None
-        elif service is not None and line and not line.startswith("#"):
-            key, equals, value = line.partition("=")
-            if not equals:
-                raise ValueError(f"{unreadable}line {number} has no '='")
-            service.setdefault(key.strip(), value.strip())
-    if service is None:
-        raise ValueError(f"service={name!r} is not in {path}: add it there, or set PGSERVICEFILE")
-    return service
 
 
 def asyncpg_query(query: Query) -> dict[str, str | tuple[str, ...]]:

@@ -23,12 +23,7 @@ from app.core.database.postgresql._errors import (
     disconnect_outdated,
     translate_stream_error,
 )
-from app.core.database.postgresql._liveness import (
-    discard_busy,
-    discard_stale,
-    forget_stream,
-    release_lost_stream,
-)
+from app.core.database.postgresql._liveness import discard_busy, discard_stale, release_lost
 from app.core.database.postgresql._read_only import begin_snapshot, end_snapshot, needs_no_rollback
 from app.core.database.settings import DatabaseSettings
 
@@ -72,10 +67,9 @@ def add_listeners(engine: Engine, settings: DatabaseSettings, *, read_only: bool
     event.listen(engine, "do_connect", connect)
     event.listen(engine, "connect", partial(enable_keepalive, settings.tcp_keepalive))
     event.listen(engine, "checkin", discard_busy)
-    event.listen(engine, "checkin", forget_stream)
     event.listen(engine, "checkout", discard_stale)
     # `do_execute` is an event of the dialect. Those of an engine cost every statement more.
-    event.listen(engine, "do_execute", release_lost_stream)
+    event.listen(engine, "do_execute", release_lost)
     event.listen(engine, "handle_error", disconnect_outdated)
     event.listen(engine, "handle_error", translate_stream_error)
     if read_only:

@@ -33,28 +33,21 @@ def discard_busy(connection: Any, record: ConnectionPoolEntry) -> None:
         return
     record.info["idle_since"] = monotonic()
     driver = connection.driver_connection
+    if release := record.info.pop(STREAM, None):
+        driver.remove_termination_listener(release)
     if driver.is_closed():
         return
     if driver.is_in_transaction() or connection._execute_mutex.locked():
         record.invalidate()
 
 
-def release_lost_stream(_: Any, __: str, ___: Any, context: ExecutionContext) -> None:
-    """Return the connection of a stream to the pool when the server closes it.
-
-    The stream would notice that with its next fetch, and does not fetch while its client does not read.
-    """
+def release_lost(_: Any, __: str, ___: Any, context: ExecutionContext) -> None:
+    """Let a stream return its connection when the server closes it, even if its client does not read."""
     if context.execution_options.get("stream_results"):
         connection: Any = context.root_connection.connection
         if STREAM not in connection.info:
             release = connection.info[STREAM] = partial(_release, context.root_connection)
             connection.driver_connection.add_termination_listener(release)
-
-
-def forget_stream(connection: Any, record: ConnectionPoolEntry) -> None:
-    release = record.info.pop(STREAM, None)
-    if connection is not None and release:
-        connection.driver_connection.remove_termination_listener(release)
 
 
 def _release(connection: Connection, _: object) -> None:

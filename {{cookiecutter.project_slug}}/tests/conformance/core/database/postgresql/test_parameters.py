@@ -190,7 +190,7 @@ async def test_service_is_read_from_the_service_file_with_all_of_its_parameters(
         f"# ours\n[ours]\nhost={host}\nport={port}\nuser={url.username}\n"
         f"password={url.password or '50%'}\ndbname={url.database}\n"
         "application_name=from-file\noptions=-c search_path=billing\nconnect_timeout=10\n"
-        "connect_timeout=20\n[other]\nport=1\nport=2\nnot a line\n[ours]\nport=3\n"
+        "[other]\nport=1\nport=2\n"
     )
     environment.setenv("PGSERVICEFILE", str(file))
     set_databases(environment, {"primary": "postgresql://?service=ours&application_name=mine"})
@@ -224,9 +224,9 @@ async def test_service_has_the_port_of_a_host_in_the_url(
     [
         (None, r"service='ours' is not in .+: add it there, or set PGSERVICEFILE$"),
         ("[other]\nhost=hidden\n", r"service='ours' is not in .+: add it there, or set PGS"),
-        ("password=hidden\n", r"service='ours' is not in .+: add it there, or set PGSERVICEFILE$"),
-        ("[ours]\nport=5432\nhidden\n", r"pg_service.conf cannot be read: line 3 has no '='"),
-        ("[ours]\npassword=\udcff", r"pg_service.conf cannot be read: it is not in UTF-8"),
+        ("[ours]\nhidden\n", r"pg_service.conf cannot be read: each line is \[name\] or key=value"),
+        ("[ours]\npassword=\udcff", r"pg_service.conf cannot be read: each line is .+ in UTF-8$"),
+        ("password=hidden\n", r"pg_service.conf cannot be read: each line is"),
         ("[ours]\nkeepalives=1\npassword=hidden", r"the parameter 'keepalives', which asyncpg"),
     ],
 )
