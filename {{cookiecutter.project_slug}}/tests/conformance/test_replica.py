@@ -558,6 +558,29 @@ async def test_cancelled_commit_returns_its_connection_with_the_response(
     assert not checked_out()
 
 
+async def test_cancelled_scope_does_not_keep_the_event_loop_busy_during_its_commit(
+    lost_standby: object, environment: pytest.MonkeyPatch
+) -> None:
+    """AnyIO would cancel the task again in each iteration of the event loop."""
+    configure(environment, commit_timeout=2)
+    scope = anyio.CancelScope()
+
+    async def job() -> None:
+        with scope:
+            await session_of_a_job()
+
+    committing = asyncio.create_task(job())
+    await until(is_waiting)
+    scope.cancel()
+    await is_waiting()
+    cancellations = committing.cancelling()
+    await is_waiting()
+
+    assert committing.cancelling() == cancellations
+    assert not committing.done()
+    await committing
+
+
 async def test_shutdown_does_not_wait_for_a_cancelled_commit(
     lost_standby: object, both: Fragile, tmp_path: Path
 ) -> None:

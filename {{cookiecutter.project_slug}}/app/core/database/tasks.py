@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from anyio import CancelScope
+
 _running: set[asyncio.Task[None]] = set()
 
 
@@ -18,12 +20,14 @@ def start(function: Callable[[], Coroutine[Any, Any, None]]) -> asyncio.Task[Non
 async def wait_until_done(task: asyncio.Task[None]) -> asyncio.CancelledError | None:
     """Wait for the task even if this task is cancelled; return the cancellation, if there was one.
 
-    AnyIO cancels a task again at every `await` until the cancelled scope is left.
+    AnyIO would cancel a task again at every `await`, and keep the event loop busy. With the shield
+    it does so after this function.
     """
     cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as error:
-            cancelled = error
+    with CancelScope(shield=True):
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError as error:
+                cancelled = error
     return cancelled
