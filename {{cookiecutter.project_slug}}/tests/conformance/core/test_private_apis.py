@@ -474,12 +474,16 @@ async def page_ends_with_its_only_inline_script() -> bool:
 
 @guard(
     PLAIN,
-    "FastAPI.exception_handlers, changed before the first request",
+    "FastAPI.exception_handlers, changed before the first request; build_middleware_stack()",
     used_as="mounted.exception_handlers",
 )
 async def handlers_are_used_from_the_first_request_on() -> bool:
-    app = FastAPI()
-    app.exception_handlers[404] = lambda *_: Response(status_code=418)
+    class Application(FastAPI):
+        def build_middleware_stack(self) -> Any:
+            self.exception_handlers[404] = lambda *_: Response(status_code=418)
+            return super().build_middleware_stack()
+
+    app = Application()
     async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
         return (await client.get("/")).status_code == 418
 
@@ -533,7 +537,7 @@ async def log_has_a_message_in_colour() -> bool:
 
 @guard(
     PLAIN,
-    "HttpToolsProtocol: its callbacks, attributes and send_400_response()",
+    "HttpToolsProtocol: its callbacks, attributes and send_400_response(), and the attributes of its requests",
     used_as="class RequestLimitsProtocol(HttpToolsProtocol)",
 )
 async def protocol_of_the_server_can_be_extended() -> bool:
