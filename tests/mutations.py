@@ -51,13 +51,13 @@ SESSIONS = [
     Mutation(
         "commit in finally",
         "core/db.py",
-        "        if needs_commit(session):\n            await session.commit()\n    finally:\n",
+        "        if session.needs_round_trip():\n            await session.commit()\n    finally:\n",
         "    finally:\n        await session.commit()\n",
         "core/test_db.py",
     ),
     Mutation(
         "unsaved changes in a read-only session ignored",
-        "core/database/session.py",
+        "core/database/sync_session.py",
         "return bool(self.new or self.dirty or self.deleted)",
         "return False",
         "core/database/postgresql/test_read_only_sessions.py",
@@ -65,7 +65,7 @@ SESSIONS = [
     ),
     Mutation(
         "failed flush in a read-only session ignored",
-        "core/database/session.py",
+        "core/database/sync_session.py",
         " or not self.is_active",
         "",
         "core/database/postgresql/test_read_only_sessions.py",
@@ -133,7 +133,7 @@ SESSIONS = [
     ),
     Mutation(
         "only the last connection checked before a commit",
-        "core/database/session.py",
+        "core/database/sync_session.py",
         "        for connection in connections:\n            if not",
         "        for connection in connections[-1:]:\n            if not",
         "core/database/test_session.py",
@@ -142,8 +142,8 @@ SESSIONS = [
     Mutation(
         "second cancellation interrupts the close",
         "core/database/tasks.py",
-        "    while not task.done():\n",
-        "    for _ in range(1):\n",
+        "    with CancelScope(shield=True):\n        while not task.done():\n",
+        "    for _ in range(1):\n        for _ in range(1):\n",
         "core/database/test_session.py",
     ),
     Mutation(
@@ -163,8 +163,8 @@ SESSIONS = [
     Mutation(
         "new dependency per get_session() call",
         "core/db.py",
-        "return _dependencies.setdefault(key, partial(_session, *key))",
-        "return partial(_session, *key)",
+        "return _dependencies.setdefault(key, SessionDependency(*key))",
+        "return SessionDependency(*key)",
         "core/test_db.py",
     ),
     Mutation(
@@ -600,13 +600,6 @@ SESSIONS = [
         "core/web/test_client_disconnects.py",
     ),
     Mutation(
-        "SessionDep with the default scope",
-        "dependencies.py",
-        'SessionDep = Annotated[AsyncSession, Depends(get_session(), scope="function")]\nPrimary',
-        "SessionDep = Annotated[AsyncSession, Depends(get_session())]\nPrimary",
-        "core/test_db.py",
-    ),
-    Mutation(
         "PrimarySessionDep with another scope",
         "dependencies.py",
         "PrimarySessionDep = SessionDep",
@@ -619,5 +612,56 @@ SESSIONS = [
         'get_session("analytics")',
         "get_session()",
         "core/test_two_databases.py",
+    ),
+    *(
+        Mutation(
+            f"prepared statements: {name}",
+            f"core/database/{file}.py",
+            old,
+            new,
+            "conformance/core/database/test_statement.py",
+            kind="postgresql",
+        )
+        for name, file, old, new in (
+            (
+                "error of the driver",
+                "statement",
+                "await self._raise(error, connection, values)",
+                "raise",
+            ),
+            (
+                "stale after a migration",
+                "statement",
+                "cursor._invalidate_schema_cache_asof = plan.dialect._invalidate_schema_cache_asof",
+                "pass",
+            ),
+            (
+                "not counted",
+                "statement",
+                "            done.add(connection, began)\n",
+                "            pass\n",
+            ),
+            (
+                "stored value shown",
+                "statement",
+                "map(hiding, self.processors, self.metadata.keys)",
+                "self.processors",
+            ),
+            ("listeners missed", "session", "        or engine._has_events\n", ""),
+            ("log missed", "session", "        or engine.logger.isEnabledFor(logging.INFO)\n", ""),
+            ("two transactions", "session", "self._hand_over(self._leased)", "self.leased = None"),
+            (
+                "connection kept",
+                "session",
+                "            await greenlet_spawn(connection.close)\n",
+                "",
+            ),
+            (
+                "not committed",
+                "session",
+                "return self._leased is not None and not",
+                "return False and not",
+            ),
+        )
     ),
 ]

@@ -1,7 +1,7 @@
 """Dependencies of routes: aliases for the sessions, and the health service.
 
-`scope="function"` makes FastAPI commit before it sends the response. FastAPI shares a session within
-a request only if the scope is the same everywhere, so write it in these aliases only.
+FastAPI shares a session within a request only if the scope is the same everywhere, so write it in
+these aliases only. With `scope="function"`, FastAPI also refuses a dependency that would outlive it.
 
 Use a read-only session in a route that only reads: a statement costs one round trip, and the
 database refuses writes. It does not see uncommitted writes of the request's other session.

@@ -24,6 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.db import prepared
 from app.models.event import Event
 
 MAX_COUNT = 10_000  # events that are counted per user
@@ -33,8 +34,9 @@ EVENTS = cast("Table", Event.__table__)
 WRITTEN = [column for column in EVENTS.columns if not column.primary_key]
 
 ROWS = select(EVENTS)
-PAGE = ROWS.order_by(EVENTS.c.id).limit(bindparam("limit", type_=Integer))
-NEXT_PAGE = PAGE.where(EVENTS.c.id > bindparam("after"))
+_PAGE = ROWS.order_by(EVENTS.c.id).limit(bindparam("limit", type_=Integer))
+PAGE = prepared(_PAGE)
+NEXT_PAGE = prepared(_PAGE.where(EVENTS.c.id > bindparam("after")))
 ALL = ROWS.order_by(EVENTS.c.id).execution_options(yield_per=CHUNK_SIZE)
 
 INSERT = insert(EVENTS)
@@ -47,7 +49,9 @@ def _array(column: Column[Any]) -> BindParameter[Any]:
 
 
 # On PostgreSQL: one array parameter per column, not one parameter per value. As fast as COPY.
-INSERT_COLUMNS = INSERT.from_select(WRITTEN, select(*(func.unnest(_array(c)) for c in WRITTEN)))
+INSERT_COLUMNS = prepared(
+    INSERT.from_select(WRITTEN, select(*(func.unnest(_array(c)) for c in WRITTEN)))
+)
 
 
 class EventRepository:
@@ -58,15 +62,15 @@ class EventRepository:
         """Insert events. Each dict has a value for every column except the id."""
         if self.session.get_bind().dialect.name == "postgresql":
             columns = {c.name: [event[c.name] for event in events] for c in WRITTEN}
-            await self.session.execute(INSERT_COLUMNS, columns)
+            await INSERT_COLUMNS.execute(self.session, columns)
         else:
             await self.session.execute(INSERT, events)
 
     async def page(self, limit: int, after: int | None) -> Sequence[Row[Any]]:
         """Return events in the order of their ids, starting after the id `after`."""
         if after is None:
-            return (await self.session.execute(PAGE, {"limit": limit})).all()
-        return (await self.session.execute(NEXT_PAGE, {"limit": limit, "after": after})).all()
+            return await PAGE.all(self.session, limit=limit)
+        return await NEXT_PAGE.all(self.session, limit=limit, after=after)
 
     async def all(self) -> AsyncGenerator[Sequence[Row[Any]], None]:
         """Yield all events in the order of their ids, in chunks from a server-side cursor."""

@@ -8,20 +8,25 @@ from uuid import UUID
 from sqlalchemy import Integer, Row, Table, bindparam, delete, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from app.core.db import prepared
 from app.models.user import User
 
 USERS = cast("Table", User.__table__)
 
 # Built once. Core statements: rows that are inserted or returned unchanged need no ORM entity.
-INSERT = insert(USERS).returning(USERS)
-ROWS = select(USERS)
-ROW = ROWS.where(USERS.c.id == bindparam("id"))
-PAGE = ROWS.order_by(USERS.c.created_at, USERS.c.id).limit(bindparam("limit", type_=Integer))
-NEXT_PAGE = PAGE.where(
-    tuple_(USERS.c.created_at, USERS.c.id)
-    > tuple_(
-        bindparam("after_time", type_=USERS.c.created_at.type),
-        bindparam("after_id", type_=USERS.c.id.type),
+INSERT = prepared(insert(USERS).returning(USERS))
+ROW = prepared(select(USERS).where(USERS.c.id == bindparam("id")))
+_PAGE = (
+    select(USERS).order_by(USERS.c.created_at, USERS.c.id).limit(bindparam("limit", type_=Integer))
+)
+PAGE = prepared(_PAGE)
+NEXT_PAGE = prepared(
+    _PAGE.where(
+        tuple_(USERS.c.created_at, USERS.c.id)
+        > tuple_(
+            bindparam("after_time", type_=USERS.c.created_at.type),
+            bindparam("after_id", type_=USERS.c.id.type),
+        )
     )
 )
 
@@ -32,18 +37,17 @@ class UserRepository:
 
     async def add(self, values: dict[str, Any]) -> Row[Any]:
         """Insert a user; return the stored row."""
-        row: Row[Any] = (await self.session.execute(INSERT, values)).one()
-        return row
+        return await INSERT.one(self.session, **values)
 
     async def get(self, user_id: UUID) -> Row[Any] | None:
-        return (await self.session.execute(ROW, {"id": user_id})).one_or_none()
+        return await ROW.one_or_none(self.session, id=user_id)
 
     async def page(self, limit: int, after: tuple[datetime, UUID] | None) -> Sequence[Row[Any]]:
         """Return users in the order of their creation, starting after the key `after`."""
         if after is None:
-            return (await self.session.execute(PAGE, {"limit": limit})).all()
-        key = {"after_time": after[0], "after_id": after[1]}
-        return (await self.session.execute(NEXT_PAGE, {"limit": limit, **key})).all()
+            return await PAGE.all(self.session, limit=limit)
+        time, id_ = after
+        return await NEXT_PAGE.all(self.session, limit=limit, after_time=time, after_id=id_)
 
     async def update(self, user_id: UUID, version: int, values: dict[str, Any]) -> User | None:
         """Return the updated user, or None if no user has this id and version."""

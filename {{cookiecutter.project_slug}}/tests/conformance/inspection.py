@@ -2,7 +2,6 @@
 
 from sqlalchemy.ext.asyncio import (
     AsyncEngine,
-    AsyncSession,
     async_sessionmaker,
     create_async_engine,
 )
@@ -10,6 +9,7 @@ from sqlalchemy.pool import NullPool
 
 from app.core.config import DatabaseSettings, get_database
 from app.core.database.registry import _closers, _databases, find_database, find_probe
+from app.core.database.session import LazySession
 from app.core.database.url import resolve_async_url
 from app.core.db import get_engine
 from tests.inspection import fetch
@@ -31,7 +31,7 @@ def registry_contents() -> list[object]:
     return [*_databases.values()]
 
 
-def session_factory(database: str | None = None) -> async_sessionmaker[AsyncSession]:
+def session_factory(database: str | None = None) -> async_sessionmaker[LazySession]:
     """Return the session factory of a database's engine."""
     return find_database(get_database(database), dev=False, read_only=False).sessions
 

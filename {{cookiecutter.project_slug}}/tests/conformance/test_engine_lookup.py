@@ -17,7 +17,7 @@ from sqlalchemy import insert, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import DatabaseSettings, get_database, get_settings, variable
-from app.core.database.session import TrackedSession
+from app.core.database.sync_session import TrackedSession
 from app.core.db import (
     DatabaseNotFoundError,
     dispose_engines,

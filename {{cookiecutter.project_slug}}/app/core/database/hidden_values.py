@@ -1,10 +1,13 @@
 """Removes values of requests and rows from errors, which logs and error trackers show."""
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy.engine import Dialect, ExceptionContext
 from sqlalchemy.exc import StatementError
+
+Processor = Callable[[Any], Any] | None
 
 # SQLSTATEs of messages about connections, transactions and prepared statements: they have no value.
 HARMLESS = ("08", "26", "40", "42P05", "53", "57", "58", "SQLITE_")
@@ -69,19 +72,24 @@ def hide_stored_values(dialect: Dialect) -> None:
 
     class Context(base):  # type: ignore[misc]
         def get_result_processor(self, type_: Any, column: str, driver_type: Any) -> Any:
-            process = super().get_result_processor(type_, column, driver_type)
-
-            def process_safely(value: Any) -> Any:
-                try:
-                    return process(value)
-                except TYPE_ERRORS as error:
-                    _mask(error, [value])
-                    error.add_note(f"column: {column}")
-                    raise
-
-            return process and process_safely
+            return hiding(super().get_result_processor(type_, column, driver_type), column)
 
     dialect.execution_ctx_cls = Context
+
+
+def hiding(process: Processor, column: str) -> Processor:
+    """Return the function of a type that processes stored values, with errors that do not show them."""
+
+    def process_safely(value: Any) -> Any:
+        assert process
+        try:
+            return process(value)
+        except TYPE_ERRORS as error:
+            _mask(error, [value])
+            error.add_note(f"column: {column}")
+            raise
+
+    return process and process_safely
 
 
 def _shown(message: str, code: str, known: set[str]) -> str:

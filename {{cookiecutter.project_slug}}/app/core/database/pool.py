@@ -1,12 +1,14 @@
 """A connection pool that serves waiting sessions in the order of their arrival."""
 
 import asyncio
+from collections import deque
+from time import monotonic
 from typing import Any
 
 from sqlalchemy import exc
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry, PoolProxiedConnection
 from sqlalchemy.util import await_  # docs/private-apis.md
-from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty  # docs/private-apis.md
+from sqlalchemy.util.queue import AsyncAdaptedQueue, Empty, Full  # docs/private-apis.md
 
 
 class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
@@ -19,11 +21,20 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
 
     def __init__(self, maxsize: int = 0, use_lifo: bool = False) -> None:
         super().__init__(maxsize, use_lifo)
+        self._idle = deque[ConnectionPoolEntry]()
         self._waiting: dict[asyncio.Future[ConnectionPoolEntry], None] = {}  # an ordered set
 
     @property
     def waiting(self) -> int:
         return len(self._waiting)
+
+    @property
+    def next(self) -> ConnectionPoolEntry | None:
+        """The connection that `get` would return."""
+        return self._idle[0] if self._idle else None
+
+    def qsize(self) -> int:
+        return len(self._idle)
 
     def put_nowait(self, item: ConnectionPoolEntry) -> None:
         while self._waiting:
@@ -32,10 +43,17 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
             if not waiter.done():
                 waiter.set_result(item)
                 return
-        super().put_nowait(item)
+        if len(self._idle) >= self.maxsize:
+            raise Full
+        self._idle.append(item)
+
+    def get_nowait(self) -> ConnectionPoolEntry:
+        if not self._idle:
+            raise Empty
+        return self._idle.popleft()
 
     def get(self, block: bool = True, timeout: float | None = None) -> ConnectionPoolEntry:
-        if not block or not self.empty():
+        if self._idle or not block:
             return self.get_nowait()
         return await_(self._wait(timeout))
 
@@ -70,6 +88,11 @@ class FairPool(AsyncAdaptedQueuePool):
         except exc.TimeoutError as error:
             error.add_note(f"database: {self.logging_name}")
             raise
+
+    def has_fresh_connection(self) -> bool:
+        """Return whether the next session gets a connection that is known to work, without waiting."""
+        record = self._pool.next
+        return record is not None and record.info.get("fresh_until", 0.0) > monotonic()
 
     @property
     def waiting(self) -> int:

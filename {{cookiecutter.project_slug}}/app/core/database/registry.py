@@ -13,13 +13,14 @@ from threading import Lock
 from typing import cast
 
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from app.core.database import postgresql, sqlite
 from app.core.database.engine import dispose, make_engine, make_probe_engine
 from app.core.database.pool import FairPool
-from app.core.database.session import TrackedSession
+from app.core.database.session import LazySession
 from app.core.database.settings import DatabaseSettings, EngineKey
+from app.core.database.sync_session import TrackedSession
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +30,7 @@ class Database:
     """An engine, its session factory, and the settings that it was created with."""
 
     engine: AsyncEngine
-    sessions: async_sessionmaker[AsyncSession]
+    sessions: async_sessionmaker[LazySession]
     settings: DatabaseSettings
     ignored: set[str] = field(default_factory=set)  # settings that a warning has named
 
@@ -150,6 +151,8 @@ def _find_or_create(databases: Databases, key: EngineKey, settings: DatabaseSett
             engine = make_engine(key, settings)
         sessions = async_sessionmaker(
             engine,
+            class_=LazySession,
+            plans={},
             sync_session_class=TrackedSession,
             expire_on_commit=False,
             close_resets_only=False,

@@ -1,111 +1,221 @@
-"""How a session ends: commit, or roll back, and return its connections in every case."""
+"""The sessions of `core/db.py`: how they connect, and how they end."""
 
 import asyncio
 import logging
-from functools import partial
+from functools import cache, partial
 from time import perf_counter
-from typing import cast
+from typing import TYPE_CHECKING, Any, cast
 
-from sqlalchemy import Connection, event
-from sqlalchemy.exc import InvalidRequestError
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import InvalidRequestError, MissingGreenlet
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.util import greenlet_spawn  # docs/private-apis.md
 
 from app.core.database import postgresql
+from app.core.database.pool import FairPool
 from app.core.database.statistics import work
+from app.core.database.sync_session import TrackedSession
 from app.core.database.tasks import start, wait_until_done
+from app.core.telemetry.spans import is_traced
 
 ROLLBACK_TIMEOUT = 5.0  # seconds, after which the connection is closed instead
+
+# Events of a session that a statement, COMMIT or ROLLBACK causes. `after_begin` is another one.
+EVENTS = (
+    *("do_orm_execute", "before_commit", "after_commit", "after_rollback", "after_soft_rollback"),
+    *("after_transaction_create", "after_transaction_end"),
+)
 
 logger = logging.getLogger(__name__)
 
 
-class TrackedSession(Session):
-    """A session that records its connections, so that it can invalidate them while a task uses them."""
+class LazySession(AsyncSession):
+    """An `AsyncSession` that creates its `sync_session` when something uses it.
 
-    is_abandoned = False
-    _opened: tuple[Connection, ...] = ()  # more than one if `bind_arguments` name another engine
+    Until then, prepared statements (`statement.py`) run on a connection that the session leases from
+    the pool: the ORM's session would cost more than they do. When it is created, it takes over the
+    connection with its transaction.
+    """
+
+    is_ended = False
+    _is_connecting = False
+    _leased: Connection | None = None
+
+    def __init__(self, bind: AsyncEngine, plans: dict[Any, Any], **options: Any) -> None:
+        self.plans = plans  # of prepared statements, for all sessions of the engine
+        self._engine = bind.sync_engine
+        self._create = partial(super().__init__, bind, **options)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in {"sync_session", "_proxied"}:
+                raise AttributeError(name)
+            self._create()
+            if self._leased:
+                self._hand_over(self._leased)
+            if self.is_ended:
+                self.sync_session.close()
+            return vars(self)[name]
 
     @property
-    def connections(self) -> list[Connection]:
-        """The connections of the current transaction."""
-        return [connection for connection in self._opened if not connection.closed]
+    def has_sync_session(self) -> bool:
+        return "sync_session" in vars(self)
+
+    def _hand_over(self, connection: Connection) -> None:
+        """Let `sync_session` begin on this connection instead of one from the pool."""
+        session = self.sync_session
+        self._leased = None
+        engine, session.bind = session.bind, cast("Engine", _Lease(connection))
+        session.connection()
+        session.bind = engine
+
+    async def lease(self) -> Connection | None:
+        """Return the connection for prepared statements; None if `sync_session` must execute them."""
+        if self._leased:
+            return self._leased
+        if self.has_sync_session or self.is_ended or not _is_unobserved(self._engine):
+            return None
+        if self._is_connecting:
+            raise InvalidRequestError(
+                "This session is provisioning a new connection; concurrent operations are not permitted",
+                code="isce",
+            )
+        self._is_connecting = True
+        try:
+            connection = await _connect(self._engine)
+        finally:
+            self._is_connecting = False
+        if self.has_sync_session or self.is_ended:
+            await greenlet_spawn(connection.close)
+            raise InvalidRequestError("the session has ended before this task could use it")
+        if done := work.get():
+            done.used[id(connection)] = perf_counter()
+        self._leased = connection
+        return connection
+
+    async def commit(self) -> None:
+        if self._leased:
+            await greenlet_spawn(self._commit, self._leased)
+        else:
+            await super().commit()
+
+    def _commit(self, connection: Connection) -> None:
+        _begin(connection)
+        connection.commit()
+        connection.close()
+        self._leased = None
+
+    async def close(self) -> None:
+        if self._leased:
+            await greenlet_spawn(self._roll_back, self._leased)
+        await super().close()
+
+    def _roll_back(self, connection: Connection) -> None:
+        _begin(connection)
+        connection.close()
+        self._leased = None
 
     def needs_round_trip(self) -> bool:
-        """Whether the end of this session, COMMIT or ROLLBACK, has to be sent to the database.
+        """Whether the end of this session, COMMIT or ROLLBACK, has to be sent to the database."""
+        if self.has_sync_session:
+            return self._tracked.needs_round_trip()
+        return self._leased is not None and not postgresql.needs_no_rollback(self._leased)
 
-        False for an unused session and for a read-only session in AUTOCOMMIT. These close without
-        the greenlet in which SQLAlchemy runs a commit.
-        """
-        if not self.in_transaction():
-            return False
-        connections = self.connections
-        if not connections or not self.is_active:
-            return True
-        for connection in connections:
-            if not postgresql.needs_no_rollback(connection):
-                return True
-        return bool(self.new or self.dirty or self.deleted)
+    def close_at_once(self) -> None:
+        """Close without a round trip."""
+        if self._leased:
+            self._leased.close()
+            self._leased = None
+        elif self.has_sync_session:
+            self._tracked.close()
 
     def abandon(self) -> None:
         """Invalidate the connections, and any that a task opens for this session later."""
-        self.is_abandoned = True
-        for connection in self.connections:
+        connection, self._leased = self._leased, None
+        if connection and not connection.closed:
             connection.invalidate()
+            connection.close()
+        self._tracked.abandon()
+
+    @property
+    def _tracked(self) -> TrackedSession:
+        return cast("TrackedSession", self.sync_session)
 
 
-@event.listens_for(TrackedSession, "after_begin")
-def _track(session: TrackedSession, _: SessionTransaction, connection: Connection) -> None:
-    if connection not in session._opened:  # a savepoint begins on the same connection
-        if done := work.get():
-            done.used[id(connection)] = perf_counter()
-        session._opened = (*session.connections, connection)
-    if session.is_abandoned:
-        session.abandon()
-        raise InvalidRequestError("the session has ended before this task could use it")
+class _Lease:
+    """Stands for an engine whose next connection is open already."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connect = lambda: connection
 
 
-def needs_commit(session: AsyncSession) -> bool:
-    """Whether the session has anything to commit."""
-    return _tracked(session).needs_round_trip()
+def _begin(connection: Connection) -> None:
+    """Let SQLAlchemy know of the transaction, which a prepared statement has begun."""
+    if not (connection.in_transaction() or connection.invalidated):
+        connection.begin()
 
 
-async def roll_back_and_close(session: AsyncSession) -> None:
+async def _connect(engine: Engine) -> Connection:
+    """Return a connection; without a greenlet, in which SQLAlchemy can wait, if it need not wait."""
+    if cast("FairPool", engine.pool).has_fresh_connection():
+        try:
+            return engine.connect()
+        except MissingGreenlet:  # the connection has to be replaced
+            pass
+    return await greenlet_spawn(engine.connect)
+
+
+def _is_unobserved(engine: Engine) -> bool:
+    """Return whether no listener, log or span would miss a statement that SQLAlchemy does not execute."""
+    if (
+        engine.dialect.driver != "asyncpg"
+        or engine._has_events
+        or is_traced(engine)
+        or engine.logger.isEnabledFor(logging.INFO)
+    ):
+        return False
+    events = _events_of_sessions()
+    return len(events.after_begin) == 1 and not any(getattr(events, name) for name in EVENTS)
+
+
+@cache
+def _events_of_sessions() -> Any:
+    return TrackedSession().dispatch
+
+
+async def roll_back_and_close(session: LazySession) -> None:
     """Roll back what is not committed and return the connections.
 
     The rollback runs in its own task, because this task can be cancelled at every `await`. The
     cancellation is raised after the session is closed.
     """
-    tracked = _tracked(session)
-    if not tracked.needs_round_trip():
+    session.is_ended = True
+    if not session.needs_round_trip():
         try:
-            tracked.close()  # without a round trip
+            session.close_at_once()
         except Exception as error:
-            _drop_connections(tracked, error)
+            _drop_connections(session, error)
         return
     closing = start(partial(_close, session))
     if cancelled := await wait_until_done(closing):
         raise cancelled
 
 
-async def _close(session: AsyncSession) -> None:
+async def _close(session: LazySession) -> None:
     try:
         async with asyncio.timeout(ROLLBACK_TIMEOUT):
             await session.close()
     except BaseException as error:
-        _drop_connections(_tracked(session), error)
+        _drop_connections(session, error)
         if not isinstance(error, Exception):  # the event loop is shutting down
             raise
 
 
-def _drop_connections(session: TrackedSession, error: BaseException) -> None:
+def _drop_connections(session: LazySession, error: BaseException) -> None:
     """Handle a session that cannot be closed: its server hangs or is lost, or a task still uses it.
 
     The error does not replace the one that ended the session's block.
     """
     logger.warning("A session could not roll back; its connection is dropped.", exc_info=error)
     session.abandon()
-
-
-def _tracked(session: AsyncSession) -> TrackedSession:
-    return cast("TrackedSession", session.sync_session)

@@ -17,6 +17,14 @@ class DatabaseStatistics:
     # When the last statement or fetch of each connection ended, or its transaction began, by id.
     used: dict[int, float] = field(default_factory=dict)
 
+    def add(self, connection: Connection, began: float, *, has_failed: bool = False) -> None:
+        """Add a statement that has ended on this connection. One that failed is no use of it."""
+        ended = perf_counter()
+        idle = began - self.used.get(id(connection), began) if has_failed else 0.0
+        self.used[id(connection)] = ended - idle
+        self.statements += 1
+        self.seconds += ended - began
+
     def is_idle(self, connection: Connection | None, seconds: float) -> bool:
         """Return whether the transaction on this connection has not been used for this time."""
         now = perf_counter()
@@ -41,6 +49,8 @@ class _MeasuredCursor:
             self.done.used[self.connection] = perf_counter() - idle
 
 
+RAISED = "raised"  # the execution option with the error of a statement that statement.py has run
+
 work: ContextVar[DatabaseStatistics | None] = ContextVar("work", default=None)
 
 
@@ -59,20 +69,20 @@ def measure(engine: Engine) -> None:
 def _run(
     run: Any, cursor: Any, statement: str, parameters: Any, context: ExecutionContext
 ) -> bool | None:
+    if error := context.execution_options.get(RAISED):
+        raise error
     done = work.get()
     if done is None:
         return None  # SQLAlchemy runs the statement
     began = perf_counter()
-    connection = id(context.root_connection)
-    idle = began - done.used.get(connection, began)
+    connection = context.root_connection
+    has_failed = True
     try:
         run(cursor, statement, parameters, context)
         if getattr(cursor, "server_side", False) and context.dialect.driver == "asyncpg":
-            cursor._cursor = _MeasuredCursor(cursor._cursor, done, connection)
-        idle = 0.0
+            cursor._cursor = _MeasuredCursor(cursor._cursor, done, id(connection))
+        has_failed = False
     finally:
-        ended = perf_counter()
-        done.used[connection] = ended - idle  # if it failed: the idle time before it
-        done.statements += statement != "BEGIN"  # the service does not send it
-        done.seconds += ended - began
+        done.add(connection, began, has_failed=has_failed)
+        done.statements -= statement == "BEGIN"  # the service does not send it
     return True

@@ -60,6 +60,11 @@ def trace_statements(engine: Engine, database: str) -> None:
         setattr(engine.dialect, name, traced(getattr(engine.dialect, name)))
 
 
+def is_traced(engine: Engine) -> bool:
+    """Return whether spans are recorded for the statements of this engine."""
+    return "do_execute" in vars(engine.dialect)
+
+
 def _error_attributes(error: BaseException) -> dict[str, str]:
     code = getattr(error, "sqlstate", None) or getattr(error, "sqlite_errorname", None)
     if code:

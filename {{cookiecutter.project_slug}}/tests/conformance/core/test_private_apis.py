@@ -13,7 +13,7 @@ from functools import cache, partial
 from importlib import import_module
 from inspect import signature
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import aiosqlite
 import asyncpg
@@ -24,12 +24,24 @@ import sqlalchemy
 import uvicorn
 from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
-from fastapi import APIRouter, Depends, FastAPI, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from httpx2 import ASGITransport, AsyncClient
-from sqlalchemy import Connection, ForeignKey, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    ForeignKey,
+    Integer,
+    MetaData,
+    Table,
+    create_engine,
+    event,
+    insert,
+    text,
+)
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, create_async_engine
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
+from sqlalchemy.schema import CreateTable
 from starlette.types import Receive, Scope, Send
 
 from app.core.database.pool import FairQueue
@@ -107,7 +119,11 @@ async def await_runs_a_coroutine(connection: AsyncConnection) -> bool:
     return await connection.run_sync(wait) == "result"
 
 
-@guard(PLAIN, "sqlalchemy.util.queue.AsyncAdaptedQueue, Empty", used_as="AsyncAdaptedQueue, Empty")
+@guard(
+    PLAIN,
+    "sqlalchemy.util.queue.AsyncAdaptedQueue, Empty, Full",
+    used_as="AsyncAdaptedQueue, Empty, Full",
+)
 async def queue_gives_back_and_raises_empty() -> bool:
     module: Any = import_module("sqlalchemy.util.queue")
     queue = module.AsyncAdaptedQueue(1)
@@ -115,7 +131,7 @@ async def queue_gives_back_and_raises_empty() -> bool:
     assert queue.get_nowait() == "item"
     with pytest.raises(module.Empty):
         queue.get(block=False)
-    return bool(queue.empty())
+    return issubclass(module.Full, Exception) and bool(queue.empty())
 
 
 @guard(ON_SQLITE, "AsyncAdaptedQueuePool._queue_class, _pool", used_as="_queue_class = ")
@@ -131,6 +147,93 @@ async def pool_counts_its_connections(_: AsyncConnection) -> bool:
     pool: Any = get_engine().pool
     counts = (pool.checkedout(), pool.checkedin(), pool.overflow())
     return counts == (1, 0, 1 - pool.size())
+
+
+@guard(PLAIN, "sqlalchemy.util.greenlet_spawn, concurrency.in_greenlet", used_as="greenlet_spawn")
+async def function_runs_in_a_greenlet() -> bool:
+    util: Any = import_module("sqlalchemy.util")
+    in_greenlet = util.concurrency.in_greenlet
+    return bool(await util.greenlet_spawn(in_greenlet) and not in_greenlet())
+
+
+@guard(
+    ON_POSTGRESQL,
+    "AsyncAdapt_asyncpg_cursor._prepare_and_execute",
+    used_as='"_prepare_and_execute"',
+)
+async def cursor_executes_without_a_greenlet(connection: AsyncConnection) -> bool:
+    cursor = (await adapter_of(connection)).cursor()
+    await cursor._prepare_and_execute("SELECT $1::int", [7])
+    return bool(cursor.fetchall() == [(7,)] and cursor.description[0][0] == "int4")
+
+
+@guard(
+    ON_POSTGRESQL,
+    "_invalidate_schema_cache_asof of a dialect and its cursors",
+    used_as="._invalidate_schema_cache_asof",
+)
+async def ddl_invalidates_the_caches_of_cursors(connection: AsyncConnection) -> bool:
+    dialect: Any = connection.dialect
+    before = dialect._invalidate_schema_cache_asof
+    await connection.execute(CreateTable(Table("numbers", MetaData(), Column("n", Integer))))
+    await connection.rollback()
+    cursor = (await adapter_of(connection)).cursor()
+    return bool(
+        dialect._invalidate_schema_cache_asof > before and cursor._invalidate_schema_cache_asof == 0
+    )
+
+
+@guard(
+    PLAIN,
+    "AsyncSession creates sync_session and _proxied in its constructor",
+    used_as='"sync_session", "_proxied"',
+)
+async def session_is_created_in_the_constructor() -> bool:
+    return {"sync_session", "_proxied"} <= vars(AsyncSession()).keys()
+
+
+@guard(PLAIN, "Session.bind with a connect() of its own", used_as="session.bind = engine")
+async def session_begins_on_the_connection_that_its_bind_returns() -> bool:
+    connection = create_engine("sqlite://").connect()
+
+    class Bind:
+        def connect(self) -> Connection:
+            return connection
+
+    bind: Any = Bind()
+    session = Session(connection.engine)
+    engine, session.bind = session.bind, bind
+    begun = session.connection()
+    session.bind = engine
+    session.execute(text("SELECT 1"))
+    session.commit()
+    return begun is connection and connection.closed
+
+
+@guard(PLAIN, "Engine._has_events, Session.dispatch", used_as="engine._has_events")
+async def listeners_are_found() -> bool:
+    engine = create_engine("sqlite://")
+    session = Session()
+    before = (engine._has_events, len(session.dispatch.after_begin))
+    event.listen(engine, "commit", lambda _: None)
+    event.listen(session, "after_begin", lambda *_: None)
+    after = (engine._has_events, len(session.dispatch.after_begin))
+    return (before, after) == ((False, 0), (True, 1))
+
+
+@guard(PLAIN, "SQLCompiler.prefetch, binds, isinsert", used_as="compiled.prefetch")
+async def compiled_statement_has_its_values() -> bool:
+    table = Table("t", MetaData(), Column("n", Integer, default=1), Column("m", Integer))
+    compiled: Any = insert(table).compile(column_keys=["m"])
+    [column] = compiled.prefetch
+    return column.default.arg == 1 and {*compiled.binds} == {"n", "m"} and compiled.isinsert
+
+
+@guard(PLAIN, "sqlalchemy.engine.result.SimpleResultMetaData", used_as="SimpleResultMetaData")
+async def result_has_the_names_of_its_columns() -> bool:
+    result: Any = import_module("sqlalchemy.engine.result")
+    rows = result.IteratorResult(result.SimpleResultMetaData(["n"]), iter([(1,)]))
+    return bool(rows.one().n == 1)
 
 
 @guard(ON_POSTGRESQL, "AsyncAdapt_dbapi_connection._execute_mutex", used_as="._execute_mutex")
@@ -470,6 +573,34 @@ async def page_ends_with_its_only_inline_script() -> bool:
     body = bytes(page.body)
     script = body.rpartition(b"<script>")[2].partition(b"</script>")[0]
     return body.count(b"<script>") == 1 and b"SwaggerUIBundle(" in script
+
+
+@guard(
+    PLAIN,
+    'scope["fastapi_function_astack"], __wrapped__ of a dependency',
+    used_as='"fastapi_function_astack"',
+)
+async def wrapped_dependency_is_awaited_and_has_a_stack() -> bool:
+    class Dependency:
+        def __init__(self) -> None:
+            async def wrapped(request: Request) -> str:
+                request.scope["fastapi_function_astack"].callback(ended.append, True)
+                return "wrapped"
+
+            self.__wrapped__ = wrapped
+
+        def __call__(self, request: Request) -> Any:
+            return self.__wrapped__(request)
+
+    ended: list[bool] = []
+    app = FastAPI()
+
+    @app.get("/")
+    async def route(value: Annotated[str, Depends(Dependency(), scope="function")]) -> list[Any]:
+        return [value, *ended]
+
+    async with AsyncClient(transport=ASGITransport(app), base_url="http://test") as client:
+        return (await client.get("/")).json() == ["wrapped"] and ended == [True]
 
 
 @guard(

@@ -28,7 +28,7 @@ async def events(databases: None) -> None:
 @pytest.mark.postgresql
 async def test_page_of_events_reads_only_its_rows(events: None) -> None:
     async with session_scope("analytics") as session:
-        nodes = await plan(session, NEXT_PAGE, limit=LIMIT, after=ROWS - 2 * LIMIT)
+        nodes = await plan(session, NEXT_PAGE.statement, limit=LIMIT, after=ROWS - 2 * LIMIT)
 
     assert ["Limit", "Index Scan"] == [node["Node Type"] for node in nodes]
     assert ("pk_events", LIMIT) == (nodes[1]["Index Name"], nodes[1]["Actual Rows"])

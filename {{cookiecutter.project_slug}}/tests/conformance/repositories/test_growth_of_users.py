@@ -33,7 +33,7 @@ async def users(databases: None) -> None:
 async def test_page_of_users_reads_only_its_rows(users: None, page: str) -> None:
     statement, key = PAGES[page]
     async with session_scope() as session:
-        nodes = await plan(session, statement, limit=LIMIT, **key)
+        nodes = await plan(session, statement.statement, limit=LIMIT, **key)
 
     assert ["Limit", "Index Scan"] == [node["Node Type"] for node in nodes]
     assert "ix_users_created_at_id" == nodes[1]["Index Name"]
@@ -46,7 +46,7 @@ async def test_page_of_users_reads_only_its_rows(users: None, page: str) -> None
 async def test_page_of_users_uses_its_index(users: None, page: str) -> None:
     statement, key = PAGES[page]
     async with session_scope() as session:
-        [step] = await steps(session, statement, limit=LIMIT, **key)
+        [step] = await steps(session, statement.statement, limit=LIMIT, **key)
 
     verb = "SEARCH" if key else "SCAN"
     assert step.startswith(f"{verb} users USING INDEX ix_users_created_at_id")

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from inspect import isasyncgenfunction, isclass, iscoroutinefunction
+from inspect import isasyncgenfunction, isclass, iscoroutinefunction, unwrap
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ BLOCKING: set[str] = set()
 
 def is_async(call: Any) -> bool:
     """Return whether FastAPI awaits the call. It runs functions that are not async, and class constructors, in a thread."""
+    call = unwrap(call)
     functions = [] if isclass(call) else [call, getattr(call, "__call__", None)]  # noqa: B004
     return any(iscoroutinefunction(f) or isasyncgenfunction(f) for f in functions)
 

@@ -7,7 +7,9 @@ from operator import methodcaller
 from typing import Any, NamedTuple
 
 from sqlalchemy.engine import Dialect
+from sqlalchemy.exc import MissingGreenlet
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util.concurrency import in_greenlet  # docs/private-apis.md
 
 from app.core.database.postgresql._connection import BROKEN, socket_of
 
@@ -26,11 +28,14 @@ def connect(
     parameters to that, and ignores `prepared_statement_cache_size` with it.
 
     Raises:
+        MissingGreenlet: the caller does not wait (`_connect` in session.py).
         OperationalError: no host accepts a connection, for any reason: no server, wrong password, no
             such database. asyncpg raises a bare `OSError` for the first, and SQLAlchemy 2.1 a plain
             `DBAPIError` for the others. The error has no SQLSTATE, because its cause is the
             service's configuration or an outage, and not a statement of a request.
     """
+    if not in_greenlet():
+        raise MissingGreenlet("a new connection has to wait for the server")
     dbapi: Any = dialect.loaded_dbapi
     outages = (dbapi.Error, *BROKEN, UnicodeError)
     read_only = parameters.pop("read_only", False)

@@ -31,7 +31,7 @@ def discard_busy(connection: Any, record: ConnectionPoolEntry) -> None:
     """
     if connection is None:  # already invalidated
         return
-    record.info["idle_since"] = monotonic()
+    record.info["fresh_until"] = monotonic() + IDLE_BEFORE_PING
     driver = connection.driver_connection
     if release := record.info.pop(STREAM, None):
         driver.remove_termination_listener(release)
@@ -65,10 +65,10 @@ def discard_stale(connection: Any, record: ConnectionPoolEntry, _: object) -> No
     driver = connection.driver_connection
     if driver.is_closed():
         raise InvalidatePoolError
-    idle_since = record.info.get("idle_since")
-    if idle_since is None:  # it is new
+    fresh_until = record.info.get("fresh_until")
+    if fresh_until is None:  # it is new
         return
-    if monotonic() - idle_since < IDLE_BEFORE_PING and not _has_unread_input(driver, record):
+    if monotonic() < fresh_until and not _has_unread_input(driver, record):
         return
     try:
         connection.run_async(_ping)

@@ -1,0 +1,204 @@
+"""Statements that are compiled once and run on asyncpg, without most of SQLAlchemy's cost.
+
+    ROW = prepared(select(USERS).where(USERS.c.id == bindparam("id")))
+    row = await ROW.one_or_none(session, id=user_id)
+
+To do without, write `session.execute(statement, values)` in the repositories and delete this file.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from sqlalchemy import Connection, Dialect, Result, Row
+from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.util import greenlet_spawn  # docs/private-apis.md
+
+from app.core.database.hidden_values import Processor, hiding
+from app.core.database.session import LazySession
+from app.core.database.statistics import RAISED, work
+
+EMPTY = SimpleResultMetaData([])
+
+
+def prepared(statement: Any) -> "PreparedStatement":
+    """Return the Core statement in a form that sessions of `core/db.py` execute faster.
+
+    Raises:
+        TypeError: the statement has an ORM entity. Execute it with the session.
+    """
+    described = [
+        *getattr(statement, "column_descriptions", ()),
+        *getattr(statement, "returning_column_descriptions", ()),
+        getattr(statement, "entity_description", {}),
+    ]
+    for entity in filter(None, (description.get("entity") for description in described)):
+        raise TypeError(
+            f"a prepared statement returns rows, and {entity.__name__} is an ORM entity: "
+            f"use its table, {entity.__name__}.__table__, or session.scalars(statement)"
+        )
+    return PreparedStatement(statement)
+
+
+class PreparedStatement:
+    """Executes its statement in the transaction of a session. Errors are those of `session.execute`.
+
+    It calls `session.execute` where it cannot be faster: on other databases than PostgreSQL, after
+    the session was used in another way, while an event listener or a log observes statements, with
+    `execution_options`, and for `in_()` with a list.
+    """
+
+    def __init__(self, statement: Any) -> None:
+        self.statement = statement
+
+    async def all(self, session: AsyncSession, /, **values: Any) -> Sequence[Row[Any]]:
+        """Return all rows."""
+        return (await self.execute(session, values)).all()
+
+    async def one(self, session: AsyncSession, /, **values: Any) -> Row[Any]:
+        """Return the only row; raise `NoResultFound` or `MultipleResultsFound`."""
+        return (await self.execute(session, values)).one()
+
+    async def one_or_none(self, session: AsyncSession, /, **values: Any) -> Row[Any] | None:
+        """Return the only row, or None; raise `MultipleResultsFound`."""
+        return (await self.execute(session, values)).one_or_none()
+
+    async def execute(self, session: AsyncSession, values: dict[str, Any]) -> Result[Any]:
+        """Return the result. Without RETURNING, that of an INSERT, UPDATE or DELETE is closed."""
+        connection = await session.lease() if isinstance(session, LazySession) else None
+        plan = self._plan(session, connection.dialect, values) if connection else None
+        arguments = plan.arguments(values) if plan else None
+        if connection is None or plan is None or arguments is None:
+            result: Result[Any] = await session.execute(self.statement, values)
+            return result
+        cursor: Any = connection.connection.cursor()
+        cursor._invalidate_schema_cache_asof = plan.dialect._invalidate_schema_cache_asof
+        run = getattr(cursor, "_prepare_and_execute", None) or partial(
+            greenlet_spawn, cursor.execute
+        )
+        done = work.get()
+        began = perf_counter()
+        try:
+            await run(plan.sql, arguments)
+        except BaseException as error:
+            if done:
+                done.add(connection, began, has_failed=True)
+            await self._raise(error, connection, values)
+        if done:
+            done.add(connection, began)
+        return plan.result(cursor)
+
+    async def _raise(
+        self, error: BaseException, connection: Connection, values: dict[str, Any]
+    ) -> None:
+        """Raise the error as SQLAlchemy does, by an execution that does nothing else."""
+        if connection.closed or connection.invalidated:  # the session has ended
+            base = connection.dialect.loaded_dbapi.Error
+            raise DBAPIError.instance(
+                str(self.statement), None, error, base, hide_parameters=True
+            ) from error
+        await greenlet_spawn(
+            connection.execute, self.statement, values, execution_options={RAISED: error}
+        )
+
+    def _plan(self, session: Any, dialect: Dialect, values: dict[str, Any]) -> "_Plan | None":
+        plans: dict[Any, _Plan | None] = session.plans
+        key = (self, *values)
+        if key not in plans:
+            plans[key] = _make_plan(self.statement, dialect, values)
+        return plans[key]
+
+
+@dataclass(slots=True)
+class _Plan:
+    """A compiled statement: what SQLAlchemy does between the call and the driver, and back."""
+
+    dialect: Any
+    sql: str
+    arguments_: list[tuple[str, Processor]]  # in the order of $1, $2, …
+    constants: dict[str, Any]  # values within the statement
+    defaults: dict[str, Callable[[None], Any]]  # of columns
+    types: list[Any]  # of the columns of the result
+    metadata: SimpleResultMetaData | None = None  # with the processors, after an execution
+    processors: Sequence[Processor] = ()
+
+    def arguments(self, values: dict[str, Any]) -> list[Any] | None:
+        """Return what asyncpg receives, or None if SQLAlchemy is to raise an error."""
+        if self.constants or self.defaults:
+            made = {name: make(None) for name, make in self.defaults.items()}
+            values = {**self.constants, **made, **values}
+        try:
+            return [
+                values[name] if process is None else process(values[name])
+                for name, process in self.arguments_
+            ]
+        except Exception:
+            return None
+
+    def result(self, cursor: Any) -> Result[Any]:
+        if not self.types:
+            result = IteratorResult[Any](EMPTY, iter(()))
+            result.close()
+            return result
+        if self.metadata is None:
+            names, codes = zip(*[column[:2] for column in cursor.description], strict=True)
+            self.metadata = SimpleResultMetaData(names)
+            self.processors = [
+                type_.dialect_impl(self.dialect).result_processor(self.dialect, code)
+                for type_, code in zip(self.types, codes, strict=True)
+            ]
+        rows = cursor.fetchall()
+        if any(self.processors):
+            try:
+                rows = _processed(rows, self.processors)
+            except Exception:  # once more, for an error without the stored value
+                rows = _processed(rows, map(hiding, self.processors, self.metadata.keys))
+        return IteratorResult(self.metadata, iter(rows))
+
+
+def _processed(rows: Sequence[Any], processors: Iterable[Processor]) -> list[list[Any]]:
+    of_columns = [*processors]
+    return [
+        [
+            value if process is None else process(value)
+            for process, value in zip(of_columns, row, strict=True)
+        ]
+        for row in rows
+    ]
+
+
+def _make_plan(statement: Any, dialect: Dialect, names: Iterable[str]) -> _Plan | None:
+    """Return the plan for values with these names, or None if SQLAlchemy has to execute it."""
+    compiled = statement.compile(dialect=dialect, column_keys=[*names])
+    binds = compiled.binds
+    found = [(column.key, _default(column, compiled)) for column in compiled.prefetch]
+    defaults = {name: default for name, default in found if default and name in binds}
+    if (
+        not hasattr(statement, "exported_columns")
+        or statement.get_execution_options()
+        or any(bind.expanding or bind.literal_execute or bind.callable for bind in binds.values())
+        or len(defaults) < len(found)
+    ):
+        return None
+    return _Plan(
+        dialect,
+        str(compiled),
+        [
+            (name, binds[name].type.dialect_impl(dialect).bind_processor(dialect))
+            for name in compiled.positiontup or ()
+        ],
+        {name: bind.effective_value for name, bind in binds.items() if not bind.required},
+        defaults,
+        [column.type for column in statement.exported_columns],
+    )
+
+
+def _default(column: Any, compiled: Any) -> Callable[[None], Any] | None:
+    default = column.default if compiled.isinsert else column.onupdate
+    if default.is_scalar:
+        return lambda _: default.arg
+    return default.arg if default.is_callable else None
