@@ -18,6 +18,8 @@ from tests.servers import python as run_in
 NOT_ON_SQLITE = 'ARGS=-m "not load and (postgresql or pgbouncer or not sqlite)"'
 # Two dozen processes of the service and of Alembic, which spend their time on imports.
 COMMANDS = "tests/conformance/migrations"
+# HTTP and the server: they do not depend on the database.
+SERVING = ("core/web", "core/process", "core/telemetry", "deploy")
 LAZY = {"PIP_NO_COMPILE": "yes"}  # modules are compiled when they are imported
 
 
@@ -72,12 +74,14 @@ def test_coverage_counts_statements_after_await_and_trio_may_be_installed(
 
 # The tests of the reference run on each Python, with one and with two databases, on each kind of database and on each source
 # of a PostgreSQL server. With two databases, test_checks.py runs them on SQLite. Not every combination runs: the pages'
-# examples run on PostgreSQL with the newest Python, and COMMANDS with the two older ones.
+# examples and SERVING run on PostgreSQL with the newest Python, and COMMANDS with the two older ones.
 
 
 @pytest.mark.full
 def test_reference_on_postgresql(reference: Path) -> None:
-    make(reference, "test", f"{NOT_ON_SQLITE} --ignore=tests/docs", variables=NO_DOCKER)
+    ignored = ["tests/docs", *(f"tests/conformance/{folder}" for folder in SERVING)]
+    run = " ".join([NOT_ON_SQLITE, *(f"--ignore={folder}" for folder in ignored)])
+    make(reference, "test", run, variables=NO_DOCKER)
 
 
 @pytest.mark.full
