@@ -51,7 +51,8 @@ SESSIONS = [
     Mutation(
         "commit in finally",
         "core/db.py",
-        "        if session.needs_round_trip():\n            await session.commit()\n    finally:\n",
+        "        if session.needs_round_trip():  # otherwise it is unused, or has only read\n"
+        "            await session.commit()\n    finally:\n",
         "    finally:\n        await session.commit()\n",
         "core/test_db.py",
     ),
@@ -632,7 +633,7 @@ SESSIONS = [
             (
                 "stale after a migration",
                 "statement",
-                "cursor._invalidate_schema_cache_asof = plan.dialect._invalidate_schema_cache_asof",
+                "cursor._invalidate_schema_cache_asof = compiled.dialect._invalidate_schema_cache_asof",
                 "pass",
             ),
             (
@@ -649,7 +650,12 @@ SESSIONS = [
             ),
             ("listeners missed", "session", "        or engine._has_events\n", ""),
             ("log missed", "session", "        or engine.logger.isEnabledFor(logging.INFO)\n", ""),
-            ("two transactions", "session", "self._hand_over(self._leased)", "self.leased = None"),
+            (
+                "two transactions",
+                "session",
+                "self._hand_over(self._connection)",
+                "self._connection = None",
+            ),
             (
                 "connection kept",
                 "session",
@@ -659,7 +665,7 @@ SESSIONS = [
             (
                 "not committed",
                 "session",
-                "return self._leased is not None and not",
+                "return self._connection is not None and not",
                 "return False and not",
             ),
         )

@@ -3,7 +3,7 @@
     get_session()      a FastAPI dependency: one session and one transaction for each request
     session_scope()    the same lifecycle for jobs, scripts, streams and tests
     get_engine()       the engine that these sessions use, created on first use
-    prepared()         a statement that is compiled once and executes faster
+    prepared()         a statement that is compiled once and executes faster on PostgreSQL
     dispose_engines()  closes the connections of this event loop; the next session opens new ones
 
 A session commits when the route, or the `async with` block, ends without an exception, and rolls
@@ -52,8 +52,9 @@ def get_session(
 ) -> Callable[[], AsyncGenerator[AsyncSession, None]]:
     """Return a dependency that yields a session and commits it when the route has returned.
 
-    Use it as `Depends(get_session(), scope="function")`. It commits before the response is sent, so a
-    commit that fails becomes an error response. The same arguments return the same object, so two
+    Use it as `Depends(get_session(), scope="function")`, as the aliases in `dependencies.py` do: FastAPI
+    shares a session between dependencies of the same scope. It commits before the response is sent, so
+    a commit that fails becomes an error response. The same arguments return the same object, so two
     aliases with the same scope share one session within a request, and
     `app.dependency_overrides[get_session()]` replaces all of them.
 
@@ -109,21 +110,22 @@ def database_name(dependency: object) -> str | None:
 
 
 class SessionDependency:
-    """What `get_session` returns. Called without arguments, it returns an async generator.
+    """What `get_session` returns: a function that returns an async generator.
 
-    FastAPI calls the coroutine function `__wrapped__` instead. Its way to run a generator would take a
-    sixth of the time of a GET. See docs/private-apis.md.
+    FastAPI does not get the generator, because its way to run one takes a sixth of the time of a GET.
+    It reads the signature of `__wrapped__`, so it calls this with the request, and awaits the session.
+    See docs/private-apis.md.
     """
 
-    def __init__(self, database: str, *others: bool) -> None:
+    def __init__(self, database: str, dev: bool, read_only: bool) -> None:
         self.database = database
 
         async def open_in_request(request: HTTPConnection) -> AsyncSession:
             stack: AsyncExitStack = request.scope["fastapi_function_astack"]
-            return await stack.enter_async_context(_scope(database, *others))
+            return await stack.enter_async_context(_scope(database, dev, read_only))
 
         self.__wrapped__ = open_in_request
-        self._generator = partial(_session, database, *others)
+        self._generator = partial(_session, database, dev, read_only)
 
     def __call__(self, request: HTTPConnection | None = None) -> Any:
         return self.__wrapped__(request) if request else self._generator()
@@ -136,7 +138,7 @@ async def _session(
     session = _find(database, dev, read_only).sessions()
     try:
         yield session
-        if session.needs_round_trip():
+        if session.needs_round_trip():  # otherwise it is unused, or has only read
             await session.commit()
     finally:
         await roll_back_and_close(session)

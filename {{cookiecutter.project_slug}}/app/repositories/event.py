@@ -49,9 +49,7 @@ def _array(column: Column[Any]) -> BindParameter[Any]:
 
 
 # On PostgreSQL: one array parameter per column, not one parameter per value. As fast as COPY.
-INSERT_COLUMNS = prepared(
-    INSERT.from_select(WRITTEN, select(*(func.unnest(_array(c)) for c in WRITTEN)))
-)
+INSERT_COLUMNS = INSERT.from_select(WRITTEN, select(*(func.unnest(_array(c)) for c in WRITTEN)))
 
 
 class EventRepository:
@@ -62,7 +60,7 @@ class EventRepository:
         """Insert events. Each dict has a value for every column except the id."""
         if self.session.get_bind().dialect.name == "postgresql":
             columns = {c.name: [event[c.name] for event in events] for c in WRITTEN}
-            await INSERT_COLUMNS.execute(self.session, columns)
+            await self.session.execute(INSERT_COLUMNS, columns)
         else:
             await self.session.execute(INSERT, events)
 

@@ -49,6 +49,8 @@ class UserRepository:
         time, id_ = after
         return await NEXT_PAGE.all(self.session, limit=limit, after_time=time, after_id=id_)
 
+    # ORM statements: the loaded entity and the check of its version are worth more here than speed.
+
     async def update(self, user_id: UUID, version: int, values: dict[str, Any]) -> User | None:
         """Return the updated user, or None if no user has this id and version."""
         statement = (

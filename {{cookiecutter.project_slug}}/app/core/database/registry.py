@@ -152,7 +152,7 @@ def _find_or_create(databases: Databases, key: EngineKey, settings: DatabaseSett
         sessions = async_sessionmaker(
             engine,
             class_=LazySession,
-            plans={},
+            compiled={},
             sync_session_class=TrackedSession,
             expire_on_commit=False,
             close_resets_only=False,

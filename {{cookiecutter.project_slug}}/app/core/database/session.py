@@ -20,7 +20,8 @@ from app.core.telemetry.spans import is_traced
 
 ROLLBACK_TIMEOUT = 5.0  # seconds, after which the connection is closed instead
 
-# Events of a session that a statement, COMMIT or ROLLBACK causes. `after_begin` is another one.
+# Events of a session that a statement, COMMIT or ROLLBACK causes; without `after_begin`, for which
+# sync_session.py has a listener.
 EVENTS = (
     *("do_orm_execute", "before_commit", "after_commit", "after_rollback", "after_soft_rollback"),
     *("after_transaction_create", "after_transaction_end"),
@@ -32,28 +33,29 @@ logger = logging.getLogger(__name__)
 class LazySession(AsyncSession):
     """An `AsyncSession` that creates its `sync_session` when something uses it.
 
-    Until then, prepared statements (`statement.py`) run on a connection that the session leases from
-    the pool: the ORM's session would cost more than they do. When it is created, it takes over the
-    connection with its transaction.
+    Until then, prepared statements (`statement.py`) run on a connection that this session checks out:
+    the ORM's session would cost more than they do. When it is created, it takes over the connection
+    with its transaction.
     """
 
     is_ended = False
     _is_connecting = False
-    _leased: Connection | None = None
+    _connection: Connection | None = None
 
-    def __init__(self, bind: AsyncEngine, plans: dict[Any, Any], **options: Any) -> None:
-        self.plans = plans  # of prepared statements, for all sessions of the engine
+    def __init__(self, bind: AsyncEngine, compiled: dict[Any, Any], **options: Any) -> None:
+        self.compiled = compiled  # prepared statements of the engine, for all its sessions
         self._engine = bind.sync_engine
         self._create = partial(super().__init__, bind, **options)
 
     if not TYPE_CHECKING:
 
         def __getattr__(self, name: str) -> Any:
+            """Create the two attributes of `AsyncSession` that all of its other methods use."""
             if name not in {"sync_session", "_proxied"}:
                 raise AttributeError(name)
             self._create()
-            if self._leased:
-                self._hand_over(self._leased)
+            if self._connection:
+                self._hand_over(self._connection)
             if self.is_ended:
                 self.sync_session.close()
             return vars(self)[name]
@@ -65,22 +67,19 @@ class LazySession(AsyncSession):
     def _hand_over(self, connection: Connection) -> None:
         """Let `sync_session` begin on this connection instead of one from the pool."""
         session = self.sync_session
-        self._leased = None
-        engine, session.bind = session.bind, cast("Engine", _Lease(connection))
+        self._connection = None
+        engine, session.bind = session.bind, cast("Engine", _SingleConnection(connection))
         session.connection()
         session.bind = engine
 
-    async def lease(self) -> Connection | None:
+    async def check_out(self) -> Connection | None:
         """Return the connection for prepared statements; None if `sync_session` must execute them."""
-        if self._leased:
-            return self._leased
-        if self.has_sync_session or self.is_ended or not _is_unobserved(self._engine):
+        if self._connection:
+            return self._connection
+        if self.has_sync_session or self.is_ended or _is_observed(self._engine):
             return None
         if self._is_connecting:
-            raise InvalidRequestError(
-                "This session is provisioning a new connection; concurrent operations are not permitted",
-                code="isce",
-            )
+            raise _concurrent_use()
         self._is_connecting = True
         try:
             connection = await _connect(self._engine)
@@ -88,51 +87,53 @@ class LazySession(AsyncSession):
             self._is_connecting = False
         if self.has_sync_session or self.is_ended:
             await greenlet_spawn(connection.close)
-            raise InvalidRequestError("the session has ended before this task could use it")
+            if self.is_ended:
+                raise InvalidRequestError("the session has ended before this task could use it")
+            raise _concurrent_use()
         if done := work.get():
             done.used[id(connection)] = perf_counter()
-        self._leased = connection
+        self._connection = connection
         return connection
 
     async def commit(self) -> None:
-        if self._leased:
-            await greenlet_spawn(self._commit, self._leased)
+        if self._connection:
+            await greenlet_spawn(self._commit, self._connection)
         else:
             await super().commit()
 
-    def _commit(self, connection: Connection) -> None:
+    def _commit(self, connection: Connection) -> None:  # when core/db.py, or the route, commits
         _begin(connection)
         connection.commit()
         connection.close()
-        self._leased = None
+        self._connection = None
 
     async def close(self) -> None:
-        if self._leased:
-            await greenlet_spawn(self._roll_back, self._leased)
+        if self._connection:
+            await greenlet_spawn(self._roll_back, self._connection)
         await super().close()
 
     def _roll_back(self, connection: Connection) -> None:
         _begin(connection)
         connection.close()
-        self._leased = None
+        self._connection = None
 
     def needs_round_trip(self) -> bool:
         """Whether the end of this session, COMMIT or ROLLBACK, has to be sent to the database."""
         if self.has_sync_session:
             return self._tracked.needs_round_trip()
-        return self._leased is not None and not postgresql.needs_no_rollback(self._leased)
+        return self._connection is not None and not postgresql.needs_no_rollback(self._connection)
 
     def close_at_once(self) -> None:
         """Close without a round trip."""
-        if self._leased:
-            self._leased.close()
-            self._leased = None
+        if self._connection:
+            self._connection.close()
+            self._connection = None
         elif self.has_sync_session:
             self._tracked.close()
 
     def abandon(self) -> None:
         """Invalidate the connections, and any that a task opens for this session later."""
-        connection, self._leased = self._leased, None
+        connection, self._connection = self._connection, None
         if connection and not connection.closed:
             connection.invalidate()
             connection.close()
@@ -143,7 +144,14 @@ class LazySession(AsyncSession):
         return cast("TrackedSession", self.sync_session)
 
 
-class _Lease:
+def _concurrent_use() -> InvalidRequestError:
+    return InvalidRequestError(
+        "This session is provisioning a new connection; concurrent operations are not permitted",
+        code="isce",
+    )
+
+
+class _SingleConnection:
     """Stands for an engine whose next connection is open already."""
 
     def __init__(self, connection: Connection) -> None:
@@ -157,7 +165,7 @@ def _begin(connection: Connection) -> None:
 
 
 async def _connect(engine: Engine) -> Connection:
-    """Return a connection; without a greenlet, in which SQLAlchemy can wait, if it need not wait."""
+    """Return a connection; without a greenlet, outside of which SQLAlchemy cannot wait, if it is fresh."""
     if cast("FairPool", engine.pool).has_fresh_connection():
         try:
             return engine.connect()
@@ -166,17 +174,17 @@ async def _connect(engine: Engine) -> Connection:
     return await greenlet_spawn(engine.connect)
 
 
-def _is_unobserved(engine: Engine) -> bool:
-    """Return whether no listener, log or span would miss a statement that SQLAlchemy does not execute."""
+def _is_observed(engine: Engine) -> bool:
+    """Return whether SQLAlchemy has to execute each statement, for a driver, listener, log or span."""
     if (
         engine.dialect.driver != "asyncpg"
         or engine._has_events
         or is_traced(engine)
         or engine.logger.isEnabledFor(logging.INFO)
     ):
-        return False
+        return True
     events = _events_of_sessions()
-    return len(events.after_begin) == 1 and not any(getattr(events, name) for name in EVENTS)
+    return len(events.after_begin) > 1 or any(getattr(events, name) for name in EVENTS)
 
 
 @cache

@@ -3,7 +3,7 @@
     ROW = prepared(select(USERS).where(USERS.c.id == bindparam("id")))
     row = await ROW.one_or_none(session, id=user_id)
 
-To do without, write `session.execute(statement, values)` in the repositories and delete this file.
+Call `prepared()` once for each statement, at the top of a module.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Result, Row
+from sqlalchemy import Connection, Dialect, Executable, Result, Row
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -26,11 +26,17 @@ EMPTY = SimpleResultMetaData([])
 
 
 def prepared(statement: Any) -> "PreparedStatement":
-    """Return the Core statement in a form that sessions of `core/db.py` execute faster.
+    """Return the Core statement in a form that sessions of `core/db.py` execute faster on PostgreSQL.
+
+    Call it at the top of a module, not in a function: each engine keeps what it has compiled.
 
     Raises:
-        TypeError: the statement has an ORM entity. Execute it with the session.
+        TypeError: this is no statement of SQLAlchemy, or it returns an ORM entity.
     """
+    if not isinstance(statement, Executable):
+        raise TypeError(
+            f"prepared() takes a statement of SQLAlchemy, not {statement!r}: use text()"
+        )
     described = [
         *getattr(statement, "column_descriptions", ()),
         *getattr(statement, "returning_column_descriptions", ()),
@@ -68,34 +74,40 @@ class PreparedStatement:
         return (await self.execute(session, values)).one_or_none()
 
     async def execute(self, session: AsyncSession, values: dict[str, Any]) -> Result[Any]:
-        """Return the result. Without RETURNING, that of an INSERT, UPDATE or DELETE is closed."""
-        connection = await session.lease() if isinstance(session, LazySession) else None
-        plan = self._plan(session, connection.dialect, values) if connection else None
-        arguments = plan.arguments(values) if plan else None
-        if connection is None or plan is None or arguments is None:
+        """Return the result: rows, without `rowcount`. It is closed if the statement returns no rows.
+
+        The values are a dict, as for `session.execute`. The other methods take keywords.
+        """
+        connection = await session.check_out() if isinstance(session, LazySession) else None
+        compiled = self._compiled_for(session, connection.dialect, values) if connection else None
+        arguments = compiled.arguments(values) if compiled else None
+        if connection is None or compiled is None or arguments is None:
             result: Result[Any] = await session.execute(self.statement, values)
             return result
         cursor: Any = connection.connection.cursor()
-        cursor._invalidate_schema_cache_asof = plan.dialect._invalidate_schema_cache_asof
+        cursor._invalidate_schema_cache_asof = compiled.dialect._invalidate_schema_cache_asof
         run = getattr(cursor, "_prepare_and_execute", None) or partial(
             greenlet_spawn, cursor.execute
         )
         done = work.get()
         began = perf_counter()
         try:
-            await run(plan.sql, arguments)
+            await run(compiled.sql, arguments)
         except BaseException as error:
             if done:
                 done.add(connection, began, has_failed=True)
             await self._raise(error, connection, values)
         if done:
             done.add(connection, began)
-        return plan.result(cursor)
+        return compiled.result(cursor)
 
     async def _raise(
         self, error: BaseException, connection: Connection, values: dict[str, Any]
     ) -> None:
-        """Raise the error as SQLAlchemy does, by an execution that does nothing else."""
+        """Let SQLAlchemy raise the error, with its listeners, as if it had executed the statement.
+
+        The option RAISED makes a listener raise it. The statement is not sent again.
+        """
         if connection.closed or connection.invalidated:  # the session has ended
             base = connection.dialect.loaded_dbapi.Error
             raise DBAPIError.instance(
@@ -105,21 +117,23 @@ class PreparedStatement:
             connection.execute, self.statement, values, execution_options={RAISED: error}
         )
 
-    def _plan(self, session: Any, dialect: Dialect, values: dict[str, Any]) -> "_Plan | None":
-        plans: dict[Any, _Plan | None] = session.plans
+    def _compiled_for(
+        self, session: Any, dialect: Dialect, values: dict[str, Any]
+    ) -> "_Compiled | None":
+        statements: dict[Any, _Compiled | None] = session.compiled
         key = (self, *values)
-        if key not in plans:
-            plans[key] = _make_plan(self.statement, dialect, values)
-        return plans[key]
+        if key not in statements:
+            statements[key] = _compile(self.statement, dialect, values)
+        return statements[key]
 
 
 @dataclass(slots=True)
-class _Plan:
+class _Compiled:
     """A compiled statement: what SQLAlchemy does between the call and the driver, and back."""
 
     dialect: Any
     sql: str
-    arguments_: list[tuple[str, Processor]]  # in the order of $1, $2, …
+    bind_processors: list[tuple[str, Processor]]  # in the order of $1, $2, …
     constants: dict[str, Any]  # values within the statement
     defaults: dict[str, Callable[[None], Any]]  # of columns
     types: list[Any]  # of the columns of the result
@@ -134,7 +148,7 @@ class _Plan:
         try:
             return [
                 values[name] if process is None else process(values[name])
-                for name, process in self.arguments_
+                for name, process in self.bind_processors
             ]
         except Exception:
             return None
@@ -171,8 +185,8 @@ def _processed(rows: Sequence[Any], processors: Iterable[Processor]) -> list[lis
     ]
 
 
-def _make_plan(statement: Any, dialect: Dialect, names: Iterable[str]) -> _Plan | None:
-    """Return the plan for values with these names, or None if SQLAlchemy has to execute it."""
+def _compile(statement: Any, dialect: Dialect, names: Iterable[str]) -> _Compiled | None:
+    """Return the compiled for values with these names, or None if SQLAlchemy has to execute it."""
     compiled = statement.compile(dialect=dialect, column_keys=[*names])
     binds = compiled.binds
     found = [(column.key, _default(column, compiled)) for column in compiled.prefetch]
@@ -184,7 +198,7 @@ def _make_plan(statement: Any, dialect: Dialect, names: Iterable[str]) -> _Plan 
         or len(defaults) < len(found)
     ):
         return None
-    return _Plan(
+    return _Compiled(
         dialect,
         str(compiled),
         [
