@@ -23,6 +23,8 @@ from app.core.config import variable
 from app.migrations.sqlite import generated_expression
 
 PLUGINS = ["alembic.autogenerate.*", __name__]  # with `compare_server_default`
+CREATE_TABLE = r'(?i)\bcreate\s+table\s+(?:if\s+not\s+exists\s+)?(?:"?\w+"?\.)?"?(\w+)'
+CAST = re.compile(r"""^(E?'(?:[^']|'')*')::[\w ".]+(\([\d,]+\))?[\w ]*(\[\])*$""")
 DIALECTS = [sa.make_url(f"{name}://").get_dialect()() for name in ("postgresql", "sqlite")]
 
 
@@ -84,7 +86,8 @@ def _created_tables(revision: str) -> Iterator[str]:
                 names = [*node.args[:2], *(keyword.value for keyword in node.keywords)]
                 yield from (str(name.value) for name in names if isinstance(name, ast.Constant))
             case ast.Constant(value=str(sql)):
-                yield from re.findall(r'(?i)\bcreate table (?:if not exists )?"?(\w+)', sql)
+                sql = re.sub(r"(?s)--[^\n]*|/\*.*?\*/", "", sql)
+                yield from re.findall(CREATE_TABLE, sql)
 
 
 def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[False]:
@@ -93,7 +96,10 @@ def render_item(kind: str, item: Any, autogen: AutogenContext) -> str | Literal[
         return _render_default(getattr(item, "arg", item))
     if kind != "type" or isinstance(item, postgresql.DOMAIN):  # its repr() has no create_type
         return False
-    texts = [_text(item)]
+    variants = [
+        f".with_variant({_text(of)}, {name!r})" for name, of in item._variant_mapping.items()
+    ]
+    texts = ["".join([_text(item), *variants])]
     if isinstance(item, sa.TypeDecorator):
         on_postgresql, on_sqlite = (_text(item.load_dialect_impl(on)) for on in DIALECTS)
         texts = [_text(item.impl_instance), f"{on_postgresql}.with_variant({on_sqlite}, 'sqlite')"]
@@ -115,12 +121,18 @@ def _render_default(default: Any) -> str | Literal[False]:
         for text in (f"sa.{default}()", f"sa.func.{default}"):
             if _creates_the_same(text, default):
                 return text
+    elif literal := CAST.match(default.text):  # SQLite has no such casts
+        return f"sa.text({literal[1]!r})"
     return False
 
 
 def _text(of: sa.types.TypeEngine[Any]) -> str:
     is_postgresql = type(of).__module__.startswith("sqlalchemy.dialects.postgresql")
-    text = re.sub(r"(?<=[(=\s])[A-Z]\w*\(", r"sa.\g<0>", repr(of))
+    text = re.sub(
+        r"(?<=[(=\s])([A-Z]\w*)\(",
+        lambda match: f"{'sa' if hasattr(sa, match[1]) else 'postgresql'}.{match[0]}",
+        repr(of),
+    )
     return f"{'postgresql' if is_postgresql else 'sa'}.{text}"
 
 
@@ -145,19 +157,31 @@ def compare_server_default(
     _, table, name, stored, model = of
     connection: Any = autogen.connection
     text: Any
+    refused = CommandError(
+        f"the column {table}.{name} is generated in another way in the database, or only there or "
+        "only in the model, and autogenerate cannot change that: write a revision that drops the "
+        "column and adds it again"
+    )
     match model.server_default, stored.server_default:
         case sa.Identity(), _ if not connection.dialect.supports_identity_columns:
             return PriorityDispatchResult.STOP
         case (sa.Computed(sqltext=arg), sa.Computed(sqltext=text)):
             default: Any = sa.Computed(arg, persisted=model.server_default.persisted)
+            if default.persisted not in {None, stored.server_default.persisted}:
+                raise refused
+        case (sa.Computed(), _) | (None | sa.DefaultClause() | sa.Identity(), sa.Computed()):
+            raise refused
         case (sa.DefaultClause(arg=arg), sa.DefaultClause(arg=text)):
             default = sa.DefaultClause(arg)
         case _:
             return PriorityDispatchResult.CONTINUE
     of_type = model.type if isinstance(stored.type, sa.types.NullType) else stored.type
-    ddl = str(CreateColumn(sa.Column("draft", of_type, default)).compile(connection))
+    ddl = str(CreateColumn(sa.Column("alembic_draft", of_type, default)).compile(connection))
     if connection.dialect.name != "sqlite":
-        is_stored = _on_postgresql(connection, table, ddl) == _without_cast(text.text)
+        try:
+            is_stored = _on_postgresql(connection, table, ddl) == _without_cast(text.text)
+        except sa.exc.DBAPIError:  # the role may not create a table
+            return PriorityDispatchResult.CONTINUE
     elif isinstance(default, sa.Computed):
         is_stored = f"AS ({generated_expression(connection, table, name)})" in ddl
     else:
@@ -165,31 +189,29 @@ def compare_server_default(
     if is_stored:
         return PriorityDispatchResult.STOP
     if isinstance(default, sa.Computed):
-        raise CommandError(
-            f"the generated column {table}.{name} has another expression in the database, and "
-            "autogenerate cannot change it: write a revision that drops the column and adds it again"
-        )
+        raise refused
     if connection.dialect.name == "sqlite":  # '0' and 0 are the same there
         return PriorityDispatchResult.CONTINUE
     change.modify_server_default = model.server_default
     return PriorityDispatchResult.STOP
 
 
-def _on_postgresql(connection: sa.Connection, table: str, ddl: str) -> str | None:
+def _on_postgresql(connection: sa.Connection, table: str, ddl: str) -> str:
     """Return the default or the expression of a column as PostgreSQL would write it."""
     like = connection.dialect.identifier_preparer.quote(table)
-    with suppress(sa.exc.DBAPIError), connection.begin_nested() as savepoint:
-        connection.exec_driver_sql(f"CREATE TABLE alembic_draft (LIKE {like})")
-        connection.exec_driver_sql(f"ALTER TABLE alembic_draft ADD COLUMN {ddl}")
-        column = sa.inspect(connection).get_columns("alembic_draft")[-1]
+    column: Any = {"default": None}  # if it is no value of the type
+    with connection.begin_nested() as savepoint:
+        connection.exec_driver_sql(f"CREATE TEMP TABLE alembic_draft (LIKE {like})")
+        with suppress(sa.exc.DBAPIError):
+            connection.exec_driver_sql(f"ALTER TABLE alembic_draft ADD COLUMN {ddl}")
+            column = sa.inspect(connection).get_columns("alembic_draft")[-1]
         savepoint.rollback()
-        return _without_cast(str(column.get("computed", {}).get("sqltext", column["default"])))
-    return None
+    return _without_cast(str(column.get("computed", {}).get("sqltext", column["default"])))
 
 
 def _without_cast(text: str) -> str:
     """Remove the cast of a literal: it is the old type if the type of the column has changed."""
-    return re.sub(r"^'([-\d.]+)'$", r"\1", re.sub(r"(?<=')::[\w ]+(\(\d+\))?$", "", text))
+    return re.sub(r"^'([-\d.]+)'$", r"\1", CAST.sub(r"\1", text))
 
 
 def require_ready(database: str) -> None:

@@ -595,6 +595,65 @@ async def test_batch_copy_keeps_indexes_on_expressions_and_triggers(history: His
     assert f"`{DROP_LOWER_EMAIL}`" in PAGE.read_text()
 
 
+@pytest.mark.sqlite
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
+async def test_batch_copy_keeps_the_sql_of_indexes_and_creates_new_ones(history: History) -> None:
+    order = "CREATE INDEX by_name ON users (name COLLATE NOCASE DESC, version)"
+    batch = COPY.replace("'users'", "'Users'")
+    history.operation("order", f"op.execute('{order}')", LOWER_EMAIL)
+    history.operation(
+        "copy", f"{batch}; users.create_index('lower_name', [sa.text('lower(name)')])", LOWER_EMAIL
+    )
+
+    await upgrade()
+
+    indexes = {sql for (sql,) in await fetch("SELECT sql FROM sqlite_schema WHERE type = 'index'")}
+    assert indexes > {
+        order,
+        "CREATE INDEX ix_users_lower_email ON users (lower(email))",
+        'CREATE INDEX lower_name ON "Users" (lower(name))',
+    }
+
+
+@pytest.mark.sqlite
+@pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
+async def test_trigger_that_uses_a_renamed_column_fails_the_revision(history: History) -> None:
+    update = "UPDATE users SET version = length(new.name) WHERE id = new.id"
+    trigger = f"CREATE TRIGGER grow AFTER UPDATE ON users BEGIN {update}; END"
+    history.operation("trigger", f"op.execute({trigger!r})")
+    history.add("rename")
+
+    with pytest.raises(OperationalError, match="error in trigger grow"):
+        await upgrade()
+
+    assert "name" in await columns()
+    history.path("rename").unlink()
+    history.operation("again", COPY, f"op.execute({trigger!r})")
+    with pytest.raises(OperationalError, match="trigger grow already exists"):
+        await upgrade()
+
+
+@pytest.mark.sqlite
+async def test_copy_from_keeps_what_the_revision_names(
+    history: History, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history.operation("make", "op.execute('CREATE TABLE t (n TEXT, m TEXT)')")
+    history.operation("index", *(f"op.create_index('ix_{n}', 't', ['{n}'])" for n in "nm"))
+    history.operation(
+        "copy",
+        "kept = sa.Table('t', sa.MetaData(), sa.Column('n', sa.Text), sa.Index('ix_n', 'n'))",
+        "with op.batch_alter_table('t', copy_from=kept) as t:",
+        "    t.alter_column('n', nullable=False)",
+        "    t.drop_index('ix_n')",
+    )
+
+    await asyncio.to_thread(migrations.write_sql, "primary")
+    await upgrade()
+
+    assert "INSERT INTO _alembic_tmp_t (n) SELECT t.n" in capsys.readouterr().out
+    assert await fetch("SELECT name FROM sqlite_schema WHERE tbl_name = 't'") == [("t",)]
+
+
 async def test_view_is_dropped_before_a_batch_and_created_after_it(history: History) -> None:
     history.operation("view", VIEW)
     history.operation("right", DROP_VIEW, COPY, VIEW)

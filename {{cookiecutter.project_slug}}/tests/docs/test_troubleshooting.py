@@ -1119,7 +1119,7 @@ def test_revision_without_changes_is_not_written(
         draft(history)
 
 
-@provokes("the generated column orders.total has another expression in the database")
+@provokes("the column orders.total is generated in another way in the database")
 def test_changed_expression_is_not_written(
     migrated: None, history: Config, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -371,6 +371,12 @@ async def session_closes_outside_a_greenlet(_: AsyncConnection) -> bool:
     return bool(pool.checkedout() == 0)
 
 
+@guard(PLAIN, "TypeEngine._variant_mapping", used_as="._variant_mapping")
+async def type_has_its_variants() -> bool:
+    of: Any = sqlalchemy.JSON().with_variant(sqlalchemy.String(), "sqlite")
+    return [*of._variant_mapping] == ["sqlite"]
+
+
 @guard(PLAIN, "RelationshipProperty.lazy", used_as="relationship.lazy")
 async def relationship_tells_its_loading() -> bool:
     class Base(DeclarativeBase):
@@ -391,17 +397,25 @@ async def relationship_tells_its_loading() -> bool:
 # Alembic
 
 
-@guard(ON_SQLITE, "ApplyBatchImpl.columns, column_transfers", used_as="batch_impl.column_transfers")
+@guard(
+    ON_SQLITE,
+    "ApplyBatchImpl.columns, column_transfers, indexes, reflected, BatchOperationsImpl.copy_from",
+    used_as="batch_impl.column_transfers",
+)
 async def batch_copies_a_table_with_a_generated_column(connection: AsyncConnection) -> bool:
     import_module("app.migrations.sqlite")
 
     def change(on: Connection) -> bool:
         on.execute(text("CREATE TABLE numbers (id INTEGER, twice INTEGER AS (id * 2) STORED)"))
         on.execute(text("INSERT INTO numbers VALUES (1)"))
+        on.execute(text("CREATE INDEX old ON numbers (twice)"))
+        on.execute(text("CREATE INDEX kept ON numbers (id DESC)"))
         operations = Operations(MigrationContext.configure(on))
-        with operations.batch_alter_table("numbers", recreate="always") as numbers:
+        with operations.batch_alter_table("numbers") as numbers:
             numbers.alter_column("id", nullable=False)
-        return bool(on.scalar(text("SELECT twice FROM numbers")) == 2)
+            numbers.drop_index("old")
+        sql = on.scalar(text("SELECT sql FROM sqlite_master WHERE name = 'kept'"))
+        return bool("DESC" in str(sql) and on.scalar(text("SELECT twice FROM numbers")) == 2)
 
     return await connection.run_sync(change)
 
