@@ -162,13 +162,13 @@ def compare_server_default(
         "only in the model, and autogenerate cannot change that: write a revision that drops the "
         "column and adds it again"
     )
+    persisted = getattr(model.server_default, "persisted", None)
+    is_as_persistent = persisted in {None, getattr(stored.server_default, "persisted", None)}
     match model.server_default, stored.server_default:
         case sa.Identity(), _ if not connection.dialect.supports_identity_columns:
             return PriorityDispatchResult.STOP
-        case (sa.Computed(sqltext=arg), sa.Computed(sqltext=text)):
-            default: Any = sa.Computed(arg, persisted=model.server_default.persisted)
-            if default.persisted not in {None, stored.server_default.persisted}:
-                raise refused
+        case (sa.Computed(sqltext=arg), sa.Computed(sqltext=text)) if is_as_persistent:
+            default: Any = sa.Computed(arg, persisted=persisted)
         case (sa.Computed(), _) | (None | sa.DefaultClause() | sa.Identity(), sa.Computed()):
             raise refused
         case (sa.DefaultClause(arg=arg), sa.DefaultClause(arg=text)):

@@ -727,3 +727,19 @@ def test_index_on_an_expression_is_in_the_draft_or_refused(
     else:
         draft(alembic)
         apply(alembic)
+
+
+def test_changed_condition_of_an_index_is_no_difference(alembic: Config) -> None:
+    def add(condition: str) -> None:
+        a, where = Column("a", Integer), text(condition)
+        index = Index("ix_a", a, postgresql_where=where, sqlite_where=where)
+        Table("documents", METADATA["primary"], Column("id", Integer, primary_key=True), a, index)
+
+    add("a > 0")
+    draft(alembic)
+    apply(alembic)
+
+    remove_table("documents")
+    add("a > 1")
+    with pytest.raises(CommandError, match="found no difference"):
+        draft(alembic)
