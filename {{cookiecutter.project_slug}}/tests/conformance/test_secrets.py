@@ -11,12 +11,29 @@ from urllib.parse import quote, unquote
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import JSON, Uuid, make_url, select, text, type_coerce
+from pydantic import BaseModel
+from sqlalchemy import (
+    JSON,
+    Column,
+    Dialect,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Uuid,
+    insert,
+    make_url,
+    select,
+    text,
+    type_coerce,
+)
 from sqlalchemy.exc import DBAPIError, IntegrityError, StatementError
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from app.core.config import get_database, get_settings, variable
+from app.core.database.hidden_values import _mask, _shown
+from app.core.database.statement import prepared
 from app.core.db import get_engine, get_session, session_scope
 from app.dependencies import SessionDep
 from app.models.base import TYPES, UtcDateTime
@@ -147,6 +164,14 @@ REJECTED = {
         (500, "SELECT CAST(CAST(:x AS text) AS regconfig)", "hush"),
         (500, "SELECT CAST(CAST(:x AS text) AS jsonpath)", "$ hush"),
         (500, "SELECT complain(:x)", "hush"),
+        (500, "SELECT complain(:x)", "e"),  # a letter of each other text
+        (500, "SELECT complain(:x)", ""),
+        (500, "SELECT doubt(:x)", "hush"),
+        (
+            500,
+            "SELECT query_to_xml(:x, true, true, '')",
+            "SELECT hush, max(1) FROM (VALUES (1)) t(hush)",
+        ),
     ],
     "sqlite": [
         (500, "SELECT json_extract('{}', :x)", "hush"),
@@ -154,7 +179,10 @@ REJECTED = {
 }
 COMPLAIN = """
 CREATE FUNCTION complain(x text) RETURNS text LANGUAGE plpgsql
-AS $$ BEGIN RAISE 'the value % is wrong', x USING HINT = x; END $$
+AS $$ BEGIN RAISE '%', x USING HINT = x; END $$
+"""
+DOUBT = """
+CREATE FUNCTION doubt(x text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN ASSERT false, x; END $$
 """
 
 
@@ -165,6 +193,7 @@ async def test_rejected_parameter_is_in_no_error_log_or_response(
     cases = REJECTED[get_engine().dialect.name]
     if get_engine().dialect.name == "postgresql":
         await fetch(COMPLAIN)
+        await fetch(DOUBT)
 
     @app.get("/{number}")
     async def execute(session: SessionDep, number: int) -> None:
@@ -182,6 +211,14 @@ async def test_rejected_parameter_is_in_no_error_log_or_response(
         shown = (as_logged(errors[-1]), caplog.text, response.text)
         assert not shows_secret(errors[-1], *shown), case
         assert len(errors) == number + 1
+        assert "dialects.postgresql" in str(errors[-1]) or "sqlite3" in str(errors[-1])
+
+
+@pytest.mark.sqlite  # it uses no database
+def test_number_of_an_element_is_not_a_value() -> None:
+    message = "invalid input for query argument $1 in element #1 of executemany() sequence"
+
+    assert _shown(message, "22000", set()) == message
 
 
 # Each error still names the table, column or type that a developer has to correct.
@@ -190,6 +227,8 @@ EXPLAINED = {
     "SELECT users.nothing FROM users": "column users.nothing does not exist",
     'SELECT "nothing" FROM users': 'column "nothing" does not exist',
     "SELECT 1 = CAST(:x AS text)": "operator does not exist: integer = text",
+    "SELECT id = name FROM users": "operator does not exist: uuid = character varying",
+    "SELECT users.*, count(*) FROM users": 'column "users.id" must appear in the GROUP BY clause',
     "SELECT 1 FORM users": 'syntax error at or near "users"',
     "SELECT lower(1)": "function lower(integer) does not exist",
     "SELECT to_tsquery(:x)": "syntax error in tsquery … (42601)",
@@ -242,7 +281,7 @@ async def reading_a_stored_value(type_: TypeEngine[Any]) -> Exception:
     async with session_scope() as session:
         await session.execute(text("INSERT INTO diaries (id, mood) VALUES (1, 'hush')"))
 
-    with pytest.raises((LookupError, ValueError)) as error:
+    with pytest.raises((LookupError, ValueError, DecryptError)) as error:
         async with session_scope() as session:
             await session.scalars(select(type_coerce(Diary.mood, type_)))
     return error.value
@@ -256,6 +295,109 @@ async def test_stored_value_that_a_type_does_not_accept_is_in_no_error(
 
     assert not shows_secret(error, as_logged(error))
     assert "column: mood" in as_logged(error)
+
+
+class Address(BaseModel):
+    number: int
+
+
+class AddressType(TypeDecorator[Any]):
+    """Its errors are Pydantic's, whose text cannot be changed."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, _: Dialect) -> str:
+        return Address.model_validate(value).model_dump_json()
+
+    def process_result_value(self, value: Any, _: Dialect) -> Any:
+        return Address.model_validate({"number": value})
+
+
+class DecryptError(Exception):
+    def __init__(self, token: Any) -> None:
+        super().__init__(f"cannot decrypt {token}")
+        self.token, self.tokens = token, [token]
+
+
+class EncryptedType(TypeDecorator[Any]):
+    """Its errors have no class of Python's for values."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, _: Dialect) -> str:
+        raise DecryptError(value)
+
+    def process_result_value(self, value: Any, _: Dialect) -> Any:
+        raise DecryptError(value.encode())
+
+
+class AsciiType(TypeDecorator[Any]):
+    impl = LargeBinary
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, _: Dialect) -> bytes:
+        return bytes(value.encode("ascii"))
+
+
+OWN_TYPES: dict[TypeEngine[Any], str] = {
+    AddressType(): "ValidationError: … validation error for Address",
+    EncryptedType(): "DecryptError) cannot decrypt",
+}
+
+
+@pytest.mark.parametrize("type_", OWN_TYPES, ids=repr)
+async def test_stored_value_that_an_own_type_does_not_accept_is_in_no_error(
+    databases: None, type_: TypeEngine[Any]
+) -> None:
+    error = await reading_a_stored_value(type_)
+
+    assert OWN_TYPES[type_] in f"({type(error).__name__}) {error}".removeprefix("(ValueError) ")
+    assert not shows_secret(error, as_logged(error))
+    with pytest.raises(type(error)) as other:
+        async with session_scope() as session:
+            await prepared(select(type_coerce(Diary.__table__.c.mood, type_))).all(session)
+    assert str(other.value) == str(error)
+    assert not shows_secret(other.value, as_logged(other.value))
+    assert "column: mood" in as_logged(error)
+    assert "process_result_value" in as_logged(error)
+
+
+@pytest.mark.parametrize(
+    ("type_", "value", "message"),
+    [
+        *((type_, {"number": "hush"}, message) for type_, message in OWN_TYPES.items()),
+        (EncryptedType(), "hush", "DecryptError) cannot decrypt …"),
+        (AsciiType(), "hush\xfc", "UnicodeEncodeError: … codec can't encode character …"),
+        (Uuid(native_uuid=False), "hush", "AttributeError"),
+    ],
+)
+@pytest.mark.parametrize("is_literal", [False, True])
+async def test_written_value_that_an_own_type_does_not_accept_is_in_no_error(
+    databases: None, type_: TypeEngine[Any], value: Any, message: str, is_literal: bool
+) -> None:
+    table = Table("things", MetaData(), Column("x", type_))
+    statement = insert(table).values(x=value) if is_literal else insert(table)
+
+    with pytest.raises(StatementError) as error:
+        async with session_scope() as session:
+            await session.execute(statement, None if is_literal else [{"x": value}] * 2)
+
+    assert message in str(error.value)
+    assert "INSERT INTO things" in str(error.value)
+    assert not shows_secret(error.value, as_logged(error.value))
+
+
+@pytest.mark.sqlite  # it uses no database
+def test_error_of_a_type_costs_no_memory_for_large_values() -> None:
+    class Large(bytes):
+        def __repr__(self) -> str:
+            raise MemoryError
+
+    error = _mask(TypeError("a date is no 'hush'"), [{"x": Large(100), "y": ["hush"]}])
+
+    assert str(error) == "a date is no …"
 
 
 @pytest.mark.sqlite  # PostgreSQL checks JSON when it is written

@@ -23,10 +23,12 @@ def check_database_names(app: FastAPI) -> None:
             get_database(name)
 
 
-def _dependencies(routes: Sequence[BaseRoute]) -> Iterator[object]:
+def _dependencies(routes: Sequence[BaseRoute], *parents: object) -> Iterator[object]:
     for context in iter_route_contexts(routes):
         route: Any = context
-        yield from _dependencies(getattr(route.original_route, "routes", None) or [])  # mounted
+        mounted = getattr(route.original_route, "routes", None) or []
+        if not any(mounted is each for each in (routes, *parents)):  # mounted in itself
+            yield from _dependencies(mounted, routes, *parents)
         pending = [route.dependant] if getattr(route, "dependant", None) else []
         while pending:
             dependant = pending.pop()

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from http.client import responses
-from inspect import iscoroutinefunction
+from inspect import isawaitable, iscoroutinefunction
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -80,7 +80,13 @@ def _once(handler: Any) -> Any:
         if getattr(request.state, "handled_error", None) == id(error):
             return Response()
         call = handler(request, error) if is_async else run_in_threadpool(handler, request, error)
-        response = await call
+        try:
+            response = await call
+            if isawaitable(response):  # of an object with `async def __call__`
+                response = await response
+        except Exception:
+            logger.exception("The handler of unexpected errors failed.")
+            response = await unexpected_error(request, error)
         request.state.handled_error = id(error)
         return response
 
@@ -100,14 +106,16 @@ def add_problem_handlers(app: FastAPI) -> None:
     app.add_exception_handler(ExceptionGroup, exception_group_error)
 
 
-def _share_handlers(app: Starlette) -> None:
+def _share_handlers(app: Starlette, *parents: Starlette) -> None:
     """Let mounted applications use the handlers of this one, except for errors that they handle."""
     for mounted in _mounted(app.routes):
+        if mounted in (app, *parents):  # mounted in itself
+            continue
         own = dict(mounted.exception_handlers)
         for error, handler in app.exception_handlers.items():
             if next((own[key] for key in _keys(error) if key in own), None) in DEFAULT_HANDLERS:
                 mounted.exception_handlers[error] = handler
-        _share_handlers(mounted)
+        _share_handlers(mounted, app, *parents)
 
 
 def _mounted(routes: Sequence[BaseRoute]) -> Iterator[Starlette]:

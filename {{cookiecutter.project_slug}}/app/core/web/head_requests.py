@@ -20,18 +20,22 @@ class HeadMiddleware:
             await self.app(scope, receive, send)
             return
         original = dict(scope)  # routing changes the scope
-        has_read = is_refused = is_complete = False
+        is_refused = is_complete = False
+        received: list[Message] = []  # for the second run
 
-        async def receive_body() -> Message:
-            nonlocal has_read
-            has_read = True  # the body cannot be read again
-            return await receive()
+        async def receive_first() -> Message:
+            received.append(await receive())
+            return received[-1]
+
+        async def receive_again() -> Message:
+            return received.pop(0) if received else await receive()
 
         async def send_head(message: Message) -> None:
             nonlocal is_refused, is_complete
             if message["type"] == "http.response.start":
                 is_not_allowed = message["status"] == HTTPStatus.METHOD_NOT_ALLOWED
-                is_refused = is_not_allowed and scope["method"] == "HEAD" and not has_read
+                has_body = any(each.get("body") for each in received)
+                is_refused = is_not_allowed and scope["method"] == "HEAD" and not has_body
             if is_refused or is_complete:
                 return
             scope["method"] = "HEAD"
@@ -41,10 +45,10 @@ class HeadMiddleware:
             await send(message)
 
         try:
-            await self.app(scope, receive_body, send_head)
+            await self.app(scope, receive_first, send_head)
             if is_refused:
                 scope.clear()
                 scope.update(original, method="GET")
-                await self.app(scope, receive, send_head)
+                await self.app(scope, receive_again, send_head)
         finally:
             scope["method"] = "HEAD"

@@ -79,6 +79,7 @@ class RequestLimitsProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         self._stop_timer(self._check_read_progress)
         super().resume_writing()
+        self._watch_close()
 
     def data_received(self, data: bytes) -> None:
         if self._refused:
@@ -122,6 +123,11 @@ class RequestLimitsProtocol(HttpToolsProtocol):
         if self._refused and not (self.pipeline or self.transport.is_closing()):
             self._send_refusal()
         super().on_response_complete()
+        self._watch_close()
+
+    def timeout_keep_alive_handler(self) -> None:
+        super().timeout_keep_alive_handler()
+        self._watch_close()
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(HTTPStatus.BAD_REQUEST)
@@ -139,6 +145,17 @@ class RequestLimitsProtocol(HttpToolsProtocol):
     def _stop_timer(self, check: Callable[[], None]) -> None:
         if timer := self._timers.pop(check, None):
             timer.cancel()
+
+    def _watch_close(self) -> None:
+        """Do not wait for ever for a client to read the last bytes of a connection that closes."""
+        is_watched = self._check_read_progress in self._timers
+        if (
+            self.transport.is_closing()
+            and self.transport.get_write_buffer_size()
+            and not is_watched
+        ):
+            self._unread = self._count_unread()
+            self._start_timer(self._check_read_progress, get_settings().write_timeout)
 
     def _check_progress(self) -> None:
         is_responding = self.cycle and not self.cycle.response_complete
@@ -204,3 +221,4 @@ class RequestLimitsProtocol(HttpToolsProtocol):
         fields = [name + b": " + value for name, value in response.raw_headers]
         self.transport.write(b"\r\n".join([line, *fields, b"", bytes(response.body)]))
         self.transport.close()
+        self._watch_close()

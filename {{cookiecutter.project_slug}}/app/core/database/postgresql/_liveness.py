@@ -41,18 +41,25 @@ def discard_busy(connection: Any, record: ConnectionPoolEntry) -> None:
         record.invalidate()
 
 
-def release_lost(_: Any, __: str, ___: Any, context: ExecutionContext) -> None:
+def release_lost(cursor: Any, _: str, __: Any, context: ExecutionContext) -> None:
     """Let a stream return its connection when the server closes it, even if its client does not read."""
     if context.execution_options.get("stream_results"):
         connection: Any = context.root_connection.connection
         if STREAM not in connection.info:
-            release = connection.info[STREAM] = partial(_release, context.root_connection)
+            release = connection.info[STREAM] = partial(_release, context.root_connection, [])
             connection.driver_connection.add_termination_listener(release)
+        streams = connection.info[STREAM].args[1]
+        streams[:] = [*filter(_is_open, streams), cursor]
 
 
-def _release(connection: Connection, _: object) -> None:
-    if not connection.closed:
+def _release(connection: Connection, streams: list[Any], _: object) -> None:
+    """Invalidate the connection. After the last stream, the next statement tells that it is lost."""
+    if not connection.closed and any(map(_is_open, streams)):
         connection.invalidate()
+
+
+def _is_open(stream: Any) -> bool:
+    return stream._cursor is not None
 
 
 def discard_stale(connection: Any, record: ConnectionPoolEntry, _: object) -> None:

@@ -80,15 +80,22 @@ async def reads_first(scope: Scope, receive: Receive, send: Send) -> None:
 @pytest.fixture
 def with_mounted(app: FastAPI) -> FastAPI:
     """The application, with the same routes in itself and in mounted applications."""
-    mounted, with_middleware, inner = FastAPI(), FastAPI(), FastAPI()
+    mounted, with_middleware, reading, inner = (FastAPI() for _ in range(4))
 
     @with_middleware.middleware("http")
     async def pass_on(request: Request, call_next: RequestResponseEndpoint) -> Response:
         return await call_next(request)
 
-    for each in (app, mounted, with_middleware, inner):
+    for each in (app, mounted, with_middleware, reading, inner):
         add_routes(each)
+
+    @reading.middleware("http")
+    async def read_body(request: Request, call_next: RequestResponseEndpoint) -> Response:
+        await request.body()
+        return await call_next(request)
+
     app.mount("/mounted", mounted)
+    app.mount("/reading", reading)
     mounted.mount("/inner", inner)
     app.mount("/wrapped", CORSMiddleware(with_middleware, allow_origins=["*"]))
     app.mount("/raw", raw)
@@ -98,7 +105,9 @@ def with_mounted(app: FastAPI) -> FastAPI:
 
 
 @pytest.mark.sqlite  # it uses no database
-@pytest.mark.parametrize("prefix", ["", "/mounted", "/mounted/inner", "/wrapped", "//other"])
+@pytest.mark.parametrize(
+    "prefix", ["", "/mounted", "/mounted/inner", "/wrapped", "/reading", "//other"]
+)
 @pytest.mark.parametrize(
     ("path", "status", "method"),
     [("/own", 200, "HEAD"), ("/other", 200, "GET"), ("/post", 405, None), ("/none", 404, None)],
@@ -132,6 +141,8 @@ async def test_mounted_asgi_application_gets_head(with_mounted: FastAPI) -> None
     async with serve(with_mounted) as server:
         assert (await server.head("/raw/x")).headers["x-method"] == "HEAD"
         assert (await server.head("/reads-first/x")).status_code == 405
+        body = await server.request("HEAD", "/reading/other", content=b"x")
+        assert body.status_code == 405  # it cannot be read again
 
 
 @pytest.mark.sqlite  # it uses no database
@@ -234,6 +245,58 @@ async def test_own_handler_of_unexpected_errors_is_called_once_and_gets_cors_hea
     assert (500, "own", ["hidden"]) == (response.status_code, response.text, errors)
     assert response.headers["access-control-allow-origin"] == "*"
     assert len(response.headers.get_list("x-request-id")) == 1
+
+
+@pytest.mark.sqlite  # it uses no database
+@pytest.mark.parametrize("prefix", ["", "/mounted"])
+async def test_own_handler_may_be_an_object_with_an_async_call(app: FastAPI, prefix: str) -> None:
+    class Handler:
+        async def __call__(self, _: Request, error: Exception) -> Response:
+            return Response("own", status_code=500)
+
+    mount(app)
+    app.add_exception_handler(Exception, Handler())
+
+    async with serve(app) as server:
+        assert (await server.get(f"{prefix}/fail")).text == "own"
+
+
+@pytest.mark.sqlite  # it uses no database
+@pytest.mark.parametrize("prefix", ["", "/mounted"])
+async def test_own_handler_that_fails_is_called_once_and_logged(
+    app: FastAPI, caplog: pytest.LogCaptureFixture, prefix: str
+) -> None:
+    mount(app)
+    app.add_middleware(CORSMiddleware, allow_origins=["*"])
+    calls: list[str] = []
+
+    @app.exception_handler(Exception)
+    async def handle(_: Request, error: Exception) -> Response:
+        calls.append(str(error))
+        raise LookupError("of the handler")
+
+    async with serve(app) as server:
+        response = await server.get(f"{prefix}/fail", headers=ORIGIN)
+
+    assert problem(response)["status"] == 500
+    assert response.headers["access-control-allow-origin"] == "*"
+    assert calls == ["hidden"]
+    assert "The handler of unexpected errors failed." in caplog.text
+    assert "LookupError: of the handler" in caplog.text
+    assert "RuntimeError: hidden" in caplog.text
+
+
+@pytest.mark.sqlite  # it uses no database
+async def test_application_may_be_mounted_in_itself(app: FastAPI) -> None:
+    mounted = FastAPI()
+    add_failing_routes(mounted)
+    app.mount("/mounted", mounted)
+    mounted.mount("/again", app)
+    app.mount("/prefix", app)
+
+    async with serve(app) as server:
+        assert (await server.get("/prefix/health/live")).status_code == 200
+        assert problem(await server.get("/prefix/mounted/again/mounted/fail"))["status"] == 500
 
 
 MOUNTS: dict[str, Callable[[ASGIApp], BaseRoute]] = {

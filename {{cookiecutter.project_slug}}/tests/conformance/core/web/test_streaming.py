@@ -10,13 +10,15 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from httpx2 import AsyncClient
 from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.config import get_settings
 from app.core.db import session_scope
+from app.core.web.request_limits import RequestLimitsProtocol
 from app.core.web.streaming import Stream, _accepts_gzip, stream
-from tests.inspection import checked_out, fetch, kill, pid
-from tests.support import USERS, configure, disconnecting, problem, until
+from tests.inspection import checked_out, driver, fetch, kill, pid
+from tests.support import USERS, configure, disconnecting, problem, serve, until
 
 ACCEPTING = ["gzip", "GZIP", "br, gzip", "gzip;q=0.5", "deflate,gzip ; q=1", "gzip;q=0.001"]
 REFUSING = [
@@ -117,6 +119,40 @@ async def test_disconnect_closes_the_source(app: FastAPI, server: AsyncClient, a
 
 # A client that does not read the response
 
+
+@pytest.mark.sqlite  # it uses no database
+@pytest.mark.parametrize("header", ["Connection: close", "Connection: keep-alive"])
+async def test_connection_closes_although_its_client_never_reads_the_last_bytes(
+    app: FastAPI, environment: pytest.MonkeyPatch, header: str
+) -> None:
+    environment.setenv("WRITE_TIMEOUT", "0.3")
+    get_settings.cache_clear()
+    protocols: list[RequestLimitsProtocol] = []
+    lost: list[RequestLimitsProtocol] = []
+
+    class Protocol(RequestLimitsProtocol):
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+            super().connection_made(transport)
+            protocols.append(self)
+            self.timeout_keep_alive = 0
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            lost.append(self)
+
+    async def until_bytes_wait() -> AsyncGenerator[bytes, None]:
+        while not protocols[-1].transport.get_write_buffer_size():
+            yield bytes(10_000)
+
+    @app.get("/unread")
+    async def unread() -> StreamingResponse:
+        return StreamingResponse(until_bytes_wait())
+
+    environment.setattr("tests.support.RequestLimitsProtocol", Protocol)
+    async with serve(app) as server, disconnecting(server, "GET", "/unread", header):
+        await until(lambda: bool(protocols and lost == protocols[-1:]))
+
+
 STALLED = """
 SELECT 1 FROM pg_stat_activity WHERE state = 'idle in transaction' AND state_change < now() - interval '1 s'
 """
@@ -208,3 +244,39 @@ async def test_stream_whose_server_has_ended_releases_its_connection_before_the_
     await until(lambda: f"GET {path}" in caplog.text)
     assert "AttributeError" not in caplog.text
     assert "Traceback" not in caplog.text
+
+
+MANY = text("SELECT generate_series(1, 1000)").execution_options(yield_per=10)
+
+
+@pytest.mark.postgresql
+async def test_connection_that_is_lost_after_a_stream_is_named_as_the_reason(
+    databases: None,
+) -> None:
+    with pytest.raises(OperationalError, match="closed"):
+        async with session_scope() as session:
+            async for _ in await session.stream(MANY):
+                pass
+            await lose_connection(session)
+            await session.execute(text("SELECT 1"))
+
+
+@pytest.mark.postgresql
+async def test_lost_connection_is_released_while_one_of_its_streams_is_open(
+    databases: None,
+) -> None:
+    with suppress(DBAPIError, InvalidRequestError):
+        async with session_scope() as session:
+            outer = await session.stream(MANY)
+            await anext(outer)
+            async for _ in await session.stream(MANY):
+                pass
+            await lose_connection(session)
+
+            assert not checked_out()
+
+
+async def lose_connection(session: AsyncSession) -> None:
+    connection = await driver(session)
+    await kill(connection.get_server_pid())
+    await until(connection.is_closed)
