@@ -227,7 +227,7 @@ EXPLAINED = {
     "SELECT users.nothing FROM users": "column users.nothing does not exist",
     'SELECT "nothing" FROM users': 'column "nothing" does not exist',
     "SELECT 1 = CAST(:x AS text)": "operator does not exist: integer = text",
-    "SELECT id = name FROM users": "operator does not exist: uuid = character varying",
+    "SELECT ROW(1) = 1": "operator does not exist: record = integer",
     "SELECT users.*, count(*) FROM users": 'column "users.id" must appear in the GROUP BY clause',
     "SELECT 1 FORM users": 'syntax error at or near "users"',
     "SELECT lower(1)": "function lower(integer) does not exist",
