@@ -33,9 +33,12 @@ from sqlalchemy import (
     Integer,
     MetaData,
     Table,
+    bindparam,
     create_engine,
     event,
     insert,
+    literal,
+    select,
     text,
 )
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -247,13 +250,14 @@ async def mutex_is_locked_during_a_statement(connection: AsyncConnection) -> boo
     return was_locked
 
 
-@guard(ON_POSTGRESQL, "AsyncAdapt_asyncpg_ss_cursor._cursor", used_as="cursor._cursor = ")
+@guard(ON_POSTGRESQL, "AsyncAdapt_asyncpg_ss_cursor._cursor", used_as="._cursor")
 async def stream_fetches_from_the_cursor_of_the_driver(connection: AsyncConnection) -> bool:
     cursor = (await adapter_of(connection)).cursor(server_side=True)
     await connection.run_sync(lambda _: cursor.execute("SELECT 1"))
     assert cursor.server_side
     rows = await cursor._cursor.fetch(10)
-    return [tuple(row) for row in rows] == [(1,)]
+    cursor.close()
+    return [tuple(row) for row in rows] == [(1,)] and cursor._cursor is None
 
 
 async def translated(connection: AsyncConnection, error: Exception) -> Any:
@@ -339,7 +343,7 @@ async def dialect_is_asked_for_its_method_each_time(connection: AsyncConnection)
 
 @guard(
     ON_POSTGRESQL,
-    "Dialect.execution_ctx_cls set on an instance, ischema_names",
+    "Dialect.execution_ctx_cls set on an instance, its _init_compiled(); ischema_names",
     used_as="dialect.execution_ctx_cls = ",
 )
 async def dialect_is_asked_for_its_context_each_time(connection: AsyncConnection) -> bool:
@@ -351,10 +355,19 @@ async def dialect_is_asked_for_its_context_each_time(connection: AsyncConnection
             columns.append(column)
             return super().get_result_processor(type_, column, driver_type)
 
+        @classmethod
+        def _init_compiled(cls, *args: Any, **options: Any) -> Any:
+            *_, compiled, rows, _, extracted = args
+            values.append(compiled.construct_params(rows[0], extracted))
+            return super()._init_compiled(*args, **options)
+
+    values: list[dict[str, Any]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(dialect, "execution_ctx_cls", Recorder)
-        await connection.execute(text("SELECT 1 AS one"))
-    return columns == ["one"] and "integer" in dialect.ischema_names
+        statement = select(literal(1).label("one"), bindparam("n", type_=Integer).label("two"))
+        await connection.execute(statement, {"n": 2})
+    assert values == [{"param_1": 1, "n": 2}]
+    return columns == ["one", "two"] and "integer" in dialect.ischema_names
 
 
 @guard(
