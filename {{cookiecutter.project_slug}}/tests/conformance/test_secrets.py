@@ -395,9 +395,9 @@ def test_error_of_a_type_costs_no_memory_for_large_values() -> None:
         def __repr__(self) -> str:
             raise MemoryError
 
-    error = _mask(TypeError("a date is no 'hush'"), [{"x": Large(100), "y": ["hush"]}])
+    error = _mask(TypeError("hush, 'hush' or b'hush'"), [{"x": Large(100), "y": ["hush"]}])
 
-    assert str(error) == "a date is no …"
+    assert str(error) == "…, … or …"
 
 
 @pytest.mark.sqlite  # PostgreSQL checks JSON when it is written
