@@ -83,7 +83,7 @@ SESSIONS = [
     Mutation(
         "closing of overflow connections not logged",
         "core/database/postgresql/_read_only.py",
-        " and pool.overflow() <= 0",
+        " or pool.overflow() > 0",
         "",
         "core/database/test_pool.py",
         kind="postgresql",

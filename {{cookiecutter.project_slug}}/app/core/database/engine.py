@@ -1,7 +1,7 @@
 """Engine construction shared by all databases. `postgresql/` and `sqlite.py` add the rest."""
 
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from pydantic_core import to_json
 from sqlalchemy import Connection, event
@@ -37,7 +37,10 @@ def make_engine(key: EngineKey, settings: DatabaseSettings) -> AsyncEngine:
         # The session has already rolled back. A cancelled second rollback would close the
         # connection and lose the database.
         pool["pool_reset_on_return"] = None
-    return _make(key, settings, **pool)
+    engine = _make(key, settings, **pool)
+    sessions = cast("FairPool", engine.pool)
+    sessions.own_listeners = sessions.count_listeners()
+    return engine
 
 
 def make_probe_engine(settings: DatabaseSettings) -> AsyncEngine:

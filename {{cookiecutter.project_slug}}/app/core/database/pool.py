@@ -80,6 +80,7 @@ class FairPool(AsyncAdaptedQueuePool):
 
     def __init__(self, creator: Any, pool_size: int, max_overflow: int, **options: Any) -> None:
         super().__init__(creator, pool_size, max_overflow, **options)
+        self.own_listeners = 0
         self.limit = pool_size + max_overflow  # open connections
 
     def connect(self) -> PoolProxiedConnection:
@@ -89,10 +90,23 @@ class FairPool(AsyncAdaptedQueuePool):
             error.add_note(f"database: {self.logging_name}")
             raise
 
+    def count_listeners(self) -> int:
+        """Return the number of listeners for connections that are checked out or returned."""
+        return len(self.dispatch.checkout) + len(self.dispatch.checkin)
+
+    @property
+    def has_other_listeners(self) -> bool:
+        """Whether a listener that is not the service's may have to wait for the server."""
+        return self.count_listeners() != self.own_listeners
+
     def has_fresh_connection(self) -> bool:
         """Return whether the next session gets a connection that is known to work, without waiting."""
         record = self._pool.next
-        return record is not None and record.info.get("fresh_until", 0.0) > monotonic()
+        return (
+            not self.has_other_listeners
+            and record is not None
+            and record.info.get("fresh_until", 0.0) > monotonic()
+        )
 
     @property
     def waiting(self) -> int:

@@ -68,6 +68,7 @@ class LazySession(AsyncSession):
         """Let `sync_session` begin on this connection instead of one from the pool."""
         session = self.sync_session
         self._connection = None
+        self._tracked.track(connection)
         engine, session.bind = session.bind, cast("Engine", _SingleConnection(connection))
         session.connection()
         session.bind = engine
@@ -102,10 +103,12 @@ class LazySession(AsyncSession):
             await super().commit()
 
     def _commit(self, connection: Connection) -> None:  # when core/db.py, or the route, commits
-        _begin(connection)
-        connection.commit()
-        connection.close()
-        self._connection = None
+        try:
+            _begin(connection)
+            connection.commit()
+        finally:
+            self._connection = None
+            connection.close()
 
     async def close(self) -> None:
         if self._connection:
@@ -113,9 +116,14 @@ class LazySession(AsyncSession):
         await super().close()
 
     def _roll_back(self, connection: Connection) -> None:
-        _begin(connection)
-        connection.close()
         self._connection = None
+        try:
+            _begin(connection)
+            connection.close()
+        except BaseException:
+            connection.invalidate()
+            connection.close()
+            raise
 
     def needs_round_trip(self) -> bool:
         """Whether the end of this session, COMMIT or ROLLBACK, has to be sent to the database."""

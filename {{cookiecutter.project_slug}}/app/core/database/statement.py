@@ -22,7 +22,7 @@ from app.core.database.hidden_values import Processor, hiding
 from app.core.database.session import LazySession
 from app.core.database.statistics import RAISED, work
 
-EMPTY = SimpleResultMetaData([])
+MOST_COMPILED = 500  # statements of an engine: each set of names of values is another one
 
 
 def prepared(statement: Any) -> "PreparedStatement":
@@ -55,7 +55,7 @@ class PreparedStatement:
 
     It calls `session.execute` where it cannot be faster: on other databases than PostgreSQL, after
     the session was used in another way, while an event listener or a log observes statements, with
-    `execution_options`, and for `in_()` with a list.
+    `execution_options`, for `in_()` with a list, and for statements that return no rows.
     """
 
     def __init__(self, statement: Any) -> None:
@@ -74,7 +74,7 @@ class PreparedStatement:
         return (await self.execute(session, values)).one_or_none()
 
     async def execute(self, session: AsyncSession, values: dict[str, Any]) -> Result[Any]:
-        """Return the result: rows, without `rowcount`. It is closed if the statement returns no rows.
+        """Return the result. Only that of a statement without RETURNING has a `rowcount`.
 
         The values are a dict, as for `session.execute`. The other methods take keywords.
         """
@@ -108,14 +108,16 @@ class PreparedStatement:
 
         The option RAISED makes a listener raise it. The statement is not sent again.
         """
-        if connection.closed or connection.invalidated:  # the session has ended
+        if not (connection.closed or connection.invalidated):
+            await greenlet_spawn(
+                connection.execute, self.statement, values, execution_options={RAISED: error}
+            )
+        elif isinstance(error, Exception):  # the session has ended
             base = connection.dialect.loaded_dbapi.Error
             raise DBAPIError.instance(
                 str(self.statement), None, error, base, hide_parameters=True
             ) from error
-        await greenlet_spawn(
-            connection.execute, self.statement, values, execution_options={RAISED: error}
-        )
+        raise error
 
     def _compiled_for(
         self, session: Any, dialect: Dialect, values: dict[str, Any]
@@ -123,6 +125,8 @@ class PreparedStatement:
         statements: dict[Any, _Compiled | None] = session.compiled
         key = (self, *values)
         if key not in statements:
+            if len(statements) >= MOST_COMPILED:  # `prepared()` in a function
+                statements.clear()
             statements[key] = _compile(self.statement, dialect, values)
         return statements[key]
 
@@ -136,16 +140,16 @@ class _Compiled:
     bind_processors: list[tuple[str, Processor]]  # in the order of $1, $2, …
     constants: dict[str, Any]  # values within the statement
     defaults: dict[str, Callable[[None], Any]]  # of columns
-    types: list[Any]  # of the columns of the result
+    columns: list[Any]  # of the result
     metadata: SimpleResultMetaData | None = None  # with the processors, after an execution
     processors: Sequence[Processor] = ()
 
     def arguments(self, values: dict[str, Any]) -> list[Any] | None:
         """Return what asyncpg receives, or None if SQLAlchemy is to raise an error."""
-        if self.constants or self.defaults:
-            made = {name: make(None) for name, make in self.defaults.items()}
-            values = {**self.constants, **made, **values}
         try:
+            if self.constants or self.defaults:
+                made = {name: make(None) for name, make in self.defaults.items()}
+                values = {**self.constants, **made, **values}
             return [
                 values[name] if process is None else process(values[name])
                 for name, process in self.bind_processors
@@ -154,16 +158,12 @@ class _Compiled:
             return None
 
     def result(self, cursor: Any) -> Result[Any]:
-        if not self.types:
-            result = IteratorResult[Any](EMPTY, iter(()))
-            result.close()
-            return result
         if self.metadata is None:
             names, codes = zip(*[column[:2] for column in cursor.description], strict=True)
-            self.metadata = SimpleResultMetaData(names)
+            self.metadata = SimpleResultMetaData(names, [(column,) for column in self.columns])
             self.processors = [
-                type_.dialect_impl(self.dialect).result_processor(self.dialect, code)
-                for type_, code in zip(self.types, codes, strict=True)
+                column.type.dialect_impl(self.dialect).result_processor(self.dialect, code)
+                for column, code in zip(self.columns, codes, strict=True)
             ]
         rows = cursor.fetchall()
         if any(self.processors):
@@ -192,7 +192,8 @@ def _compile(statement: Any, dialect: Dialect, names: Iterable[str]) -> _Compile
     found = [(column.key, _default(column, compiled)) for column in compiled.prefetch]
     defaults = {name: default for name, default in found if default and name in binds}
     if (
-        not hasattr(statement, "exported_columns")
+        not getattr(statement, "exported_columns", ())
+        or not compiled._ordered_columns  # their order may be another one than that of the rows
         or statement.get_execution_options()
         or any(bind.expanding or bind.literal_execute or bind.callable for bind in binds.values())
         or len(defaults) < len(found)
@@ -207,7 +208,7 @@ def _compile(statement: Any, dialect: Dialect, names: Iterable[str]) -> _Compile
         ],
         {name: bind.effective_value for name, bind in binds.items() if not bind.required},
         defaults,
-        [column.type for column in statement.exported_columns],
+        [*statement.exported_columns],
     )
 
 

@@ -37,6 +37,10 @@ class TrackedSession(Session):
                 return True
         return bool(self.new or self.dirty or self.deleted)
 
+    def track(self, connection: Connection) -> None:
+        """Record a connection that a prepared statement has used."""
+        self._opened = (*self.connections, connection)
+
     def abandon(self) -> None:
         """Invalidate the connections, and any that a task opens for this session later."""
         self.is_abandoned = True
@@ -49,7 +53,7 @@ def _track(session: TrackedSession, _: SessionTransaction, connection: Connectio
     if connection not in session._opened:  # a savepoint begins on the same connection
         if done := work.get():
             done.used[id(connection)] = perf_counter()
-        session._opened = (*session.connections, connection)
+        session.track(connection)
     if session.is_abandoned:
         session.abandon()
         raise InvalidRequestError("the session has ended before this task could use it")

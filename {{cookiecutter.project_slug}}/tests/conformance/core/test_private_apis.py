@@ -224,11 +224,14 @@ async def listeners_are_found() -> bool:
     return (before, engine._has_events, found) == (False, True, 1)
 
 
-@guard(PLAIN, "SQLCompiler.prefetch, binds, isinsert", used_as="compiled.prefetch")
+@guard(
+    PLAIN, "SQLCompiler.prefetch, binds, isinsert, _ordered_columns", used_as="compiled.prefetch"
+)
 async def compiled_statement_has_its_values() -> bool:
     table = Table("t", MetaData(), Column("n", Integer, default=1), Column("m", Integer))
     compiled: Any = insert(table).compile(column_keys=["m"])
     [column] = compiled.prefetch
+    assert compiled._ordered_columns
     return column.default.arg == 1 and {*compiled.binds} == {"n", "m"} and compiled.isinsert
 
 

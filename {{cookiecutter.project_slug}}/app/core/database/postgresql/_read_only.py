@@ -1,10 +1,12 @@
 """Transactions of read-only sessions: none, except around streams and savepoints."""
 
-from typing import Any, cast
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.engine import Dialect, ExecutionContext
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from app.core.database.pool import FairPool
 
 SNAPSHOT = "snapshot"  # the key in a pool entry's `info` of a connection that left AUTOCOMMIT
 
@@ -13,7 +15,8 @@ def needs_no_rollback(connection: Connection) -> bool:
     """Return whether a session on this connection can end without a round trip to the server.
 
     It can if the connection is in AUTOCOMMIT, so that no transaction is open, and if the pool keeps
-    it. A connection above `pool_size` is closed when it is returned, which takes a round trip.
+    it. A connection above `pool_size` is closed when it is returned, which takes a round trip. So may
+    a listener that is not the service's.
     """
     dialect = connection.dialect
     if dialect.driver != "asyncpg" or connection.closed or connection.invalidated:
@@ -21,8 +24,10 @@ def needs_no_rollback(connection: Connection) -> bool:
     adapter = connection.connection.dbapi_connection
     if adapter is None:  # another task has invalidated it
         return False
-    pool = cast("AsyncAdaptedQueuePool", connection.engine.pool)
-    return dialect.detect_autocommit_setting(adapter) and pool.overflow() <= 0
+    pool = connection.engine.pool
+    if not isinstance(pool, FairPool) or pool.has_other_listeners or pool.overflow() > 0:
+        return False
+    return bool(dialect.detect_autocommit_setting(adapter))
 
 
 def begin_snapshot(_: Any, statement: str, __: Any, context: ExecutionContext) -> None:

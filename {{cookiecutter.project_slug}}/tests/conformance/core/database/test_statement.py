@@ -43,11 +43,12 @@ from sqlalchemy.exc import (
     InvalidRequestError,
     OperationalError,
     PendingRollbackError,
-    ResourceClosedError,
     SQLAlchemyError,
 )
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
+from app.core.database.session import LazySession
+from app.core.database.statement import MOST_COMPILED
 from app.core.database.statistics import work
 from app.core.db import (
     TransactionFailedError,
@@ -59,8 +60,17 @@ from app.core.db import (
 from app.dependencies import SessionDep
 from app.models import User
 from app.models.base import UtcDateTime
-from tests.inspection import checked_out, fetch, kill, stored_users, until_active
-from tests.support import collect_garbage, configure, new_user, until, user_values
+from app.repositories.user import UserRepository
+from tests.conformance.support import create_tables
+from tests.inspection import (
+    checked_out,
+    fetch,
+    kill,
+    stored_users,
+    until_active,
+    until_closed,
+)
+from tests.support import collect_garbage, configure, new_user, problem, until, user_values
 
 
 class Color(enum.Enum):
@@ -91,6 +101,15 @@ SELECTS: dict[str, Statement] = {
     "no row": (ROW.statement, {"id": uuid4()}),
     "several rows": (union_all(select(literal(1)), select(literal(2))), {}),
     "text": (text("SELECT 1 AS n").columns(column("n", Integer)), {}),
+    "columns in another order": (
+        text("SELECT 1 AS n, 'red' AS c").columns(c=Enum(Color, native_enum=False), n=Integer),
+        {},
+    ),
+    "star": (
+        select(literal_column("*")).select_from(select(literal(1), literal(2)).subquery()),
+        {},
+    ),
+    "text of columns": (select(text("1, 2")), {}),
     "text without columns": (text("SELECT 1 AS n"), {}),
     "execution options": (select(literal(1)).execution_options(a=1), {}),
 }
@@ -131,7 +150,9 @@ async def outcomes(statement: Any, values: dict[str, Any]) -> list[Any]:
             async with session_scope() as session:
                 result = await run(session)
                 rows = result.all()
-                found.append([rows, [*result.keys()], [type(row) for row in rows]])
+                columns = getattr(statement, "exported_columns", ())
+                mapped = [row._mapping[c] for row in rows for c in columns if c.key in row._fields]
+                found.append([rows, mapped, [*result.keys()], [type(row) for row in rows]])
         except (SQLAlchemyError, LookupError) as error:
             causes = [type(error), type(getattr(error, "orig", None)), type(error.__cause__)]
             found.append([*causes, str(error), getattr(error, "__notes__", None)])
@@ -180,10 +201,30 @@ async def test_defaults_of_columns_are_used(databases: None) -> None:
     assert (found.name, found.version, found.created_at) == ("Ada", 2, row.created_at)
 
     async with session_scope() as session:
-        result = await prepared(delete(USERS)).execute(session, {})
-        with pytest.raises(ResourceClosedError):
-            result.all()
+        deleted: Any = await prepared(delete(USERS)).execute(session, {})
+        assert deleted.rowcount == 1
     assert await stored_users() == 0
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Greeting(Base):
+    __tablename__ = "greetings"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    text: Mapped[str] = mapped_column(
+        default=lambda context: f"Hello, {context.get_current_parameters()['name']}"
+    )
+
+
+async def test_default_may_depend_on_the_other_values(databases: None) -> None:
+    await create_tables(Base)
+    greetings = cast("Table", Greeting.__table__)
+    greet = prepared(insert(greetings).returning(greetings))
+    async with session_scope() as session:
+        assert (await greet.one(session, name="Ada")).text == "Hello, Ada"
 
 
 async def test_statements_of_all_kinds_share_one_transaction(databases: None) -> None:
@@ -250,6 +291,87 @@ async def test_commit_of_a_failed_transaction_raises(databases: None) -> None:
             with pytest.raises(SQLAlchemyError):
                 await INSERT.one(session, **values)
     assert await stored_users() == 0
+
+
+@pytest.mark.postgresql
+async def test_repository_does_not_need_the_session_of_the_orm(databases: None) -> None:
+    async with session_scope() as session:
+        users = UserRepository(session)
+        row = await users.add(user_values())
+        assert await users.get(row.id) == row
+        assert await users.page(1, None) == await users.page(1, (row.created_at, UUID(int=0)))
+        assert isinstance(session, LazySession)
+        assert not session.has_sync_session
+
+
+@pytest.mark.postgresql
+async def test_commit_that_fails_rolls_back_and_keeps_the_connection(
+    databases: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = user_values()
+    async with session_scope() as session:
+        before = (await PID.one(session))[0]
+        await INSERT.one(session, **values)
+        with pytest.raises(SQLAlchemyError):
+            await INSERT.one(session, **values)
+        with pytest.raises(TransactionFailedError):
+            await session.commit()
+        await session.rollback()
+        await INSERT.one(session, **values)
+    async with session_scope() as session:
+        assert (await PID.one(session))[0] == before
+    assert await stored_users() == 1
+    assert not caplog.records
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_listeners_of_the_pool_may_execute_statements(
+    databases: None, read_only: bool
+) -> None:
+    def execute(connection: Any, *_: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("SELECT 1")
+        cursor.close()
+        connection.rollback()
+        called.append(True)
+
+    called: list[bool] = []
+    pool = get_engine(read_only=read_only).sync_engine.pool
+    event.listen(pool, "checkout", execute)
+    event.listen(pool, "checkin", execute)
+    pids = set()
+    for _ in range(3):
+        async with session_scope(read_only=read_only) as session:
+            pids.add((await PID.one(session))[0])
+        assert not checked_out()
+    assert len(pids) == 1
+    assert len(called) == 6
+
+
+@pytest.mark.postgresql
+async def test_wait_between_a_prepared_and_another_statement_is_idle(
+    app: FastAPI, client: AsyncClient, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, idle_in_transaction_timeout=0.1)
+
+    @app.get("/idle")
+    async def idle(session: SessionDep) -> None:
+        number = (await PID.one(session))[0]
+        await until_closed(number)
+        await session.execute(text("SELECT 1"))
+
+    response = await client.get("/idle")
+    assert problem(response)["detail"].startswith("The transaction was idle for too long.")
+
+
+@pytest.mark.postgresql
+async def test_statements_prepared_in_a_function_do_not_fill_the_memory(databases: None) -> None:
+    for _ in range(MOST_COMPILED + 1):
+        async with session_scope() as session:
+            await prepared(select(literal(1))).one(session)
+    assert isinstance(session, LazySession)
+    assert len(session.compiled) <= MOST_COMPILED
 
 
 @pytest.mark.postgresql
