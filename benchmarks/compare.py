@@ -57,7 +57,6 @@ CONTENDERS = {
     "service": Contender("this template"),
     "bare": Contender("hand-written"),
     "bare_autocommit": Contender("hand-written, AUTOCOMMIT reads"),
-    "tuned": Contender("hand-written, Core, AUTOCOMMIT reads"),
     "raw": Contender("asyncpg without SQLAlchemy"),
     "late": Contender("commit after the response"),
     "advanced_alchemy_autocommit": Contender("Advanced Alchemy", ("advanced-alchemy",)),
