@@ -10,7 +10,6 @@ from tests.edits import (
     Edit,
     add_greeting,
     add_orders,
-    add_required_columns,
     add_revision,
     append,
     remove_events,
@@ -101,12 +100,10 @@ def merge_branches(project: Path) -> None:
     write(first.with_name("20270102_d2.py"), first.read_text().replace("d1", "d2"))
 
 
-def copy_table_with_index(project: Path) -> None:
-    add_required_columns(project)
-    copy = """    with op.batch_alter_table("users", recreate="always") as table:
-        table.alter_column("name", existing_type=sa.String(200), nullable=False)
-"""
-    add_revision(project, "d1", copy, "    pass\n")
+def forget_index(project: Path) -> None:
+    model = project / "app/models/user.py"
+    replace(model, "import Index, String, Uuid", "import Index, String, Uuid, func")
+    append(model, '\n\nIndex("ix_users_lower_email", func.lower(User.email))\n')
 
 
 MISTAKES = [
@@ -131,7 +128,7 @@ MISTAKES = [
         "'primary' has 2 heads, d1 and d2: join them with `alembic -n primary merge heads",
     ),
     (
-        copy_table_with_index,
+        forget_index,
         "tests/migrations",
         "create the indexes {'ix_users_lower_email'} in a revision",
     ),

@@ -43,7 +43,7 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
             if not waiter.done():
                 waiter.set_result(item)
                 return
-        if len(self._idle) >= self.maxsize:
+        if 0 < self.maxsize <= len(self._idle):
             raise Full
         self._idle.append(item)
 
