@@ -19,8 +19,15 @@ NOT_ON_SQLITE = 'ARGS=-m "not load and (postgresql or pgbouncer or not sqlite)"'
 # Two dozen processes of the service and of Alembic, which spend their time on imports.
 COMMANDS = "tests/conformance/migrations"
 # HTTP and the server: they do not depend on the database.
-SERVING = ("core/web", "core/process", "core/telemetry", "deploy")
+SERVING = [
+    f"tests/conformance/{folder}"
+    for folder in ("core/web", "core/process", "core/telemetry", "deploy")
+]
 LAZY = {"PIP_NO_COMPILE": "yes"}  # modules are compiled when they are imported
+
+
+def ignored(*folders: str) -> list[str]:
+    return [f"--ignore={folder}" for folder in folders]
 
 
 def find_python(version: str) -> str | None:
@@ -74,13 +81,12 @@ def test_coverage_counts_statements_after_await_and_trio_may_be_installed(
 
 # The tests of the reference run on each Python, with one and with two databases, on each kind of database and on each source
 # of a PostgreSQL server. With two databases, test_checks.py runs them on SQLite. Not every combination runs: the pages'
-# examples and SERVING run on PostgreSQL with the newest Python, and COMMANDS with the two older ones.
+# examples and SERVING run on PostgreSQL with the newest Python. COMMANDS run with the oldest one.
 
 
 @pytest.mark.full
 def test_reference_on_postgresql(reference: Path) -> None:
-    ignored = ["tests/docs", *(f"tests/conformance/{folder}" for folder in SERVING)]
-    run = " ".join([NOT_ON_SQLITE, *(f"--ignore={folder}" for folder in ignored)])
+    run = " ".join([NOT_ON_SQLITE, *ignored("tests/docs", *SERVING)])
     make(reference, "test", run, variables=NO_DOCKER)
 
 
@@ -95,7 +101,7 @@ def test_reference_with_one_database_without_uv(bake: Bake) -> None:
     answers = {"python_version": "3.12", "postgres_version": "15", "contents": REFERENCE}
     project = bake(databases="primary", **answers)
 
-    run = f"{QUIET} --db=sqlite"
+    run = " ".join([QUIET, "--db=sqlite", *ignored(COMMANDS, *SERVING)])
     make(project, "test", f"PYTHON={python('3.12')}", run, variables=LAZY, uv=False)
     run = f"{QUIET} --db=postgresql --ignore=tests/conformance"
     made = make(project, "test", run, uv=False)
