@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -70,11 +71,16 @@ def _named_type(of: sa.types.TypeEngine[Any]) -> str | None:
 def is_owned(database: str) -> Callable[..., bool]:
     """Return a filter for autogenerate: a table that no revision creates is not the service's."""
 
+    @cache
+    def created_tables() -> set[str]:
+        files = (migrations.FOLDER / database).glob("*.py")
+        texts = [file.read_text(encoding="utf-8") for file in files]
+        return {table for text in texts for table in _created_tables(text)}
+
     def include_object(_: object, name: str | None, kind: str, reflected: bool, to: object) -> bool:
         if kind != "table" or not reflected or to is not None:
             return True
-        files = (migrations.FOLDER / database).glob("*.py")
-        return any(name in {*_created_tables(file.read_text(encoding="utf-8"))} for file in files)
+        return name in created_tables()
 
     return include_object
 

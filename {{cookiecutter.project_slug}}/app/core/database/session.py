@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from functools import cache, partial
-from time import perf_counter
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Connection, Engine
@@ -13,7 +12,7 @@ from sqlalchemy.util import greenlet_spawn  # docs/private-apis.md
 
 from app.core.database import postgresql
 from app.core.database.pool import FairPool
-from app.core.database.statistics import work
+from app.core.database.statistics import begin_use
 from app.core.database.sync_session import TrackedSession
 from app.core.database.tasks import start, wait_until_done
 from app.core.telemetry.spans import is_traced
@@ -91,8 +90,7 @@ class LazySession(AsyncSession):
             if self.is_ended:
                 raise InvalidRequestError("the session has ended before this task could use it")
             raise _concurrent_use()
-        if done := work.get():
-            done.used[id(connection)] = perf_counter()
+        begin_use(connection)
         self._connection = connection
         return connection
 

@@ -18,12 +18,17 @@ class DatabaseStatistics:
     used: dict[int, float] = field(default_factory=dict)
 
     def add(self, connection: Connection, began: float, *, has_failed: bool = False) -> None:
-        """Add a statement that has ended on this connection. One that failed is no use of it."""
-        ended = perf_counter()
-        idle = began - self.used.get(id(connection), began) if has_failed else 0.0
-        self.used[id(connection)] = ended - idle
+        """Add a statement that has ended on this connection."""
+        ended = self.use(id(connection), began, has_failed=has_failed)
         self.statements += 1
         self.seconds += ended - began
+
+    def use(self, connection: int, began: float, *, has_failed: bool) -> float:
+        """Record a statement or fetch, and return when it ended. One that failed is no use."""
+        ended = perf_counter()
+        idle = began - self.used.get(connection, began) if has_failed else 0.0
+        self.used[connection] = ended - idle
+        return ended
 
     def is_idle(self, connection: Connection | None, seconds: float) -> bool:
         """Return whether the transaction on this connection has not been used for this time."""
@@ -40,18 +45,25 @@ class _MeasuredCursor:
     connection: int
 
     async def fetch(self, count: int) -> Any:
-        idle = perf_counter() - self.done.used[self.connection]
+        began = perf_counter()
+        has_failed = True
         try:
             rows = await self.cursor.fetch(count)
-            idle = 0.0
+            has_failed = False
             return rows
         finally:
-            self.done.used[self.connection] = perf_counter() - idle
+            self.done.use(self.connection, began, has_failed=has_failed)
 
 
 RAISED = "raised"  # the execution option with the error of a statement that statement.py has run
 
 work: ContextVar[DatabaseStatistics | None] = ContextVar("work", default=None)
+
+
+def begin_use(connection: Connection) -> None:
+    """Record that a transaction begins on this connection."""
+    if done := work.get():
+        done.used[id(connection)] = perf_counter()
 
 
 def measure(engine: Engine) -> None:

@@ -1,13 +1,11 @@
 """The ORM's session inside of an `AsyncSession`, with a record of its connections."""
 
-from time import perf_counter
-
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, SessionTransaction
 
 from app.core.database import postgresql
-from app.core.database.statistics import work
+from app.core.database.statistics import begin_use
 
 
 class TrackedSession(Session):
@@ -51,8 +49,7 @@ class TrackedSession(Session):
 @event.listens_for(TrackedSession, "after_begin")
 def _track(session: TrackedSession, _: SessionTransaction, connection: Connection) -> None:
     if connection not in session._opened:  # a savepoint begins on the same connection
-        if done := work.get():
-            done.used[id(connection)] = perf_counter()
+        begin_use(connection)
         session.track(connection)
     if session.is_abandoned:
         session.abandon()
