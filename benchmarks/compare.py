@@ -57,6 +57,7 @@ CONTENDERS = {
     "service": Contender("this template"),
     "bare": Contender("hand-written"),
     "bare_autocommit": Contender("hand-written, AUTOCOMMIT reads"),
+    "tuned": Contender("hand-written, same tricks"),
     "raw": Contender("asyncpg without SQLAlchemy"),
     "late": Contender("commit after the response"),
     "advanced_alchemy_autocommit": Contender("Advanced Alchemy", ("advanced-alchemy",)),

@@ -48,16 +48,20 @@ def plot(figures: dict[str, Any]) -> str:
 
 
 def table(figures: dict[str, Any]) -> str:
-    """Return the requests per second and the 99th percentiles, as a Markdown table."""
+    """Return CPU times, requests per second and 99th percentiles, as a Markdown table."""
     few, many = LEVELS
-    rates, p99 = (figures["ratios_to_bare"][name] for name in ("requests_per_second", "p99"))
+    cpu, rates, p99 = (
+        figures["ratios_to_bare"][name]
+        for name in ("cpu_seconds_per_request", "requests_per_second", "p99")
+    )
     lines = [
-        f"| | {few} connections: GET | list | POST | {many}: GET | list | POST "
-        f"| p99 at {many}: GET | list | POST |",
-        "|---" * 10 + "|",
+        "| | CPU time: GET | list | POST "
+        f"| requests/s, {few} connections: GET | list | POST | {many}: GET | list | POST "
+        f"| p99, {many}: GET | list | POST |",
+        "|---" * 13 + "|",
     ]
     for name in rates:
-        cells = [*rates[name][::2], *rates[name][1::2], *p99[name][1::2]]
+        cells = [*cpu[name][::2], *rates[name][::2], *rates[name][1::2], *p99[name][1::2]]
         shown = " | ".join(report.cell(cell or None) for cell in cells)
         lines.append(f"| {CONTENDERS[name].title} | {shown} |")
     return "\n".join(lines) + "\n"
