@@ -51,9 +51,8 @@ SESSIONS = [
     Mutation(
         "commit in finally",
         "core/db.py",
-        "        if session.needs_round_trip():  # otherwise it is unused, or has only read\n"
-        "            await session.commit()\n    finally:\n",
-        "    finally:\n        await session.commit()\n",
+        "if error is None and session.needs_round_trip():",
+        "if session.needs_round_trip():",
         "core/test_db.py",
     ),
     Mutation(

@@ -26,7 +26,7 @@ from app.core.database.errors import (
     TransactionFailedError,
 )
 from app.core.database.registry import Database, dispose_databases, find_database
-from app.core.database.session import roll_back_and_close
+from app.core.database.session import LazySession, roll_back_and_close
 from app.core.database.statement import prepared
 from app.core.database.url import resolve_async_url
 
@@ -121,8 +121,7 @@ class SessionDependency:
         self.database = database
 
         async def open_in_request(request: HTTPConnection) -> AsyncSession:
-            stack: AsyncExitStack = request.scope["fastapi_function_astack"]
-            return await stack.enter_async_context(_scope(database, dev, read_only))
+            return _open(request.scope["fastapi_function_astack"], database, dev, read_only)
 
         self.__wrapped__ = open_in_request
         self._generator = partial(_session, database, dev, read_only)
@@ -134,17 +133,29 @@ class SessionDependency:
 async def _session(
     database: str | DatabaseSettings | None, dev: bool, read_only: bool
 ) -> AsyncGenerator[AsyncSession, None]:
-    """The lifecycle of every session."""
-    session = _find(database, dev, read_only).sessions()
-    try:
-        yield session
-        if session.needs_round_trip():  # otherwise it is unused, or has only read
-            await session.commit()
-    finally:
-        await roll_back_and_close(session)
+    async with AsyncExitStack() as stack:
+        yield _open(stack, database, dev, read_only)
 
 
 _scope = asynccontextmanager(_session)
+
+
+def _open(
+    stack: AsyncExitStack, database: str | DatabaseSettings | None, dev: bool, read_only: bool
+) -> AsyncSession:
+    """Return a new session that ends with the stack."""
+    session = _find(database, dev, read_only).sessions()
+    stack.push_async_exit(partial(_end, session))
+    return session
+
+
+async def _end(session: LazySession, _: object, error: BaseException | None, __: object) -> None:
+    """The end of every session: commit it if there is no error, and close it."""
+    try:
+        if error is None and session.needs_round_trip():  # otherwise it is unused, or has only read
+            await session.commit()
+    finally:
+        await roll_back_and_close(session)
 
 
 def _find(database: str | DatabaseSettings | None, dev: bool, read_only: bool) -> Database:

@@ -6,8 +6,8 @@ from fastapi import APIRouter, Header, status
 
 from app.core.web.streaming import Stream, stream
 from app.dependencies import AnalyticsReadSessionDep, AnalyticsSessionDep
-from app.schemas.event import EventBatch, EventRead, EventsCreated
-from app.schemas.page import After, Limit, Page
+from app.schemas.event import EventBatch, EventPage, EventsCreated
+from app.schemas.page import After, Limit
 from app.services.event import EventService, export_events
 
 NDJSON = "application/x-ndjson"
@@ -23,7 +23,7 @@ async def create_events(batch: EventBatch, session: AnalyticsSessionDep) -> Even
 @router.get("")
 async def list_events(
     session: AnalyticsReadSessionDep, limit: Limit = 50, after: After = None
-) -> Page[EventRead]:
+) -> EventPage:
     return await EventService(session).page(limit, after)
 
 

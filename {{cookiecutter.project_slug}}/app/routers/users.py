@@ -5,8 +5,8 @@ from uuid import UUID
 from fastapi import APIRouter, status
 
 from app.dependencies import ReadSessionDep, SessionDep
-from app.schemas.page import After, Limit, Page
-from app.schemas.user import UserCreate, UserRead, UserUpdate
+from app.schemas.page import After, Limit
+from app.schemas.user import UserCreate, UserPage, UserRead, UserUpdate
 from app.services.user import UserService
 
 router = APIRouter(prefix="/users", tags=["users"])
@@ -23,9 +23,7 @@ async def get_user(user_id: UUID, session: ReadSessionDep) -> UserRead:
 
 
 @router.get("")
-async def list_users(
-    session: ReadSessionDep, limit: Limit = 50, after: After = None
-) -> Page[UserRead]:
+async def list_users(session: ReadSessionDep, limit: Limit = 50, after: After = None) -> UserPage:
     return await UserService(session).page(limit, after)
 
 

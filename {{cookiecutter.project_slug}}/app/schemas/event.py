@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from app.models.base import utc_now
 from app.schemas.fields import JsonObject, Name, UtcTime
-from app.schemas.page import Cursor
+from app.schemas.page import Cursor, Page
 
 
 class EventCreate(BaseModel):
@@ -35,6 +35,9 @@ class EventRead(BaseModel):
     user_id: UUID | None
     properties: dict[str, JsonValue]
     occurred_at: datetime
+
+
+EventPage = Page[EventRead]
 
 
 class EventCursor(Cursor):

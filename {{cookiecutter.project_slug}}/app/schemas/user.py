@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, EmailStr, Field
 
 from app.schemas.fields import Name, UtcTime
-from app.schemas.page import Cursor
+from app.schemas.page import Cursor, Page
 
 Version = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
@@ -35,6 +35,9 @@ class UserRead(BaseModel):
     email: str
     version: int
     created_at: datetime
+
+
+UserPage = Page[UserRead]
 
 
 class UserCursor(Cursor):

@@ -7,8 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.core.db import session_scope
 from app.repositories.event import EventRepository
-from app.schemas.event import EventCreate, EventCursor, EventRead, EventsCreated
-from app.schemas.page import Page
+from app.schemas.event import EventCreate, EventCursor, EventPage, EventsCreated
 
 
 class EventService:
@@ -19,10 +18,10 @@ class EventService:
         await self.events.add_all([vars(event) for event in batch])
         return EventsCreated(created=len(batch))
 
-    async def page(self, limit: int, after: str | None) -> Page[EventRead]:
+    async def page(self, limit: int, after: str | None) -> EventPage:
         cursor = EventCursor.decode(after)
         events = await self.events.page(limit + 1, cursor.id if cursor else None)
-        return Page[EventRead].from_rows(events, limit, EventCursor)
+        return EventPage.from_rows(events, limit, EventCursor)
 
 
 async def export_events() -> AsyncGenerator[bytes, None]:

@@ -6,8 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from app.errors import ConflictError, NotFoundError
 from app.repositories.user import UserRepository
-from app.schemas.page import Page
-from app.schemas.user import UserCreate, UserCursor, UserRead, UserUpdate
+from app.schemas.user import UserCreate, UserCursor, UserPage, UserRead, UserUpdate
 
 
 class UserService:
@@ -23,10 +22,10 @@ class UserService:
             raise NotFoundError(f"There is no user {user_id}.")
         return UserRead.model_validate(user)
 
-    async def page(self, limit: int, after: str | None) -> Page[UserRead]:
+    async def page(self, limit: int, after: str | None) -> UserPage:
         cursor = UserCursor.decode(after)
         key = (cursor.created_at, cursor.id) if cursor else None
-        return Page[UserRead].from_rows(await self.users.page(limit + 1, key), limit, UserCursor)
+        return UserPage.from_rows(await self.users.page(limit + 1, key), limit, UserCursor)
 
     async def update(self, user_id: UUID, change: UserUpdate) -> UserRead:
         values = change.model_dump(exclude={"version"}, exclude_none=True)

@@ -42,6 +42,8 @@ class DisconnectMiddleware:
 class _WatchedClient:
     """The `receive` and `send` of a request. It reads one message ahead to detect a disconnect."""
 
+    _read_ahead: asyncio.Queue[Message | Exception]  # while `_watcher` reads
+
     def __init__(self, receive: Receive, send: Send) -> None:
         request = asyncio.current_task()
         assert request
@@ -49,7 +51,6 @@ class _WatchedClient:
         self.has_cancelled = False
         self._receive = receive
         self._send = send
-        self._read_ahead = asyncio.Queue[Message | Exception](maxsize=1)  # bounds the memory
         self._response_started = False
         self._active_reads = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -63,6 +64,7 @@ class _WatchedClient:
         if self._active_reads:  # the server allows one reader at a time
             self.watch_soon()
         else:
+            self._read_ahead = asyncio.Queue[Message | Exception](maxsize=1)  # bounds the memory
             self._watcher = asyncio.create_task(self._watch())
 
     def stop_watching(self) -> None:

@@ -8,7 +8,6 @@ from time import perf_counter
 from urllib.parse import quote
 
 from starlette.datastructures import MutableHeaders
-from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.core.database.statistics import DatabaseStatistics, work
@@ -44,7 +43,7 @@ class RequestLoggingMiddleware:
         request_id.set(id_)
         statistics = DatabaseStatistics()
         work.set(statistics)
-        Request(scope).state.request_id = id_  # for code that runs in another context
+        scope.setdefault("state", {})["request_id"] = id_  # `request.state`, in any context
 
         async def send_with_id(message: Message) -> None:
             nonlocal status, end
