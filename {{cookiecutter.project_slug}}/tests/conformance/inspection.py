@@ -1,10 +1,8 @@
 """Reads the state of the service's engines and pools that only the reference tests."""
 
-from sqlalchemy.ext.asyncio import (
-    AsyncEngine,
-    async_sessionmaker,
-    create_async_engine,
-)
+from collections.abc import Callable
+
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.core.config import DatabaseSettings, get_database
@@ -31,7 +29,7 @@ def registry_contents() -> list[object]:
     return [*_databases.values()]
 
 
-def session_factory(database: str | None = None) -> async_sessionmaker[LazySession]:
+def session_factory(database: str | None = None) -> Callable[[], LazySession]:
     """Return the session factory of a database's engine."""
     return find_database(get_database(database), dev=False, read_only=False).sessions
 

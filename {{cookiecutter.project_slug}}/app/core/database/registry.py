@@ -6,17 +6,19 @@ The kinds are sessions, read-only sessions and probes.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import cast
 
 from sqlalchemy import URL
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.core.database import postgresql, sqlite
 from app.core.database.engine import dispose, make_engine, make_probe_engine
+from app.core.database.observers import Observers
 from app.core.database.pool import FairPool
 from app.core.database.session import LazySession
 from app.core.database.settings import DatabaseSettings, EngineKey
@@ -30,7 +32,7 @@ class Database:
     """An engine, its session factory, and the settings that it was created with."""
 
     engine: AsyncEngine
-    sessions: async_sessionmaker[LazySession]
+    sessions: Callable[[], LazySession]
     settings: DatabaseSettings
     ignored: set[str] = field(default_factory=set)  # settings that a warning has named
 
@@ -149,10 +151,11 @@ def _find_or_create(databases: Databases, key: EngineKey, settings: DatabaseSett
             engine = make_probe_engine(settings)
         else:
             engine = make_engine(key, settings)
-        sessions = async_sessionmaker(
+        sessions = partial(
+            LazySession,  # an async_sessionmaker would merge these options for each session
             engine,
-            class_=LazySession,
-            compiled={},
+            {},
+            Observers(engine.sync_engine).exist,
             sync_session_class=TrackedSession,
             expire_on_commit=False,
             close_resets_only=False,

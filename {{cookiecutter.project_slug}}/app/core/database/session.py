@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from functools import cache, partial
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from sqlalchemy import Connection, Engine
@@ -15,16 +16,8 @@ from app.core.database.pool import FairPool
 from app.core.database.statistics import begin_use
 from app.core.database.sync_session import TrackedSession
 from app.core.database.tasks import start, wait_until_done
-from app.core.telemetry.spans import is_traced
 
 ROLLBACK_TIMEOUT = 5.0  # seconds, after which the connection is closed instead
-
-# Events of a session that a statement, COMMIT or ROLLBACK causes; without `after_begin`, for which
-# sync_session.py has a listener.
-EVENTS = (
-    *("do_orm_execute", "before_commit", "after_commit", "after_rollback", "after_soft_rollback"),
-    *("after_transaction_create", "after_transaction_end"),
-)
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +34,15 @@ class LazySession(AsyncSession):
     _is_connecting = False
     _connection: Connection | None = None
 
-    def __init__(self, bind: AsyncEngine, compiled: dict[Any, Any], **options: Any) -> None:
+    def __init__(
+        self,
+        bind: AsyncEngine,
+        compiled: dict[Any, Any],
+        is_observed: Callable[[], bool],
+        **options: Any,
+    ) -> None:
         self.compiled = compiled  # prepared statements of the engine, for all its sessions
+        self._is_observed = is_observed
         self._engine = bind.sync_engine
         self._create = partial(super().__init__, bind, **options)
 
@@ -76,7 +76,7 @@ class LazySession(AsyncSession):
         """Return the connection for prepared statements; None if `sync_session` must execute them."""
         if self._connection:
             return self._connection
-        if self.has_sync_session or self.is_ended or _is_observed(self._engine):
+        if self.has_sync_session or self.is_ended or self._is_observed():
             return None
         if self._is_connecting:
             raise _concurrent_use()
@@ -178,24 +178,6 @@ async def _connect(engine: Engine) -> Connection:
         except MissingGreenlet:  # the connection has to be replaced
             pass
     return await greenlet_spawn(engine.connect)
-
-
-def _is_observed(engine: Engine) -> bool:
-    """Return whether SQLAlchemy has to execute each statement, for a driver, listener, log or span."""
-    if (
-        engine.dialect.driver != "asyncpg"
-        or engine._has_events
-        or is_traced(engine)
-        or engine.logger.isEnabledFor(logging.INFO)
-    ):
-        return True
-    events = _events_of_sessions()
-    return len(events.after_begin) > 1 or any(getattr(events, name) for name in EVENTS)
-
-
-@cache
-def _events_of_sessions() -> Any:
-    return TrackedSession().dispatch
 
 
 async def roll_back_and_close(session: LazySession) -> None:

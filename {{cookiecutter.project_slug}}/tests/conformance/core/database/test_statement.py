@@ -385,9 +385,12 @@ async def test_read_only_session_refuses_a_write(databases: None) -> None:
 
 @pytest.mark.postgresql
 async def test_listeners_of_sessions_and_engines_are_called(databases: None) -> None:
+    async with session_scope() as session:
+        await ROW.one_or_none(session, id=uuid4())
     called: list[str] = []
     engine = get_engine().sync_engine
     listeners: list[tuple[Any, str]] = [
+        (engine, "do_execute"),  # first: `_has_events` stays set when a listener is removed
         (engine, "before_cursor_execute"),
         (engine, "commit"),
         (Session, "do_orm_execute"),
@@ -407,6 +410,19 @@ async def test_listeners_of_sessions_and_engines_are_called(databases: None) -> 
             event.remove(target, name, record)
 
     assert called == [name for _, name in listeners]
+
+
+@pytest.mark.postgresql
+async def test_execution_options_of_the_engine_apply(databases: None) -> None:
+    engine = get_engine().sync_engine
+    async with session_scope() as session:
+        await session.execute(text("CREATE SCHEMA other"))
+        await session.execute(text("CREATE TABLE other.users (LIKE public.users INCLUDING ALL)"))
+    engine.update_execution_options(schema_translate_map={None: "other"})
+    async with session_scope() as session:
+        await INSERT.one(session, **user_values())
+        count = text("SELECT count(*) FROM other.users")
+        assert (await session.scalars(count)).one() == 1
 
 
 @pytest.mark.postgresql

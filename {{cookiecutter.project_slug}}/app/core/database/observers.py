@@ -1,0 +1,51 @@
+"""What has to see each statement of an engine, so that SQLAlchemy must execute it: listeners, logs, spans."""
+
+import logging
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Engine
+
+from app.core.database.sync_session import TrackedSession
+from app.core.telemetry.spans import is_traced
+
+# Events of a session that a statement, COMMIT or ROLLBACK causes; without `after_begin`, for which
+# sync_session.py has a listener.
+EVENTS = (
+    *("do_orm_execute", "before_commit", "after_commit", "after_rollback", "after_soft_rollback"),
+    *("after_transaction_create", "after_transaction_end"),
+)
+
+
+class Observers:
+    """The observers of an engine. What the service has registered before is not one."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._is_asyncpg = engine.dialect.driver == "asyncpg"
+        self._executing = len(engine.dialect.dispatch.do_execute) + 1  # statistics.py adds one
+        self._options = engine.get_execution_options()
+
+    def exist(self) -> bool:
+        engine = self._engine
+        return (
+            not self._is_asyncpg
+            or engine._has_events
+            or len(engine.dialect.dispatch.do_execute) > self._executing
+            or engine.get_execution_options() is not self._options
+            or is_traced(engine)
+            or engine.logger.isEnabledFor(logging.INFO)
+            or len(_after_begin()) > 1
+            or any(_listeners_of_sessions())
+        )
+
+
+@cache
+def _after_begin() -> Any:
+    return TrackedSession().dispatch.after_begin
+
+
+@cache
+def _listeners_of_sessions() -> tuple[Any, ...]:
+    dispatch = TrackedSession().dispatch
+    return tuple(getattr(dispatch, name) for name in EVENTS)
