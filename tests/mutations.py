@@ -647,8 +647,9 @@ SESSIONS = [
                 "map(hiding, self.processors, self.metadata.keys)",
                 "self.processors",
             ),
-            ("listeners missed", "session", "        or engine._has_events\n", ""),
-            ("log missed", "session", "        or engine.logger.isEnabledFor(logging.INFO)\n", ""),
+            ("listeners missed", "observers", "            or engine._has_events\n", ""),
+            ("log missed", "observers", "or engine.logger.isEnabledFor(logging.INFO)", ""),
+            ("options missed", "observers", "is not self._options", "is None"),
             (
                 "two transactions",
                 "session",
