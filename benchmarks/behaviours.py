@@ -316,9 +316,7 @@ def _test(
 
 def table(figures: dict[str, Any]) -> str:
     """Return the results as a Markdown table."""
-    header, rows = _cells(figures)
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return report.markdown(*_cells(figures))
 
 
 def _cells(figures: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -7,7 +7,7 @@ and without request logging, which is an advantage for them.
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from benchmarks.environment import (
     versions,
 )
 from benchmarks.load import OPERATIONS, require_wrk_and_two_cores
-from benchmarks.processes import Command, Serving, serving
+from benchmarks.processes import SERVER_CORES, Command, Serving, serving
 from benchmarks.responses import check_responses
 from benchmarks.rounds import (
     FIGURES,
@@ -90,15 +90,24 @@ def run() -> None:
 
 
 @contextmanager
-def contender(name: str, python: Path, ours: Service, server: PostgreSQL) -> Iterator[Serving]:
-    """Serve one of the contenders."""
+def contender(
+    name: str,
+    python: Path,
+    ours: Service,
+    server: PostgreSQL,
+    *,
+    cores: Collection[int] = SERVER_CORES,
+    **settings: str,
+) -> Iterator[Serving]:
+    """Serve one of the contenders, with these environment variables."""
     module = f"benchmarks.contenders.{name}:app"
     command: Command = [python, "-m", "uvicorn", module, "--no-access-log"]
     folder = ROOT
     if name == "service":
         command, folder = [python, "-m", "app", "serve"], ours.folder
     log = BUILD / f"{name}.log"
-    with serving(command, env=server.variables(), folder=folder, log=log) as running:
+    env = server.variables() | settings
+    with serving(command, env=env, folder=folder, log=log, cores=cores) as running:
         yield running
 
 

@@ -30,6 +30,7 @@ class Result(NamedTuple):
     p99: float
     requests: int
     errors: int
+    kib: int  # resident memory after the load
     stalled: bool  # after the load, the server did not respond
 
 
@@ -46,14 +47,16 @@ def require_two_cores() -> None:
         raise MissingError("there is only one core: the measured server needs its own core")
 
 
-def load(server: Serving, operation: str, connections: int, seconds: float) -> Result:
-    """Repeat one kind of request on this number of connections."""
+def load(
+    server: Serving, operation: str, connections: int, seconds: float, timeout: float = TIMEOUT
+) -> Result:
+    """Repeat one kind of request, or a GET of this path, on this number of connections."""
     command = [
         "wrk",
         f"-c{connections}",
         "-t1",
         f"-d{max(1, round(seconds))}s",
-        f"--timeout={TIMEOUT}s",
+        f"--timeout={timeout:.0f}s",
         f"--script={ROOT}/benchmarks/requests.lua",
         f"http://127.0.0.1:{server.port}",
         "--",
@@ -76,6 +79,7 @@ def load(server: Serving, operation: str, connections: int, seconds: float) -> R
         p99=counted["p99"],
         requests=responses,
         errors=counted["not_2xx"] + counted["socket_errors"] + counted["timeouts"],
+        kib=server.memory("VmRSS"),
         stalled=_is_stalled(server),
     )
 

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -27,7 +27,7 @@ _libc = ctypes.CDLL(None)
 
 def started(
     command: Command,
-    cores: set[int],
+    cores: Collection[int],
     *,
     env: dict[str, str],
     folder: Path,
@@ -67,7 +67,7 @@ def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
         try:
             process.wait(SECONDS_TO_END)
         except subprocess.TimeoutExpired:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # its worker processes, too
             process.wait()
         for pipe in (process.stdin, process.stdout):
             if pipe:
@@ -102,16 +102,20 @@ class Serving(NamedTuple):
         return sum(map(_cpu_seconds, _family(self.process.pid)))
 
     def memory(self, figure: str) -> int:
-        """Return a figure of /proc/<pid>/status, such as VmRSS, in KiB."""
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith(f"{figure}:"):
-                return int(line.split()[1])
-        raise RuntimeError(f"the process has no {figure}")
+        """Return a figure of /proc/<pid>/status, such as VmRSS, in KiB: of the process and its children."""
+        return sum(_memory(pid, figure) for pid in _family(self.process.pid))
 
 
 @contextmanager
-def serving(command: Command, *, env: dict[str, str], folder: Path, log: Path) -> Iterator[Serving]:
-    """Run a server on its own core. Yield it when it accepts connections.
+def serving(
+    command: Command,
+    *,
+    env: dict[str, str],
+    folder: Path,
+    log: Path,
+    cores: Collection[int] = SERVER_CORES,
+) -> Iterator[Serving]:
+    """Run a server, by default on its own core. Yield it when it accepts connections.
 
     Raises:
         RuntimeError: it has exited, or it does not respond.
@@ -119,7 +123,7 @@ def serving(command: Command, *, env: dict[str, str], folder: Path, log: Path) -
     port = free_port()
     with log.open("w") as output:
         process = started(
-            [*command, "--port", str(port)], SERVER_CORES, env=env, folder=folder, log=output
+            [*command, "--port", str(port)], cores, env=env, folder=folder, log=output
         )
     with ended(process):
         server = Serving(port, process)
@@ -155,6 +159,13 @@ def _family(pid: int) -> Iterator[int]:
     for children in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in children.read_text().split():
             yield from _family(int(child))
+
+
+def _memory(pid: int, figure: str) -> int:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{figure}:"):
+            return int(line.split()[1])
+    raise RuntimeError(f"the process has no {figure}")
 
 
 def _cpu_seconds(pid: int) -> float:

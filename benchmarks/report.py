@@ -35,6 +35,11 @@ def show(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> No
         print(row[0].ljust(len(first)), *others, sep="   ")
 
 
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table in Markdown."""
+    return "".join(f"| {' | '.join(line)} |\n" for line in [header, ["---"] * len(header), *rows])
+
+
 def keep(mode: str, **figures: Any) -> Path:
     """Write figures and a description of the machine to build/bench, as JSON."""
     target = BUILD / f"{mode}.json"

@@ -1,4 +1,4 @@
--- The requests of wrk: wrk ... -- <get|list|post> <users> <number of this run>
+-- The requests of wrk: wrk ... -- <get|list|post|path> <users> <number of this run>
 
 local posted = 0
 local kinds = {}
@@ -19,7 +19,8 @@ function kinds.post()
 end
 
 function init(arguments)
-  kind, users, run = kinds[arguments[1]], tonumber(arguments[2]), arguments[3]
+  users, run = tonumber(arguments[2]), arguments[3]
+  kind = kinds[arguments[1]] or function() return wrk.format("GET", arguments[1]) end
   math.randomseed(tonumber(run))
 end
 

@@ -86,10 +86,14 @@ def measure(  # noqa: PLR0913, PLR0917
 
 def ratio(results: Results, key: Key, figure: str) -> float | None:
     """Return the ratio to `bare`: of the CPU time in the lowest rounds, otherwise the median of the rounds."""
-    mine, bare = results.get(key, []), results.get(("bare", *key[1:]), [])
+    return compared(results.get(key, []), results.get(("bare", *key[1:]), []), figure)
+
+
+def compared(mine: Sequence[Result], base: Sequence[Result], figure: str) -> float | None:
+    """Return the ratio of the same rounds of two loads, as `ratio` does."""
     pairs = [
         (getattr(a, figure), getattr(b, figure))
-        for a, b in zip(mine, bare, strict=False)
+        for a, b in zip(mine, base, strict=False)
         if b.requests and (a.requests or figure == "requests_per_second")
     ]
     if not pairs:
