@@ -39,9 +39,9 @@ def probe_engine(settings: DatabaseSettings) -> AsyncEngine:
     return find_probe(settings)
 
 
-def requests_in_queue() -> int:
+def requests_in_queue(*, read_only: bool = False) -> int:
     """Count the tasks that wait for a connection of the primary database's pool."""
-    return len(get_engine().pool._pool._waiting)  # type: ignore[attr-defined]
+    return len(get_engine(read_only=read_only).pool._pool._waiting)  # type: ignore[attr-defined]
 
 
 async def execute_script(url: str, script: str) -> None:

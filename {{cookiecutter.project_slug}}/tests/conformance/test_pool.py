@@ -51,3 +51,26 @@ async def test_cancelled_and_timed_out_waits_lose_no_connection(
     async with asyncio.timeout(5), session_scope() as one, session_scope() as other:
         for session in (one, other):
             await session.execute(text("SELECT 1"))
+
+
+@pytest.mark.postgresql
+async def test_connection_that_arrives_at_the_timeout_is_used(
+    databases: None, environment: pytest.MonkeyPatch
+) -> None:
+    """The next session may be too late as well: under load, all sessions would fail in turn."""
+    configure(environment, pool_size=1, pool_timeout=0.1)
+
+    async def read() -> None:
+        async with session_scope(read_only=True) as session:
+            await session.execute(text("SELECT 1"))
+
+    async with session_scope(read_only=True) as session:
+        await session.execute(text("SELECT 1"))
+        waiting = asyncio.create_task(read())
+        await until(lambda: requests_in_queue(read_only=True) == 1)
+        timeout = asyncio.get_running_loop().time() + 0.1
+        while asyncio.get_running_loop().time() < timeout:
+            pass  # the timeout is due, and the event loop has not noticed
+        await asyncio.sleep(0)  # the connection is returned in the iteration in which it does
+
+    await waiting

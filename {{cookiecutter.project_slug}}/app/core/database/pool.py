@@ -65,10 +65,13 @@ class FairQueue(AsyncAdaptedQueue[ConnectionPoolEntry]):
                 return await waiter
         except BaseException as error:
             self._waiting.pop(waiter, None)
-            if waiter.done() and not waiter.cancelled():  # it arrived too late: pass it on
-                self.put_nowait(waiter.result())
+            has_arrived = waiter.done() and not waiter.cancelled()
             if isinstance(error, TimeoutError):
+                if has_arrived:  # at the last moment: the next session may be too late as well
+                    return waiter.result()
                 raise Empty from None
+            if has_arrived:
+                self.put_nowait(waiter.result())
             raise
 
 
