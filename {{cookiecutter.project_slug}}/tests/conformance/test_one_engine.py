@@ -27,7 +27,7 @@ from tests.conformance.inspection import (
     session_factory,
 )
 from tests.inspection import checked_out, connections, nobody_is_connected, stored_users
-from tests.support import configure, new_user, set_databases, until
+from tests.support import collect_garbage, configure, new_user, set_databases, until
 
 
 async def add_user() -> AsyncEngine:
@@ -326,3 +326,21 @@ async def test_read_of_an_in_memory_database_may_be_cancelled(notes_in_memory: N
 
     async with session_scope() as session:
         await session.execute(text("INSERT INTO notes VALUES (1)"))
+
+
+async def test_settings_with_a_replica_that_are_created_for_each_request_are_not_kept(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    engines = set()
+    created: list[weakref.ref[DatabaseSettings]] = []
+    for _ in range(500):
+        settings = get_database().for_url("postgresql://h/d", read_database_url="postgresql://r/d")
+        async with session_scope(settings), session_scope(settings, read_only=True):
+            engines |= {get_engine(settings), get_engine(settings, read_only=True)}
+        created.append(weakref.ref(settings))
+    del settings
+    collect_garbage()
+    await dispose_engines()
+
+    assert len(engines) == 2
+    assert sum(settings() is not None for settings in created) <= 1

@@ -1,4 +1,4 @@
-"""What has to see each statement of an engine, so that SQLAlchemy must execute it: listeners, logs, spans."""
+"""Listeners, logs and spans that must see each statement, so that SQLAlchemy has to execute it."""
 
 import logging
 from functools import cache
@@ -18,7 +18,7 @@ EVENTS = (
 
 
 class Observers:
-    """The observers of an engine. What the service has registered before is not one."""
+    """The observers of an engine, without the listeners that the service has registered before."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine

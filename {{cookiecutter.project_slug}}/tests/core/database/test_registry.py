@@ -5,7 +5,6 @@ import logging
 import os
 import sys
 import threading
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -15,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app.core.config import DatabaseSettings, get_database, variable
 from app.core.db import dispose_engines, get_engine, session_scope
 from tests.inspection import connections, nobody_is_connected, stored_users
-from tests.support import collect_garbage, new_user, set_databases, until
+from tests.support import new_user, set_databases, until
 
 
 async def use(*databases: str | DatabaseSettings | None) -> list[AsyncEngine]:
@@ -130,24 +129,6 @@ async def test_dispose_that_is_cancelled_still_closes_every_connection(
     await asyncio.wait([closing])
 
     await until(nobody_is_connected)
-
-
-async def test_settings_with_a_replica_that_are_created_for_each_request_are_not_kept(
-    environment: pytest.MonkeyPatch,
-) -> None:
-    engines = set()
-    created: list[weakref.ref[DatabaseSettings]] = []
-    for _ in range(500):
-        settings = get_database().for_url("postgresql://h/d", read_database_url="postgresql://r/d")
-        async with session_scope(settings), session_scope(settings, read_only=True):
-            engines |= {get_engine(settings), get_engine(settings, read_only=True)}
-        created.append(weakref.ref(settings))
-    del settings
-    collect_garbage()
-    await dispose_engines()
-
-    assert len(engines) == 2
-    assert sum(settings() is not None for settings in created) <= 1
 
 
 async def test_settings_that_an_existing_engine_does_not_have_are_logged(
