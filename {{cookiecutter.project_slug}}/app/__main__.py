@@ -20,7 +20,6 @@ from app.core.db import ConfigurationError
 from app.core.process.logging import configure_logging
 from app.core.process.server import run
 from app.core.telemetry import lifecycle as telemetry
-from app.core.web.request_limits import RequestLimitsProtocol
 
 # pretty_exceptions_enable=False: Typer's tracebacks show local variables, which may be secrets.
 cli = typer.Typer(help=DESCRIPTION, no_args_is_help=True, pretty_exceptions_enable=False)
@@ -56,6 +55,9 @@ def serve(
             migrations.upgrade_all()
     workers = workers or settings.web_concurrency
     asyncio.run(warn_of_too_few_connections(databases, workers))
+    # Imported on demand: FastAPI would be a quarter of all that `migrate` imports.
+    from app.core.web.request_limits import RequestLimitsProtocol  # noqa: PLC0415
+
     run(
         uvicorn.Config(
             "app.main:create_app",
