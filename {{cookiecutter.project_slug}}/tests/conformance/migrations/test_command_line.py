@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 from app import migrations
 from app.core.config import variable
 from tests.conformance.inspection import execute_script
+from tests.conformance.processes import ALEMBIC, APP, run_all
 from tests.harness.postgresql import Server
 from tests.processes import DATABASES, ROOT, VARIABLES, expected_line, run
 
@@ -146,20 +147,16 @@ def test_revision_is_written_on_postgresql_and_applied_on_sqlite(
     postgresql.run(connection.close())
 
 
-def alembic(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "alembic", "-n", "primary", *arguments],
-        capture_output=True,
-        check=False,
-        cwd=folder,
-        env=VARIABLES | {"PYTHONPATH": "."},
-        text=True,
-    )
+def alembic(*commands: str, folder: Path) -> tuple[list[str], str]:
+    """Run commands of Alembic on the primary database. Return their outputs and the standard error."""
+    section = [f"-n primary {command}" for command in commands]
+    return run_all(ALEMBIC, *section, variables=VARIABLES | {"PYTHONPATH": "."}, folder=folder)
 
 
-@pytest.fixture
-def two_heads(tmp_path: Path) -> Path:
-    """A folder with a service whose primary database has the heads `left` and `right`."""
+READ_HEADS = ["heads", "branches", "current", "history", "history -i", "show heads", "show current"]
+
+
+def test_two_heads_can_be_listed_and_are_refused_until_they_are_merged(tmp_path: Path) -> None:
     copy_project(tmp_path)
     run("migrate", variables=VARIABLES, folder=tmp_path)
     [base] = ScriptDirectory.from_config(migrations.config("primary")).get_heads()
@@ -167,35 +164,26 @@ def two_heads(tmp_path: Path) -> Path:
         lines = [f"revision, down_revision = {name!r}, {base!r}"]
         lines += ["def upgrade() -> None: ...", "def downgrade() -> None: ..."]
         (tmp_path / f"app/migrations/primary/{name}.py").write_text("\n".join(lines))
-    return tmp_path
 
+    outputs, error = alembic(*READ_HEADS, folder=tmp_path)
+    assert (len(READ_HEADS), "") == (len(outputs), error)
+    assert "exit code" not in "".join(outputs)
+    assert "left" in outputs[READ_HEADS.index("history -i")]
 
-READ_HEADS = ["heads", "branches", "current", "history", "history -i", "show heads", "show current"]
-
-
-def test_two_heads_can_be_listed(two_heads: Path) -> None:
-    for command in READ_HEADS:
-        ended = alembic(*command.split(), folder=two_heads)
-
-        assert ended.returncode == 0, ended.stderr
-        assert not ended.stderr
-    assert "left" in alembic("history", "-i", folder=two_heads).stdout
-
-
-def test_two_heads_are_refused_until_they_are_merged(two_heads: Path) -> None:
     refused = (
         "'primary' has 2 heads, left and right: join them with "
         "`alembic -n primary merge heads -m merge`\n"
     )
-    for command in (["upgrade", "head"], ["upgrade", "heads"], ["revision", "--autogenerate"]):
-        ended = alembic(*command, folder=two_heads)
-        assert (ended.returncode, ended.stdout) == (255, f"FAILED: {refused}")
-    ended = run("migrate", variables=VARIABLES, folder=two_heads, exit_code=1)
+    changing = ("upgrade head", "upgrade heads", "revision --autogenerate")
+    outputs, _ = alembic(*changing, folder=tmp_path)
+    assert outputs == [f"FAILED: {refused}exit code -1\n"] * 3
+    ended = run("migrate", variables=VARIABLES, folder=tmp_path, exit_code=1)
     assert ended.stderr == f"error: {refused}"
 
     [line] = re.findall("`alembic -n primary (.*)`", refused)
-    assert alembic(*line.split(), folder=two_heads).returncode == 0
-    run("migrate", variables=VARIABLES, folder=two_heads)
+    [output], _ = alembic(line, folder=tmp_path)
+    assert "exit code" not in output
+    run("migrate", variables=VARIABLES, folder=tmp_path)
 
 
 def test_path_with_a_separator_and_a_percent_sign(tmp_path: Path) -> None:
@@ -223,25 +211,21 @@ def test_missing_revisions_have_the_advice_that_fits(tmp_path: Path) -> None:
     for revision in (tmp_path / "app/migrations").glob("*/*.py"):
         revision.rename(revision.with_name("__init__.py"))
 
-    for command in ("migrate", "check"):
-        ended = run(command, variables=variables, folder=tmp_path, exit_code=1)
-        assert (
-            ended.stderr
-            == f'{found}write the first one with `make revision MESSAGE="create tables"`\n'
-        )
+    advice = 'write the first one with `make revision MESSAGE="create tables"`'
+    outputs, error = run_all(APP, "migrate", "check", variables=variables, folder=tmp_path)
+    assert (outputs, error) == ([f"{found}{advice}\n"] * 2, "")
 
     for database in DATABASES:
         shutil.rmtree(tmp_path / "app/migrations" / database)
-    for command in ("migrate", "check"):
-        ended = run(command, variables=variables, folder=tmp_path, exit_code=1)
-        assert ended.stderr.startswith(
-            f"{found}add the folders of the revisions, which are missing"
-        )
+    outputs, _ = run_all(APP, "migrate", "check", variables=variables, folder=tmp_path)
+    missing = f"{found}add the folders of the revisions, which are missing"
+    assert [True, True] == [output.startswith(missing) for output in outputs]
 
-    written = alembic("revision", "--autogenerate", "-m", "create tables", folder=tmp_path)
-    output = written.stdout + written.stderr
-    if "expression-based index" in output:  # the models have one, which needs `make revision`
-        assert written.returncode != 0
+    [output], error = alembic("revision --autogenerate -m tables", folder=tmp_path)
+    if (
+        "expression-based index" in output + error
+    ):  # the models have one, which needs `make revision`
+        assert "exit code" in output
     else:
-        assert written.returncode == 0, output
+        assert "exit code" not in output, error
         run("migrate", variables=variables, folder=tmp_path)

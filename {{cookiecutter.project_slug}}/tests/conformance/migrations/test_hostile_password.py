@@ -2,11 +2,11 @@
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from shlex import quote
 
 import asyncpg
 import pytest
@@ -16,6 +16,7 @@ from app import migrations
 from app.core.config import get_settings, variable
 from app.core.db import dispose_engines, session_scope
 from tests.conformance.harness.address import address
+from tests.conformance.processes import ALEMBIC, APP, run_all
 from tests.harness.connections import quote_identifier
 from tests.harness.postgresql import Server
 from tests.inspection import stored_users
@@ -73,31 +74,16 @@ def hostile(
         yield
 
 
-def run(*command: str, folder: Path) -> str:
-    """Run a module in a folder without a .env."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(
-        [sys.executable, "-m", *command],
-        capture_output=True,
-        check=False,
-        cwd=folder,
-        env=environment,
-        text=True,
-    )
-    output = ended.stdout + ended.stderr
-    assert ended.returncode == 0, output
-    return output
-
-
 @pytest.mark.postgresql
 def test_special_characters_in_a_password_work_and_are_not_shown(
     hostile: None, tmp_path: Path
 ) -> None:
-    alembic = ("alembic", "-c", f"{ROOT}/alembic.ini", "-n", "primary")
-    output = run("app", "migrate", "--database", "primary", folder=tmp_path)
-    output += run(*alembic, "check", folder=tmp_path)
-    output += run(*alembic, "upgrade", "head", "--sql", folder=tmp_path)
-    output += run("app", "check", "--database", "primary", folder=tmp_path)
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}  # in a folder without a .env
+    run = partial(run_all, variables=variables, folder=tmp_path)
+    alembic = f"-c {quote(str(ROOT))}/alembic.ini -n primary"
+    migrated, error = run(APP, "migrate --database primary", "check --database primary")
+    outputs, other_error = run(ALEMBIC, f"{alembic} check", f"{alembic} upgrade head --sql")
+    output = "\n".join([*migrated, error, *outputs, other_error])
 
     async def write() -> int:
         async with session_scope() as session:
@@ -107,4 +93,6 @@ def test_special_characters_in_a_password_work_and_are_not_shown(
 
     assert asyncio.run(write()) == 1
     assert migrations.pending("primary") == []
+    assert ["0", "0"] == [text.splitlines()[-1] for text in migrated], output
+    assert "exit code" not in output
     assert "p%" not in output

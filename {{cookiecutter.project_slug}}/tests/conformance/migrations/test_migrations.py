@@ -2,10 +2,9 @@
 
 import os
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from app import migrations
 from app.core import config
 from app.core.config import variable
 from app.migrations.lock import lock
+from tests.conformance.processes import ALEMBIC, run_all
 from tests.harness.backends import Backend
 from tests.support import configure, set_databases
 
@@ -194,11 +194,10 @@ def test_wrong_setting_is_a_command_error(environment: pytest.MonkeyPatch) -> No
 def test_alembic_command_selects_the_database_by_its_ini_section(
     empty: None, database: str, tmp_path: Path
 ) -> None:
-    alembic = [sys.executable, "-m", "alembic", "-c", f"{ROOT}/alembic.ini", "-n", database]
-    for arguments in (["upgrade", "head"], ["check"]):
-        variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-        subprocess.run(
-            [*alembic, *arguments], check=True, cwd=tmp_path, env=variables
-        )  # without a .env
+    alembic = f"-c {quote(str(ROOT))}/alembic.ini -n {database}"
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    commands = [f"{alembic} upgrade head", f"{alembic} check"]
+    outputs, error = run_all(ALEMBIC, *commands, variables=variables, folder=tmp_path)  # no .env
 
+    assert "exit code" not in "".join(outputs), error
     assert migrations.pending(database) == []
