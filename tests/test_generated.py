@@ -14,15 +14,18 @@ from tests.conftest import QUIET, REFERENCE, ROOT, UV, Bake, Install, make
 from tests.servers import HAS_DOCKER, NO_DOCKER, ForkServer, external_server
 from tests.servers import python as run_in
 
-# All tests but those that run on SQLite only, and those under load.
-NOT_ON_SQLITE = 'ARGS=-m "not load and (postgresql or pgbouncer or not sqlite)"'
+NOT_ON_SQLITE = "not load and (postgresql or pgbouncer or not sqlite)"
+ON_POSTGRESQL = "not load and (postgresql or pgbouncer)"
 # Two dozen processes of the service and of Alembic, which spend their time on imports.
 COMMANDS = "tests/conformance/migrations"
-# HTTP and the server: they do not depend on the database.
+# HTTP, the server, and parameters in the URL of a PostgreSQL server: they do not depend on the number of databases.
 SERVING = [
     f"tests/conformance/{folder}"
     for folder in ("core/web", "core/process", "core/telemetry", "deploy")
 ]
+PARAMETERS = "tests/conformance/core/database/postgresql"
+# Sessions and engines: cancellation and event loops differ between versions of Python.
+SESSIONS = ["tests/conformance/core/database", "tests/conformance/test_*.py"]
 LAZY = {"PIP_NO_COMPILE": "yes"}  # modules are compiled when they are imported
 
 
@@ -80,14 +83,26 @@ def test_coverage_counts_statements_after_await_and_trio_may_be_installed(
 
 
 # The tests of the reference run on each Python, with one and with two databases, on each kind of database and on each source
-# of a PostgreSQL server. With two databases, test_checks.py runs them on SQLite. Not every combination runs: the pages'
-# examples and SERVING run on PostgreSQL with the newest Python. COMMANDS run with the oldest one.
+# of a PostgreSQL server. Not every combination runs, because most tests cannot fail with one of these only:
+#
+# | Python | databases | on SQLite | on PostgreSQL |
+# |---|---|---|---|
+# | 3.11 | two | all tests (test_checks.py) | COMMANDS, SESSIONS |
+# | 3.12 | one | all but COMMANDS, PARAMETERS and SERVING | those of the service |
+# | 3.13 | two | | all but COMMANDS |
+#
+# A test that needs no database runs with those on SQLite, and once more with 3.13. The tests of the service alone run with
+# 3.11 on both.
 
 
 @pytest.mark.full
 def test_reference_on_postgresql(reference: Path) -> None:
-    run = " ".join([NOT_ON_SQLITE, *ignored("tests/docs", *SERVING)])
-    make(reference, "test", run, variables=NO_DOCKER)
+    make(
+        reference,
+        "test",
+        f'ARGS=-m "{ON_POSTGRESQL}" {COMMANDS} {" ".join(SESSIONS)}',
+        variables=NO_DOCKER,
+    )
 
 
 @pytest.mark.full
@@ -101,9 +116,9 @@ def test_reference_with_one_database_without_uv(bake: Bake) -> None:
     answers = {"python_version": "3.12", "postgres_version": "15", "contents": REFERENCE}
     project = bake(databases="primary", **answers)
 
-    run = " ".join([QUIET, "--db=sqlite", *ignored(COMMANDS, *SERVING)])
+    run = " ".join([QUIET, "--db=sqlite", *ignored(COMMANDS, PARAMETERS, *SERVING)])
     make(project, "test", f"PYTHON={python('3.12')}", run, variables=LAZY, uv=False)
-    run = f"{QUIET} --db=postgresql --ignore=tests/conformance"
+    run = " ".join([f'ARGS=-m "{ON_POSTGRESQL}"', *ignored("tests/conformance", "tests/docs")])
     made = make(project, "test", run, uv=False)
 
     docker, wheel = (
@@ -118,7 +133,7 @@ def test_reference_on_external_server(project: Path, bake: Bake, install: Instal
     other = install(bake(python_version="3.13", contents=REFERENCE), python("3.13"))
 
     with external_server(project) as url:
-        run = f"{NOT_ON_SQLITE} --ignore={COMMANDS}"
+        run = f'ARGS=-m "{NOT_ON_SQLITE}" --ignore={COMMANDS}'
         made = make(other, "test", run, variables={"TEST_DATABASE_URL": url})
 
     assert re.search(r"^database: PostgreSQL [\d.]+ at TEST_DATABASE_URL$", made.stdout, re.M)
