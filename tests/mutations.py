@@ -1,4 +1,4 @@
-"""Mutations: one-line changes that break a promise of the sessions, each with the test file that must fail.
+"""Mutations: one-line changes that break a promise of the sessions, each with the test that must fail.
 
 Each mutation is a realistic mistake. Popular templates contain several of them.
 """
@@ -14,7 +14,7 @@ class Mutation(NamedTuple):
     file: str  # below app/
     old: str
     new: str
-    broken: str  # the test file that must fail, below tests/
+    broken: str  # the test that must fail, below tests/; a file if its first tests do
     kind: str = "sqlite"  # the database on which the tests run: sqlite or postgresql
 
     @contextmanager
@@ -120,7 +120,7 @@ SESSIONS = [
         "core/database/session.py",
         "    closing = start(partial(_close, session))\n",
         "    await session.close()\n    closing = start(partial(_close, session))\n",
-        "core/test_db.py",
+        "core/test_db.py::test_rollback_on_a_dead_connection_does_not_replace_the_exception",
         kind="postgresql",
     ),
     Mutation(
@@ -128,7 +128,7 @@ SESSIONS = [
         "core/database/session.py",
         "exc_info=error)\n    session.abandon()\n",
         "exc_info=error)\n",
-        "core/test_db.py",
+        "core/test_db.py::test_connection_that_a_task_still_uses_is_closed_when_the_block_fails",
         kind="postgresql",
     ),
     Mutation(
@@ -151,56 +151,56 @@ SESSIONS = [
         "core/database/registry.py",
         "        database.warn_of_ignored(settings)\n",
         "        pass\n",
-        "core/database/test_registry.py",
+        "core/database/test_registry.py::test_settings_that_an_existing_engine_does_not_have_are_logged",
     ),
     Mutation(
         "database names not checked at startup",
         "main.py",
         "    check_database_names(app)\n",
         "",
-        "core/test_db.py",
+        "core/test_db.py::test_misspelt_name_of_a_database_stops_the_start",
     ),
     Mutation(
         "new dependency per get_session() call",
         "core/db.py",
         "return _dependencies.setdefault(key, SessionDependency(*key))",
         "return SessionDependency(*key)",
-        "core/test_db.py",
+        "core/test_db.py::test_same_arguments_give_the_same_dependency",
     ),
     Mutation(
         "dev ignored",
         "core/db.py",
         "find_database(_settings(database), dev=dev,",
         "find_database(_settings(database), dev=False,",
-        "core/test_db.py",
+        "core/test_db.py::test_name_and_dev_choose_the_database",
     ),
     Mutation(
         "database ignored",
         "core/db.py",
         "else get_database(database)",
         "else get_database()",
-        "core/test_db.py",
+        "core/test_db.py::test_name_and_dev_choose_the_database",
     ),
     Mutation(
         "read_only ignored",
         "core/db.py",
         "dev=dev, read_only=read_only)",
         "dev=dev, read_only=False)",
-        "core/test_db.py",
+        "core/test_db.py::test_read_only_session_refuses_writes",
     ),
     Mutation(
         "settings read at import",
         "core/db.py",
         "_dependencies: dict",
         "get_database()\n_dependencies: dict",
-        "core/test_db.py",
+        "core/test_db.py::test_import_opens_nothing_and_reads_no_settings",
     ),
     Mutation(
         "settings read by get_session()",
         "core/db.py",
         "    key = (DEFAULT",
         "    get_database(database)\n    key = (DEFAULT",
-        "core/test_db.py",
+        "core/test_db.py::test_same_arguments_give_the_same_dependency",
     ),
     Mutation(
         "engine per call",
@@ -284,7 +284,7 @@ SESSIONS = [
         "core/database/registry.py",
         "expire_on_commit=False",
         "expire_on_commit=True",
-        "core/test_db.py",
+        "core/test_db.py::test_attributes_stay_readable_after_the_commit",
     ),
     Mutation(
         "closed session can be used again",
@@ -305,7 +305,7 @@ SESSIONS = [
         "core/database/engine.py",
         "hide_parameters=True, json_serializer",
         "json_serializer",
-        "conformance/test_secrets.py",
+        "conformance/test_secrets.py::test_written_values_are_not_in_the_log_of_sqlalchemy",
     ),
     Mutation(
         "values in messages of the server",
@@ -319,7 +319,7 @@ SESSIONS = [
         "core/database/postgresql/_connection.py",
         "        if self._is_committing:\n",
         "        if False:\n",
-        "conformance/test_replica.py",
+        "conformance/test_replica.py::test_cancelled_commit_stays_invisible_until_a_standby_has_it",
         kind="postgresql",
     ),
     Mutation(
@@ -372,7 +372,7 @@ SESSIONS = [
         "core/database/settings.py",
         "if read_only and self.read_database_url:",
         "if False:",
-        "core/test_db.py",
+        "core/test_db.py::test_read_only_session_uses_the_replica",
     ),
     Mutation(
         "fall back without READ_FALLBACK",
@@ -548,7 +548,7 @@ SESSIONS = [
         "core/database/sqlite.py",
         '    event.listen(engine, "connect", _stop_thread_once)\n',
         "",
-        "core/test_db.py",
+        "core/test_db.py::test_task_that_is_cancelled_repeatedly_leaves_no_connection_no_task_and_no_row",
     ),
     Mutation(
         "in-memory database lost after a cancelled statement",
@@ -604,7 +604,7 @@ SESSIONS = [
         "dependencies.py",
         "PrimarySessionDep = SessionDep",
         "PrimarySessionDep = Annotated[AsyncSession, Depends(get_session())]",
-        "core/test_db.py",
+        "core/test_db.py::test_aliases_of_a_database_share_one_session_in_a_request",
     ),
     Mutation(
         "AnalyticsSessionDep of the wrong database",
