@@ -43,8 +43,9 @@ class LazySession(AsyncSession):
     ) -> None:
         self.compiled = compiled  # prepared statements of the engine, for all its sessions
         self._is_observed = is_observed
+        self._bind = bind
+        self._options = options
         self._engine = bind.sync_engine
-        self._create = partial(super().__init__, bind, **options)
 
     if not TYPE_CHECKING:
 
@@ -52,7 +53,7 @@ class LazySession(AsyncSession):
             """Create the two attributes of `AsyncSession` that all of its other methods use."""
             if name not in {"sync_session", "_proxied"}:
                 raise AttributeError(name)
-            self._create()
+            super().__init__(self._bind, **self._options)
             if self._connection:
                 self._hand_over(self._connection)
             if self.is_ended:

@@ -71,6 +71,7 @@ class _WatchedClient:
         for watching in (self._timer, self._watcher):
             if watching:
                 watching.cancel()
+        self._watcher = None  # its error refers to this object: a cycle
 
     async def receive(self) -> Message:
         if self._watcher is None:

@@ -70,6 +70,8 @@ class RequestLimitsProtocol(HttpToolsProtocol):
         self._stop_timer(self._check_read_progress)
         self.cycle = self._started  # uvicorn tells the newest request only, which may be waiting
         super().connection_lost(exc)
+        if self.timeout_keep_alive_task:  # of a client that has reset its connection
+            self.timeout_keep_alive_task.cancel()
 
     def pause_writing(self) -> None:
         super().pause_writing()
