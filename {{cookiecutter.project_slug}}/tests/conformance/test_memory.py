@@ -1,4 +1,4 @@
-"""What a request has used is freed when it ends, without the garbage collector."""
+"""The objects of a request are freed when it ends, without the garbage collector."""
 
 import asyncio
 import gc
