@@ -134,7 +134,9 @@ def pending(database: str) -> list[str]:
 
 def current_heads(connection: Connection) -> tuple[str, ...]:
     """Return the current revisions of a database, without their ancestors."""
-    heads = MigrationContext.configure(connection).get_current_heads()
+    # Alembic creates its table again for each context: the engine would keep each SELECT it has compiled.
+    uncached = connection.execution_options(compiled_cache=None)
+    heads = MigrationContext.configure(uncached).get_current_heads()
     connection.rollback()
     return heads
 

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
+from sqlalchemy import Table
 
 from app.core.database.session import LazySession
 from app.core.web.disconnects import SECONDS_BEFORE_WATCHING, _WatchedClient
 from app.core.web.request_limits import RequestLimitsProtocol
+from app.services.health import HealthService
 from tests.support import USERS, collect_garbage, until, user_values
 
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close() resets the connection
@@ -83,3 +85,15 @@ async def test_connection_that_its_client_resets_is_freed_before_keep_alive_time
     await until(lambda: protocol.parser is None)
 
     assert protocol.timeout_keep_alive_task.cancelled()
+
+
+async def test_readiness_checks_keep_nothing(app: FastAPI) -> None:
+    await HealthService().check_all()
+    gc.collect()
+    tables = len(alive(Table))
+
+    for _ in range(3):
+        await HealthService().check_all()
+
+    gc.collect()
+    assert len(alive(Table)) == tables
