@@ -48,6 +48,23 @@ async def test_id_is_kept_if_it_is_valid_and_replaced_by_a_new_one_otherwise(
     assert len({*replaced}) == len(invalid)
 
 
+@pytest.mark.parametrize("path", [USERS, f"{USERS}/x", "/nowhere"])
+async def test_response_has_the_request_id_of_the_client(client: AsyncClient, path: str) -> None:
+    response = await client.get(path, headers={REQUEST_ID: "mine"})
+
+    assert response.headers.get_list(REQUEST_ID) == ["mine"]
+
+
+async def test_log_line_has_the_route_without_its_parameters(
+    client: AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    await client.get(f"{USERS}/8a69bb7f-37df-4248-b4aa-e14c2db1394c?token=hidden")
+
+    [line] = lines(caplog)
+    expected = USERS + r"/\{user_id\} 404 \d+\.\d ms, 1 statements \d+\.\d ms"
+    assert re.fullmatch(expected, line.removeprefix("GET "))
+
+
 @pytest.mark.sqlite  # it uses no database
 async def test_route_can_read_the_id(app: FastAPI, client: AsyncClient) -> None:
     @app.get("/id")
