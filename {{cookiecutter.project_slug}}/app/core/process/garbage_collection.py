@@ -15,4 +15,4 @@ def freeze_startup_objects() -> None:
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(COLLECTION_THRESHOLD, 20, 50)
+    gc.set_threshold(COLLECTION_THRESHOLD, 20, 50)  # older generations: less often, too

@@ -32,7 +32,7 @@ class DisconnectMiddleware:
         try:
             await self.app(scope, client.receive, client.send)
         except asyncio.CancelledError:
-            if not client.has_cancelled or client.request.uncancel():
+            if not client.has_cancelled or client.request.uncancel():  # somebody else has, too
                 raise
             await Response(status_code=CLIENT_CLOSED_REQUEST)(scope, receive, send)
         finally:
@@ -40,7 +40,7 @@ class DisconnectMiddleware:
 
 
 class _WatchedClient:
-    """The `receive` and `send` of a request. It reads one message ahead to detect a disconnect."""
+    """The `receive` and `send` of a request. A task reads one message ahead to detect a disconnect."""
 
     _read_ahead: asyncio.Queue[Message | Exception]  # while `_watcher` reads
 
@@ -71,7 +71,7 @@ class _WatchedClient:
         for watching in (self._timer, self._watcher):
             if watching:
                 watching.cancel()
-        self._watcher = None  # its error refers to this object: a cycle
+        self._watcher = None  # a reference cycle: the traceback of its error refers to this object
 
     async def receive(self) -> Message:
         if self._watcher is None:

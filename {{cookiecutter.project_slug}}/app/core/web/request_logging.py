@@ -38,7 +38,7 @@ class RequestLoggingMiddleware:
             return
         begin = perf_counter()
         end = 0.0
-        status = 500  # of an error of a middleware, whose response is sent outside of this one
+        status = 500  # if the application raises: middleware around this one sends the response
         id_ = _id_for(scope)
         request_id.set(id_)
         statistics = DatabaseStatistics()
