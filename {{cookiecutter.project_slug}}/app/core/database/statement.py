@@ -12,7 +12,16 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from sqlalchemy import Connection, Dialect, Executable, Result, Row
+from sqlalchemy import (
+    CompoundSelect,
+    Connection,
+    Dialect,
+    Executable,
+    Result,
+    Row,
+    Select,
+    UpdateBase,
+)
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -140,9 +149,9 @@ class _Compiled:
     bind_processors: list[tuple[str, Processor]]  # in the order of $1, $2, …
     constants: dict[str, Any]  # values within the statement
     defaults: dict[str, Callable[[None], Any]]  # of columns
-    columns: list[Any]  # of the result
-    metadata: SimpleResultMetaData | None = None  # with the processors, after an execution
-    processors: Sequence[Processor] = ()
+    types: list[Any]  # of the columns of the result
+    metadata: SimpleResultMetaData
+    processors: Sequence[Processor] | None = None  # after an execution
 
     def arguments(self, values: dict[str, Any]) -> list[Any] | None:
         """Return what asyncpg receives, or None if SQLAlchemy is to raise an error."""
@@ -158,12 +167,10 @@ class _Compiled:
             return None
 
     def result(self, cursor: Any) -> Result[Any]:
-        if self.metadata is None:
-            names, codes = zip(*[column[:2] for column in cursor.description], strict=True)
-            self.metadata = SimpleResultMetaData(names, [(column,) for column in self.columns])
+        if self.processors is None:
             self.processors = [
-                column.type.dialect_impl(self.dialect).result_processor(self.dialect, code)
-                for column, code in zip(self.columns, codes, strict=True)
+                type_.dialect_impl(self.dialect).result_processor(self.dialect, column[1])
+                for type_, column in zip(self.types, cursor.description, strict=True)
             ]
         rows = cursor.fetchall()
         if any(self.processors):
@@ -187,13 +194,20 @@ def _processed(rows: Sequence[Any], processors: Iterable[Processor]) -> list[lis
 
 def _compile(statement: Any, dialect: Dialect, names: Iterable[str]) -> _Compiled | None:
     """Return the compiled for values with these names, or None if SQLAlchemy has to execute it."""
-    compiled = statement.compile(dialect=dialect, column_keys=[*names])
+    if not isinstance(statement, Select | CompoundSelect | UpdateBase):
+        return None
+    compiled: Any = statement.compile(dialect=dialect, column_keys=[*names])
     binds = compiled.binds
-    found = [(column.key, _default(column, compiled)) for column in compiled.prefetch]
+    found = [(column.key, _default(column.default)) for column in compiled.insert_prefetch]
+    found += [(column.key, _default(column.onupdate)) for column in compiled.update_prefetch]
     defaults = {name: default for name, default in found if default and name in binds}
+    columns = compiled._result_columns
+    keys = {column.name for column in columns}
     if (
-        not getattr(statement, "exported_columns", ())
+        not statement.exported_columns  # it returns no rows
+        or len(keys) < len(columns)  # SQLAlchemy refuses an ambiguous name
         or not compiled._ordered_columns  # their order may be another one than that of the rows
+        or any(getattr(item, "is_literal", False) for column in columns for item in column.objects)
         or statement.get_execution_options()
         or any(bind.expanding or bind.literal_execute or bind.callable for bind in binds.values())
         or len(defaults) < len(found)
@@ -208,12 +222,15 @@ def _compile(statement: Any, dialect: Dialect, names: Iterable[str]) -> _Compile
         ],
         {name: bind.effective_value for name, bind in binds.items() if not bind.required},
         defaults,
-        [*statement.exported_columns],
+        [column.type for column in columns],
+        SimpleResultMetaData(
+            [column.keyname for column in columns],
+            [tuple(item for item in column.objects if item not in keys) for column in columns],
+        ),
     )
 
 
-def _default(column: Any, compiled: Any) -> Callable[[None], Any] | None:
-    default = column.default if compiled.isinsert else column.onupdate
+def _default(default: Any) -> Callable[[None], Any] | None:
     if default.is_scalar:
         return lambda _: default.arg
     return default.arg if default.is_callable else None

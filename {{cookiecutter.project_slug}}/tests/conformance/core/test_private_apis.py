@@ -225,14 +225,20 @@ async def listeners_are_found() -> bool:
 
 
 @guard(
-    PLAIN, "SQLCompiler.prefetch, binds, isinsert, _ordered_columns", used_as="compiled.prefetch"
+    PLAIN,
+    "SQLCompiler.insert_prefetch, update_prefetch, binds, _result_columns, _ordered_columns",
+    used_as="compiled.insert_prefetch",
 )
 async def compiled_statement_has_its_values() -> bool:
-    table = Table("t", MetaData(), Column("n", Integer, default=1), Column("m", Integer))
-    compiled: Any = insert(table).compile(column_keys=["m"])
-    [column] = compiled.prefetch
+    column = Column("n", Integer, key="k", default=1)
+    table = Table("t", MetaData(), column, Column("m", Integer))
+    compiled: Any = insert(table).returning(column).compile(column_keys=["m"])
+    [returned] = compiled._result_columns
     assert compiled._ordered_columns
-    return column.default.arg == 1 and {*compiled.binds} == {"n", "m"} and compiled.isinsert
+    assert (returned.name, returned.keyname, returned.type) == ("n", "n", column.type)
+    assert {column, "k"} <= {*returned.objects}
+    assert not compiled.update_prefetch
+    return compiled.insert_prefetch == [column] and {*compiled.binds} == {"k", "m"}
 
 
 @guard(PLAIN, "sqlalchemy.engine.result.SimpleResultMetaData", used_as="SimpleResultMetaData")

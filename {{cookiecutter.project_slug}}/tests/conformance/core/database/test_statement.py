@@ -16,10 +16,12 @@ from httpx2 import AsyncClient
 from sqlalchemy import (
     ARRAY,
     JSON,
+    Column,
     Enum,
     Integer,
     Interval,
     LargeBinary,
+    MetaData,
     Numeric,
     Table,
     bindparam,
@@ -110,6 +112,9 @@ SELECTS: dict[str, Statement] = {
         {},
     ),
     "text of columns": (select(text("1, 2")), {}),
+    "two columns in one": (select(literal_column("1, 2"), literal(3).label("three")), {}),
+    "long name": (select(literal(1).label("é" * 40)), {}),  # PostgreSQL truncates it
+    "function": (func.lower("A"), {}),
     "text without columns": (text("SELECT 1 AS n"), {}),
     "execution options": (select(literal(1)).execution_options(a=1), {}),
 }
@@ -129,7 +134,7 @@ FAILING: dict[str, Statement] = {
     "no such field": (insert(USERS), {"nothing": 1}),
 }
 FAILING["stored value refused by its type"] = (
-    select(literal_column("'secret'", Enum(Color, native_enum=False)).label("color")),
+    select(type_coerce(func.lower("SECRET"), Enum(Color, native_enum=False)).label("color")),
     {},
 )
 FAILING_ON_POSTGRESQL: dict[str, Statement] = {
@@ -225,6 +230,31 @@ async def test_default_may_depend_on_the_other_values(databases: None) -> None:
     greet = prepared(insert(greetings).returning(greetings))
     async with session_scope() as session:
         assert (await greet.one(session, name="Ada")).text == "Hello, Ada"
+
+
+async def test_columns_of_a_row_have_the_keys_of_sqlalchemy(databases: None) -> None:
+    same_names = select(literal(1).label("n"), literal(2).label("n"))
+    other_key = Table("users", MetaData(), Column("name", key="other"))
+    async with session_scope() as session:
+        await INSERT.one(session, **user_values("Ada"))
+        row = await prepared(select(other_key)).one(session)
+        assert row._mapping["other"] == row._mapping[other_key.c.other] == "Ada"
+        row = await prepared(same_names).one(session)
+        with pytest.raises(InvalidRequestError, match="Ambiguous"):
+            _ = row.n
+
+
+@pytest.mark.postgresql
+async def test_defaults_are_used_in_every_part_of_a_statement(databases: None) -> None:
+    """On SQLite, INSERT cannot be a part of a SELECT."""
+    part = insert(USERS).values(user_values()).returning(USERS).cte()
+    async with session_scope() as session:
+        row = await prepared(select(part)).one(session)
+    async with session_scope() as session:
+        assert await ROW.one(session, id=row.id) == row
+        changed = update(USERS).values(name="Bob").returning(USERS).cte()
+        row = await prepared(select(changed)).one(session)
+    assert row.name == "Bob"
 
 
 async def test_statements_of_all_kinds_share_one_transaction(databases: None) -> None:
