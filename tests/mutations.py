@@ -44,7 +44,7 @@ SESSIONS = [
     Mutation(
         "no commit",
         "core/db.py",
-        "            await session.commit()\n",
+        "            await session.commit_at_end()\n",
         "            await session.flush()\n",
         "core/test_db.py",
     ),

@@ -153,7 +153,7 @@ async def _end(session: LazySession, _: object, error: BaseException | None, __:
     """The end of every session: commit it if there is no error, and close it."""
     try:
         if error is None and session.needs_round_trip():  # otherwise it is unused, or has only read
-            await session.commit()
+            await session.commit_at_end()
     finally:
         await roll_back_and_close(session)
 

@@ -59,6 +59,6 @@ async def test_connection_lost_during_commit_returns_an_error(
 
 def test_app_calls_session_commit_in_one_module() -> None:
     app = Path(db.__file__).parents[1]
-    modules = [path for path in app.rglob("*.py") if "session.commit(" in path.read_text()]
+    modules = [path for path in app.rglob("*.py") if "session.commit" in path.read_text()]
 
     assert [Path(db.__file__)] == modules

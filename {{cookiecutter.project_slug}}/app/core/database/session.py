@@ -95,13 +95,17 @@ class LazySession(AsyncSession):
         self._connection = connection
         return connection
 
-    async def commit(self) -> None:
+    async def commit_at_end(self) -> None:
+        """Commit for the last time, without the ORM's session if nothing has used it.
+
+        After a `commit()` of the route that fails, the ORM's session refuses all but `rollback()`.
+        """
         if self._connection:
             await greenlet_spawn(self._commit, self._connection)
         else:
-            await super().commit()
+            await self.commit()
 
-    def _commit(self, connection: Connection) -> None:  # when core/db.py, or the route, commits
+    def _commit(self, connection: Connection) -> None:
         try:
             _begin(connection)
             connection.commit()
@@ -120,8 +124,9 @@ class LazySession(AsyncSession):
             _begin(connection)
             connection.close()
         except BaseException:
-            connection.invalidate()
-            connection.close()
+            if not connection.closed:  # it is if the server has closed it
+                connection.invalidate()
+                connection.close()
             raise
 
     def needs_round_trip(self) -> bool:

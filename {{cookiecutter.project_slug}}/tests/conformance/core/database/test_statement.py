@@ -355,6 +355,28 @@ async def test_commit_that_fails_rolls_back_and_keeps_the_connection(
 
 
 @pytest.mark.postgresql
+async def test_commit_by_hand_that_fails_is_an_error_at_the_end(databases: None) -> None:
+    values = user_values()
+    with pytest.raises(PendingRollbackError):
+        async with session_scope() as session:
+            await INSERT.one(session, **values)
+            with pytest.raises(SQLAlchemyError):
+                await INSERT.one(session, **values)
+            with pytest.raises(TransactionFailedError):
+                await session.commit()
+    assert await stored_users() == 0
+
+
+@pytest.mark.postgresql
+async def test_close_of_a_lost_connection_raises_its_error(databases: None) -> None:
+    async with session_scope() as session:
+        await kill((await PID.one(session))[0])
+        with pytest.raises(OperationalError):
+            await session.close()
+        assert not checked_out()
+
+
+@pytest.mark.postgresql
 @pytest.mark.parametrize("read_only", [False, True])
 async def test_listeners_of_the_pool_may_execute_statements(
     databases: None, read_only: bool
