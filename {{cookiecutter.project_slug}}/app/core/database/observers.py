@@ -4,7 +4,7 @@ import logging
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from app.core.database.sync_session import TrackedSession
 from app.core.telemetry.spans import is_traced
@@ -23,8 +23,12 @@ class Observers:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._is_asyncpg = engine.dialect.driver == "asyncpg"
-        self._executing = len(engine.dialect.dispatch.do_execute) + 1  # statistics.py adds one
+        self._executing = len(engine.dialect.dispatch.do_execute)
         self._options = engine.get_execution_options()
+        event.listen(engine, "connect", self._count_statistics, once=True)
+
+    def _count_statistics(self, *_: object) -> None:
+        self._executing += 1  # statistics.py has added a listener
 
     def exist(self) -> bool:
         engine = self._engine

@@ -465,6 +465,18 @@ async def test_listeners_of_sessions_and_engines_are_called(databases: None) -> 
 
 
 @pytest.mark.postgresql
+async def test_listener_that_is_registered_before_the_first_connection_is_called(
+    databases: None,
+) -> None:
+    called: list[str] = []
+    event.listen(get_engine().sync_engine, "do_execute", lambda *args: called.append(args[1]))
+    for count in (1, 2):
+        async with session_scope() as session:
+            await PID.one(session)
+        assert len([one for one in called if "pg_backend_pid" in one]) == count
+
+
+@pytest.mark.postgresql
 async def test_execution_options_of_the_engine_apply(databases: None) -> None:
     engine = get_engine().sync_engine
     async with session_scope() as session:
