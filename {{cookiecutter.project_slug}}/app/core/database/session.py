@@ -114,9 +114,11 @@ class LazySession(AsyncSession):
             connection.close()
 
     async def close(self) -> None:
-        if self._connection:
-            await greenlet_spawn(self._roll_back, self._connection)
-        await super().close()
+        try:
+            if self._connection:
+                await greenlet_spawn(self._roll_back, self._connection)
+        finally:
+            await super().close()
 
     def _roll_back(self, connection: Connection) -> None:
         self._connection = None

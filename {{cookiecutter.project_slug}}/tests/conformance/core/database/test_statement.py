@@ -368,11 +368,13 @@ async def test_commit_by_hand_that_fails_is_an_error_at_the_end(databases: None)
 
 
 @pytest.mark.postgresql
-async def test_close_of_a_lost_connection_raises_its_error(databases: None) -> None:
+async def test_close_of_a_lost_connection_raises_its_error_and_closes(databases: None) -> None:
     async with session_scope() as session:
         await kill((await PID.one(session))[0])
         with pytest.raises(OperationalError):
             await session.close()
+        with pytest.raises(InvalidRequestError, match="permanently closed"):
+            await PID.one(session)
         assert not checked_out()
 
 
