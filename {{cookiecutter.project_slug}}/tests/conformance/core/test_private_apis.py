@@ -492,7 +492,7 @@ async def cancelled_statement_requests_to_cancel_it(_: AsyncConnection) -> bool:
 
 @guard(
     ON_POSTGRESQL,
-    "asyncpg's exceptions, PostgresError.detail and sqlstate",
+    "asyncpg's exceptions, PostgresError.detail, severity and sqlstate",
     used_as="asyncpg.PostgresError",
 )
 async def errors_have_their_classes_and_fields(connection: AsyncConnection) -> bool:
@@ -504,6 +504,8 @@ async def errors_have_their_classes_and_fields(connection: AsyncConnection) -> b
         await driver.execute("DO $$ BEGIN RAISE 'message' USING DETAIL = 'a row'; END $$")
     error: Any = caught.value
     fields = (error.sqlstate, error.detail, error.args[0], error.server_source_function)
+    assert error.severity
+    assert not asyncpg.DataError("of asyncpg").severity
     return fields == ("P0001", "a row", "message", "exec_stmt_raise")
 
 

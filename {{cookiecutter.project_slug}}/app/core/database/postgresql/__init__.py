@@ -21,6 +21,7 @@ from app.core.database.postgresql._connection import close_together, connection_
 from app.core.database.postgresql._errors import (
     disconnect_from_standby,
     disconnect_outdated,
+    end_implicit_transaction,
     translate_stream_error,
 )
 from app.core.database.postgresql._liveness import discard_busy, discard_stale, release_lost
@@ -71,6 +72,7 @@ def add_listeners(engine: Engine, settings: DatabaseSettings, *, read_only: bool
     # `do_execute` is an event of the dialect. Those of an engine cost every statement more.
     event.listen(engine, "do_execute", release_lost)
     event.listen(engine, "handle_error", disconnect_outdated)
+    event.listen(engine, "handle_error", end_implicit_transaction)
     event.listen(engine, "handle_error", translate_stream_error)
     if read_only:
         event.listen(engine, "do_execute", begin_snapshot)

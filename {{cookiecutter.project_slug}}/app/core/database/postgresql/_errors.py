@@ -1,12 +1,16 @@
 """Errors of PostgreSQL: translated in streams, a standby or an outdated cache as an outage."""
 
 import re
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
 from sqlalchemy import Connection
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
+
+from app.core.database.postgresql._connection import BROKEN
+from app.core.database.postgresql._liveness import PING, PING_TIMEOUT
 
 READ_ONLY_SQLSTATE = "25006"
 
@@ -54,6 +58,22 @@ def translate_stream_error(context: ExceptionContext) -> Exception | None:
         )
         return known
     return None
+
+
+def end_implicit_transaction(context: ExceptionContext) -> None:
+    """In AUTOCOMMIT, end the transaction of a statement whose values asyncpg refuses.
+
+    PostgreSQL has prepared the statement, and locks its tables until the message that follows the
+    values. asyncpg does not send it. The next BEGIN on this connection would fail. So send a query.
+    """
+    cause = context.original_exception.__cause__
+    is_of_client = isinstance(cause, (asyncpg.PostgresError, asyncpg.InterfaceError))
+    adapter = _adapter_of(context.connection)
+    if not is_of_client or getattr(cause, "severity", None) or adapter is None:
+        return
+    if context.dialect and context.dialect.detect_autocommit_setting(adapter):
+        with suppress(*BROKEN):
+            adapter.run_async(lambda driver: driver.execute(PING, timeout=PING_TIMEOUT))
 
 
 def disconnect_from_standby(context: ExceptionContext) -> None:

@@ -1,11 +1,14 @@
-"""`needs_no_rollback`: whether a session can end without a round trip to the server."""
+"""The end of a session without a round trip to the server, and after a value that is refused."""
 
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Integer, bindparam, func, select
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.core.database.postgresql import needs_no_rollback
-from app.core.db import get_engine
+from app.core.db import get_engine, prepared, session_scope
+from app.models import User
+from tests.inspection import fetch, pid
 
 pytestmark = pytest.mark.postgresql
 
@@ -37,3 +40,22 @@ async def test_invalidated_or_closed_connection_is_not_an_error(databases: None)
 
         closed = sync(connection)
     assert not needs_no_rollback(closed)
+
+
+@pytest.mark.parametrize("is_prepared", [False, True])
+async def test_statement_with_a_refused_value_leaves_no_lock_and_no_transaction(
+    single_connection: None, *, is_prepared: bool
+) -> None:
+    statement = select(func.count()).where(User.version == bindparam("n", type_=Integer))
+    async with session_scope(read_only=True) as session:
+        number = await pid(session)
+    async with session_scope(read_only=True) as session:
+        with pytest.raises(DBAPIError):
+            if is_prepared:
+                await prepared(statement).execute(session, {"n": 2**40})
+            else:
+                await session.execute(statement, {"n": 2**40})
+    assert await fetch(f"SELECT mode FROM pg_locks WHERE pid = {number}") == []
+    async with session_scope(read_only=True) as session:
+        rows = await session.stream(select(func.pg_backend_pid()))  # begins a transaction
+        assert [tuple(row) async for row in rows] == [(number,)]
