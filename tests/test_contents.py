@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import REFERENCE, ROOT, SERVICE, Bake, files
 
-MOST_LINES = 12_250
+MOST_LINES = 12_300
 
 LINK = re.compile(r"\]\((?!https?:|#)([^)#]+)")
 NAMED = re.compile(r"(?<![\w/.-])(?:app|deploy|docs|tests)/[\w/.-]*[\w/]")

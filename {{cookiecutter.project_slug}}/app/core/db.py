@@ -1,4 +1,4 @@
-"""Engines and sessions: the public interface of `core/database`. Sessions are committed only here.
+"""Engines and sessions: the public interface of `core/database`, and the only commit of the service.
 
     get_session()      a FastAPI dependency: one session and one transaction for each request
     session_scope()    the same lifecycle for jobs, scripts, streams and tests
@@ -110,11 +110,11 @@ def database_name(dependency: object) -> str | None:
 
 
 class SessionDependency:
-    """What `get_session` returns: a function that returns an async generator.
+    """The dependency that `get_session` returns.
 
-    FastAPI does not get the generator, because its way to run one takes a sixth of the time of a GET.
-    It reads the signature of `__wrapped__`, so it calls this with the request, and awaits the session.
-    See docs/private-apis.md.
+    FastAPI reads the signature of `__wrapped__`, calls this object with the request, and awaits the
+    session. Called without arguments, this object returns an async generator, for other code. FastAPI
+    would take a sixth of the time of a GET to run it. See docs/private-apis.md.
     """
 
     def __init__(self, database: str, dev: bool, read_only: bool) -> None:
@@ -152,7 +152,7 @@ def _open(
 async def _end(session: LazySession, _: object, error: BaseException | None, __: object) -> None:
     """The end of every session: commit it if there is no error, and close it."""
     try:
-        if error is None and session.needs_round_trip():  # otherwise it is unused, or has only read
+        if error is None and session.needs_round_trip():  # otherwise it is unused, or in AUTOCOMMIT
             await session.commit_at_end()
     finally:
         await roll_back_and_close(session)

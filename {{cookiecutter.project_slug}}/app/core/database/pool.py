@@ -103,7 +103,7 @@ class FairPool(AsyncAdaptedQueuePool):
         return self.count_listeners() != self.own_listeners
 
     def has_fresh_connection(self) -> bool:
-        """Return whether the next session gets a connection that is known to work, without waiting."""
+        """Return whether the next session gets a connection that was used a moment ago, without waiting."""
         record = self._pool.next
         return (
             not self.has_other_listeners

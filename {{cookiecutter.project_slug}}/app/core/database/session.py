@@ -23,11 +23,11 @@ logger = logging.getLogger(__name__)
 
 
 class LazySession(AsyncSession):
-    """An `AsyncSession` that creates its `sync_session` when something uses it.
+    """An `AsyncSession` that creates its ORM session, `sync_session`, when something uses it.
 
-    Until then, prepared statements (`statement.py`) run on a connection that this session checks out:
-    the ORM's session would cost more than they do. When it is created, it takes over the connection
-    with its transaction.
+    Until then, prepared statements (`statement.py`) run on a connection that this object checks out:
+    to create the ORM session takes more CPU time than the statement. The ORM session later takes
+    over the connection and its transaction.
     """
 
     is_ended = False
@@ -56,7 +56,7 @@ class LazySession(AsyncSession):
             super().__init__(self._bind, **self._options)
             if self._connection:
                 self._hand_over(self._connection)
-            if self.is_ended:
+            if self.is_ended:  # every use of it raises
                 self.sync_session.close()
             return vars(self)[name]
 
@@ -166,24 +166,24 @@ def _concurrent_use() -> InvalidRequestError:
 
 
 class _SingleConnection:
-    """Stands for an engine whose next connection is open already."""
+    """Has the `connect()` of an engine. It returns this connection."""
 
     def __init__(self, connection: Connection) -> None:
         self.connect = lambda: connection
 
 
 def _begin(connection: Connection) -> None:
-    """Let SQLAlchemy know of the transaction, which a prepared statement has begun."""
+    """Register the transaction that a prepared statement has begun, so that SQLAlchemy ends it."""
     if not (connection.in_transaction() or connection.invalidated):
         connection.begin()
 
 
 async def _connect(engine: Engine) -> Connection:
-    """Return a connection; without a greenlet, outside of which SQLAlchemy cannot wait, if it is fresh."""
+    """Return a connection. SQLAlchemy can wait in a greenlet only, which a fresh connection does not need."""
     if cast("FairPool", engine.pool).has_fresh_connection():
         try:
             return engine.connect()
-        except MissingGreenlet:  # the connection has to be replaced
+        except MissingGreenlet:  # the connection needs a ping, or has to be replaced
             pass
     return await greenlet_spawn(engine.connect)
 

@@ -31,7 +31,7 @@ from app.core.database.hidden_values import Processor, hiding
 from app.core.database.session import LazySession
 from app.core.database.statistics import RAISED, work
 
-MOST_COMPILED = 500  # statements of an engine: each set of names of values is another one
+MAX_COMPILED = 500  # statements of an engine
 
 
 def prepared(statement: Any) -> "PreparedStatement":
@@ -121,7 +121,7 @@ class PreparedStatement:
             await greenlet_spawn(
                 connection.execute, self.statement, values, execution_options={RAISED: error}
             )
-        elif isinstance(error, Exception):  # the session has ended
+        elif isinstance(error, Exception):  # SQLAlchemy cannot use the connection any more
             base = connection.dialect.loaded_dbapi.Error
             raise DBAPIError.instance(
                 str(self.statement), None, error, base, hide_parameters=True
@@ -134,7 +134,7 @@ class PreparedStatement:
         statements: dict[Any, _Compiled | None] = session.compiled
         key = (self, *values)
         if key not in statements:
-            if len(statements) >= MOST_COMPILED:  # `prepared()` in a function
+            if len(statements) >= MAX_COMPILED:  # `prepared()` in a function
                 statements.clear()
             statements[key] = _compile(self.statement, dialect, values)
         return statements[key]
@@ -142,7 +142,7 @@ class PreparedStatement:
 
 @dataclass(slots=True)
 class _Compiled:
-    """A compiled statement: what SQLAlchemy does between the call and the driver, and back."""
+    """The SQL of a statement, and the functions that convert its values and rows."""
 
     dialect: Any
     sql: str
@@ -154,7 +154,7 @@ class _Compiled:
     processors: Sequence[Processor] | None = None  # after an execution
 
     def arguments(self, values: dict[str, Any]) -> list[Any] | None:
-        """Return what asyncpg receives, or None if SQLAlchemy is to raise an error."""
+        """Return the values for asyncpg, or None if one cannot be converted: SQLAlchemy then executes the statement."""
         try:
             if self.constants or self.defaults:
                 made = {name: make(None) for name, make in self.defaults.items()}
@@ -193,7 +193,7 @@ def _processed(rows: Sequence[Any], processors: Iterable[Processor]) -> list[lis
 
 
 def _compile(statement: Any, dialect: Dialect, names: Iterable[str]) -> _Compiled | None:
-    """Return the compiled for values with these names, or None if SQLAlchemy has to execute it."""
+    """Compile the statement for values with these names. Return None if SQLAlchemy has to execute it."""
     if not isinstance(statement, Select | CompoundSelect | UpdateBase):
         return None
     compiled: Any = statement.compile(dialect=dialect, column_keys=[*names])

@@ -24,7 +24,7 @@ class DatabaseStatistics:
         self.seconds += ended - began
 
     def use(self, connection: int, began: float, *, has_failed: bool) -> float:
-        """Record a statement or fetch, and return when it ended. One that failed is no use."""
+        """Record a statement or fetch, and return when it ended. One that failed does not end the idle time."""
         ended = perf_counter()
         idle = began - self.used.get(connection, began) if has_failed else 0.0
         self.used[connection] = ended - idle
@@ -96,5 +96,6 @@ def _run(
         has_failed = False
     finally:
         done.add(connection, began, has_failed=has_failed)
-        done.statements -= statement == "BEGIN"  # the service does not send it
+        if statement == "BEGIN":  # sqlite.py sends it, and not the route
+            done.statements -= 1
     return True

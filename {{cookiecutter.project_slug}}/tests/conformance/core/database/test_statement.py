@@ -50,7 +50,7 @@ from sqlalchemy.exc import (
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from app.core.database.session import LazySession
-from app.core.database.statement import MOST_COMPILED
+from app.core.database.statement import MAX_COMPILED
 from app.core.database.statistics import work
 from app.core.db import (
     TransactionFailedError,
@@ -421,11 +421,11 @@ async def test_wait_between_a_prepared_and_another_statement_is_idle(
 
 @pytest.mark.postgresql
 async def test_statements_prepared_in_a_function_do_not_fill_the_memory(databases: None) -> None:
-    for _ in range(MOST_COMPILED + 1):
+    for _ in range(MAX_COMPILED + 1):
         async with session_scope() as session:
             await prepared(select(literal(1))).one(session)
     assert isinstance(session, LazySession)
-    assert len(session.compiled) <= MOST_COMPILED
+    assert len(session.compiled) <= MAX_COMPILED
 
 
 @pytest.mark.postgresql

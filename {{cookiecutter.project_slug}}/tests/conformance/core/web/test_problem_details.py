@@ -219,3 +219,27 @@ async def test_write_on_an_outdated_snapshot_is_503_with_retry_after(
 
     assert problem(response)["status"] == 503
     assert response.headers["retry-after"] == "1"
+
+
+VIOLATIONS = {
+    "INSERT INTO things (id, n) VALUES (1, 7), (2, 7)": 409,  # unique
+    "INSERT INTO things (id) VALUES (1)": 422,  # not null
+    "INSERT INTO things (id, n) VALUES (1, -1)": 422,  # check
+    "INSERT INTO nowhere VALUES (1)": 500,
+}
+
+
+@pytest.mark.parametrize(("statement", "status"), VIOLATIONS.items())
+async def test_database_error_has_its_status_and_shows_no_sql(
+    app: FastAPI, client: AsyncClient, statement: str, status: int
+) -> None:
+    @app.get("/violate")
+    async def violate(session: SessionDep) -> None:
+        columns = "id INTEGER PRIMARY KEY, n INTEGER NOT NULL UNIQUE CHECK (n > 0)"
+        await session.execute(text(f"CREATE TABLE things ({columns})"))
+        await session.execute(text(statement))
+
+    response = await client.get("/violate")
+
+    assert problem(response)["status"] == status
+    assert "things" not in response.text
