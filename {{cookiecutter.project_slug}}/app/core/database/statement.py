@@ -181,15 +181,13 @@ class _Compiled:
         return IteratorResult(self.metadata, iter(rows))
 
 
-def _processed(rows: Sequence[Any], processors: Iterable[Processor]) -> list[list[Any]]:
-    of_columns = [*processors]
-    return [
-        [
-            value if process is None else process(value)
-            for process, value in zip(of_columns, row, strict=True)
-        ]
-        for row in rows
-    ]
+def _processed(rows: Iterable[Any], processors: Iterable[Processor]) -> list[list[Any]]:
+    of_columns = [(index, process) for index, process in enumerate(processors) if process]
+    processed = [[*row] for row in rows]
+    for row in processed:
+        for index, process in of_columns:
+            row[index] = process(row[index])
+    return processed
 
 
 def _compile(statement: Any, dialect: Dialect, names: Iterable[str]) -> _Compiled | None:
