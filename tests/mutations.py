@@ -81,10 +81,10 @@ SESSIONS = [
     ),
     Mutation(
         "closing of overflow connections not logged",
-        "core/database/postgresql/_read_only.py",
-        " or pool.overflow() > 0",
+        "core/database/postgresql/_commit.py",
+        " and pool.overflow() <= 0",
         "",
-        "core/database/test_pool.py",
+        "conformance/test_pool.py",
         kind="postgresql",
     ),
     Mutation(
@@ -667,6 +667,18 @@ SESSIONS = [
                 "session",
                 "return self._connection is not None and not",
                 "return False and not",
+            ),
+            (
+                "COMMIT not sent",
+                "postgresql/_commit",
+                "await transaction.commit()",
+                "pass",
+            ),
+            (
+                "error of COMMIT lost",
+                "postgresql/_commit",
+                "adapter._transaction = _FailedTransaction(error)",
+                "adapter._transaction = None",
             ),
         )
     ),

@@ -12,12 +12,16 @@ from tests.inspection import checked_out, connections
 from tests.support import configure, until
 
 
-async def test_overflow_connection_is_closed_when_it_is_returned(
-    databases: None, environment: pytest.MonkeyPatch
+@pytest.mark.parametrize("read_only", [False, True])
+async def test_connection_beyond_the_pool_size_is_closed_when_it_is_returned(
+    databases: None, environment: pytest.MonkeyPatch, read_only: bool
 ) -> None:
     configure(environment, pool_size=1, max_overflow=1)
 
-    async with session_scope() as one, session_scope() as other:
+    async with (
+        session_scope(read_only=read_only) as one,
+        session_scope(read_only=read_only) as other,
+    ):
         for session in (one, other):
             await session.execute(text("SELECT 1"))
 

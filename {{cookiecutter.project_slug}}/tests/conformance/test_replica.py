@@ -10,14 +10,15 @@ import anyio
 import pytest
 from fastapi import FastAPI
 from httpx2 import AsyncClient
-from sqlalchemy import make_url, text
+from sqlalchemy import func, make_url, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from app import migrations
 from app.core.config import get_database, variable
-from app.core.db import CommitOutcomeUnknownError, dispose_engines, session_scope
+from app.core.db import CommitOutcomeUnknownError, dispose_engines, prepared, session_scope
 from app.dependencies import ReadSessionDep, SessionDep
+from app.repositories.user import UserRepository
 from tests.conformance.harness.address import address
 from tests.conformance.harness.fragile import Fragile, replicated
 from tests.conformance.harness.proxy import Proxy
@@ -461,9 +462,13 @@ async def ending(end: Callable[[], None]) -> AsyncGenerator[None, None]:
     await waiting
 
 
+WAIT = prepared(select(func.set_config("synchronous_commit", "on", True)))
+
+
 async def session_of_a_job() -> None:
     async with session_scope() as session:
-        await write(session)
+        await WAIT.one(session)
+        await UserRepository(session).add(user_values())  # it commits without the ORM's session
 
 
 async def is_cut_after_a_stream() -> None:

@@ -100,10 +100,12 @@ class LazySession(AsyncSession):
 
         After a `commit()` of the route that fails, the ORM's session refuses all but `rollback()`.
         """
-        if self._connection:
-            await greenlet_spawn(self._commit, self._connection)
-        else:
+        if self._connection is None:
             await self.commit()
+        elif await postgresql.send_commit(self._connection):
+            self._commit(self._connection)  # SQLAlchemy has nothing to send
+        else:
+            await greenlet_spawn(self._commit, self._connection)
 
     def _commit(self, connection: Connection) -> None:
         try:

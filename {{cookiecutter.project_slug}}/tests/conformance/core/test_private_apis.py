@@ -248,6 +248,16 @@ async def result_has_the_names_of_its_columns() -> bool:
     return bool(rows.one().n == 1)
 
 
+@guard(ON_POSTGRESQL, "AsyncAdapt_asyncpg_connection._transaction", used_as="adapter._transaction")
+async def transaction_is_that_of_asyncpg(connection: AsyncConnection) -> bool:
+    await connection.execute(text("SELECT 1"))
+    adapter = await adapter_of(connection)
+    transaction, adapter._transaction = adapter._transaction, None
+    await transaction.commit()
+    await connection.commit()  # sends nothing: asyncpg would refuse a second COMMIT
+    return isinstance(transaction, asyncpg.transaction.Transaction)
+
+
 @guard(ON_POSTGRESQL, "AsyncAdapt_dbapi_connection._execute_mutex", used_as="._execute_mutex")
 async def mutex_is_locked_during_a_statement(connection: AsyncConnection) -> bool:
     mutex: asyncio.Lock = (await adapter_of(connection))._execute_mutex

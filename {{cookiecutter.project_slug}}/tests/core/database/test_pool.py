@@ -2,12 +2,10 @@
 
 import asyncio
 
-import pytest
 from sqlalchemy import text
 
 from app.core.db import get_engine, session_scope
-from tests.inspection import connections
-from tests.support import configure, query, until
+from tests.support import query, until
 
 
 async def test_connection_goes_to_the_session_that_has_waited_longest(
@@ -37,18 +35,3 @@ async def test_connection_that_is_handed_to_a_cancelled_session_is_not_lost(
 
     assert waiting.cancelled()
     await query()
-
-
-async def test_connection_beyond_the_pool_size_is_closed_when_it_comes_back(
-    databases: None, environment: pytest.MonkeyPatch
-) -> None:
-    configure(environment, pool_size=1, max_overflow=1)
-
-    async with session_scope(read_only=True) as one, session_scope(read_only=True) as other:
-        for session in (one, other):
-            await session.execute(text("SELECT 1"))
-
-    async def one_is_left() -> bool:
-        return await connections() == 1
-
-    await until(one_is_left)

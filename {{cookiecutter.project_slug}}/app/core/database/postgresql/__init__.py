@@ -3,6 +3,7 @@
 Start with `engine_options` and `add_listeners`. Their parts are in the modules beside this file:
 
     _connection.py  the connection class: COMMIT is checked, limits are set per transaction
+    _commit.py      COMMIT without a greenlet
     _connect.py     connecting: several hosts, TCP keepalive, connection errors
     _liveness.py    stale, busy and lost connections
     _read_only.py   transactions of read-only sessions
@@ -16,6 +17,7 @@ from typing import Any
 from sqlalchemy import URL, Engine, event
 
 from app.core.database.libpq import typed_parameters
+from app.core.database.postgresql._commit import send_commit
 from app.core.database.postgresql._connect import connect, enable_keepalive, keepalive_of
 from app.core.database.postgresql._connection import close_together, connection_class
 from app.core.database.postgresql._errors import (
@@ -28,7 +30,14 @@ from app.core.database.postgresql._liveness import discard_busy, discard_stale, 
 from app.core.database.postgresql._read_only import begin_snapshot, end_snapshot, needs_no_rollback
 from app.core.database.settings import DatabaseSettings
 
-__all__ = ["add_listeners", "close_together", "connect", "engine_options", "needs_no_rollback"]
+__all__ = [
+    "add_listeners",
+    "close_together",
+    "connect",
+    "engine_options",
+    "needs_no_rollback",
+    "send_commit",
+]
 
 
 def engine_options(url: URL, settings: DatabaseSettings, *, read_only: bool) -> dict[str, Any]:

@@ -6,28 +6,20 @@ from sqlalchemy import Connection
 from sqlalchemy.engine import Dialect, ExecutionContext
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from app.core.database.pool import FairPool
+from app.core.database.postgresql._commit import returns_at_once
 
 SNAPSHOT = "snapshot"  # the key in a pool entry's `info` of a connection that left AUTOCOMMIT
 
 
 def needs_no_rollback(connection: Connection) -> bool:
-    """Return whether a session on this connection can end without a round trip to the server.
-
-    It can if the connection is in AUTOCOMMIT, so that no transaction is open, and if the pool keeps
-    it. A connection above `pool_size` is closed when it is returned, which takes a round trip. So may
-    a listener that is not the service's.
-    """
+    """Return whether a session can end without a round trip: in AUTOCOMMIT, no transaction is open."""
     dialect = connection.dialect
     if dialect.driver != "asyncpg" or connection.closed or connection.invalidated:
         return False
     adapter = connection.connection.dbapi_connection
     if adapter is None:  # another task has invalidated it
         return False
-    pool = connection.engine.pool
-    if not isinstance(pool, FairPool) or pool.has_other_listeners or pool.overflow() > 0:
-        return False
-    return bool(dialect.detect_autocommit_setting(adapter))
+    return returns_at_once(connection) and bool(dialect.detect_autocommit_setting(adapter))
 
 
 def begin_snapshot(_: Any, statement: str, __: Any, context: ExecutionContext) -> None:

@@ -42,6 +42,7 @@ from sqlalchemy import (
 from sqlalchemy import cast as sql_cast
 from sqlalchemy.exc import (
     DBAPIError,
+    IntegrityError,
     InvalidRequestError,
     OperationalError,
     PendingRollbackError,
@@ -66,6 +67,7 @@ from app.repositories.user import UserRepository
 from tests.conformance.support import create_tables
 from tests.inspection import (
     checked_out,
+    connections,
     fetch,
     kill,
     stored_users,
@@ -352,6 +354,50 @@ async def test_commit_that_fails_rolls_back_and_keeps_the_connection(
         assert (await PID.one(session))[0] == before
     assert await stored_users() == 1
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+@pytest.mark.postgresql
+async def test_error_of_the_commit_is_that_of_the_session(
+    single_connection: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with session_scope() as session:
+        await session.execute(
+            text(
+                "ALTER TABLE users ADD COLUMN other UUID REFERENCES users (id) "
+                "DEFERRABLE INITIALLY DEFERRED"
+            )
+        )
+        await session.execute(text("ALTER TABLE users ALTER other SET DEFAULT gen_random_uuid()"))
+    errors = []
+    for execute in (
+        INSERT.execute,
+        lambda session, values: session.execute(INSERT.statement, values),
+    ):
+        with pytest.raises(IntegrityError) as error:
+            async with session_scope() as session:
+                await execute(session, user_values())
+        errors.append(error.value)
+
+    assert [str(error) for error in errors] == [str(errors[0])] * 2
+    assert await stored_users() == 0
+    assert not checked_out()
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+@pytest.mark.postgresql
+async def test_connection_beyond_the_pool_size_is_closed_after_the_commit(
+    databases: None, environment: pytest.MonkeyPatch
+) -> None:
+    configure(environment, pool_size=1, max_overflow=1)
+    async with session_scope() as one, session_scope() as other:
+        for session in (one, other):
+            await INSERT.one(session, **user_values())
+
+    async def one_is_left() -> bool:
+        return await connections() == 1
+
+    await until(one_is_left)
+    assert await stored_users() == 2
 
 
 @pytest.mark.postgresql

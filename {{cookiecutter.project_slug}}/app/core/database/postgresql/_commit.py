@@ -1,0 +1,44 @@
+"""COMMIT of a session that has only executed prepared statements: sent without a greenlet."""
+
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app.core.database.pool import FairPool
+
+
+class _FailedTransaction:
+    """Has the `commit()` of a transaction. It raises the error of the COMMIT that was sent."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    async def commit(self) -> None:
+        raise self._error
+
+
+async def send_commit(connection: Connection) -> bool:
+    """Send COMMIT. Return whether SQLAlchemy can now commit and return the connection without waiting.
+
+    If COMMIT fails, SQLAlchemy's commit raises the error, with all that it does for other errors.
+    """
+    adapter: Any = connection.connection.dbapi_connection
+    transaction = getattr(adapter, "_transaction", None)
+    if transaction is None or not returns_at_once(connection):
+        return False
+    try:
+        await transaction.commit()
+    except BaseException as error:
+        adapter._transaction = _FailedTransaction(error)
+        return False
+    adapter._transaction = None
+    return True
+
+
+def returns_at_once(connection: Connection) -> bool:
+    """Return whether a connection without a transaction can be returned without a round trip to the server.
+
+    One above `pool_size` is closed when it is returned. A listener that is not the service's may wait, too.
+    """
+    pool = connection.engine.pool
+    return isinstance(pool, FairPool) and not pool.has_other_listeners and pool.overflow() <= 0
