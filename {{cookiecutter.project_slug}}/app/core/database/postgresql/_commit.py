@@ -22,9 +22,11 @@ async def send_commit(connection: Connection) -> bool:
 
     If COMMIT fails, SQLAlchemy's commit raises the error, with all that it does for other errors.
     """
+    if connection.closed or connection.invalidated or not returns_at_once(connection):
+        return False
     adapter: Any = connection.connection.dbapi_connection
     transaction = getattr(adapter, "_transaction", None)
-    if transaction is None or not returns_at_once(connection):
+    if transaction is None:
         return False
     try:
         await transaction.commit()

@@ -594,13 +594,17 @@ async def test_task_that_connects_after_the_end_of_its_session_returns_the_conne
 
 
 @pytest.mark.postgresql
-async def test_lost_connection_is_replaced_and_the_transaction_is_over(databases: None) -> None:
+@pytest.mark.parametrize("continues", [True, False])
+async def test_lost_connection_is_replaced_and_the_transaction_is_over(
+    databases: None, continues: bool
+) -> None:
     with pytest.raises(PendingRollbackError):
         async with session_scope() as session:
             await kill((await PID.one(session))[0])
             with pytest.raises(OperationalError):
                 await PID.one(session)
-            await PID.one(session)
+            if continues:
+                await PID.one(session)
     async with session_scope() as session:
         await PID.one(session)
 
