@@ -38,9 +38,6 @@ async def send_commit(connection: Connection) -> bool:
 
 
 def returns_at_once(connection: Connection) -> bool:
-    """Return whether a connection without a transaction can be returned without a round trip to the server.
-
-    One above `pool_size` is closed when it is returned. A listener that is not the service's may wait, too.
-    """
+    """Return whether the pool keeps the connection, and no listener but the service's sees its return."""
     pool = connection.engine.pool
     return isinstance(pool, FairPool) and not pool.has_other_listeners and pool.overflow() <= 0
