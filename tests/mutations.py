@@ -90,8 +90,9 @@ SESSIONS = [
     Mutation(
         "session not closed on BaseException",
         "core/db.py",
-        "    finally:\n        await roll_back_and_close(session)\n",
-        "        await roll_back_and_close(session)\n    except Exception:\n        await roll_back_and_close(session)\n        raise\n",
+        "    try:\n        if error is None and session",
+        "    if not isinstance(error, Exception | None):\n        return\n"
+        "    try:\n        if error is None and session",
         "core/test_db.py",
     ),
     Mutation(
