@@ -88,6 +88,14 @@ SESSIONS = [
         kind="postgresql",
     ),
     Mutation(
+        "connection beyond the pool size closed without a greenlet",
+        "core/database/postgresql/_commit.py",
+        "    return returns_at_once(connection)",
+        "    return True",
+        "conformance/core/database/test_statement.py",
+        kind="postgresql",
+    ),
+    Mutation(
         "session not closed on BaseException",
         "core/db.py",
         "    try:\n        if error is None and session",

@@ -95,7 +95,7 @@ class FairPool(AsyncAdaptedQueuePool):
 
     def count_listeners(self) -> int:
         """Return the number of listeners for connections that are checked out or returned."""
-        return len(self.dispatch.checkout) + len(self.dispatch.checkin)
+        return sum(map(len, (self.dispatch.checkout, self.dispatch.reset, self.dispatch.checkin)))
 
     @property
     def has_other_listeners(self) -> bool:

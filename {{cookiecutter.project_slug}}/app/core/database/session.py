@@ -100,12 +100,12 @@ class LazySession(AsyncSession):
 
         After a `commit()` of the route that fails, the ORM's session refuses all but `rollback()`.
         """
-        if self._connection is None:
+        if (connection := self._connection) is None:  # another task may change it during COMMIT
             await self.commit()
-        elif await postgresql.send_commit(self._connection):
-            self._commit(self._connection)  # SQLAlchemy has nothing to send
+        elif await postgresql.send_commit(connection):
+            self._commit(connection)  # SQLAlchemy has nothing to send
         else:
-            await greenlet_spawn(self._commit, self._connection)
+            await greenlet_spawn(self._commit, connection)
 
     def _commit(self, connection: Connection) -> None:
         try:

@@ -25,16 +25,17 @@ async def send_commit(connection: Connection) -> bool:
     if connection.closed or connection.invalidated or not returns_at_once(connection):
         return False
     adapter: Any = connection.connection.dbapi_connection
-    transaction = getattr(adapter, "_transaction", None)
-    if transaction is None:
+    if (transaction := getattr(adapter, "_transaction", None)) is None:
         return False
     try:
         await transaction.commit()
     except BaseException as error:
+        if connection.closed or connection.invalidated:  # by another task
+            raise
         adapter._transaction = _FailedTransaction(error)
         return False
     adapter._transaction = None
-    return True
+    return returns_at_once(connection)  # it may have changed during COMMIT
 
 
 def returns_at_once(connection: Connection) -> bool:

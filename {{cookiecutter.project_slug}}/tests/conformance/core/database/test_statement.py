@@ -3,7 +3,8 @@
 import asyncio
 import enum
 import logging
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, cast
@@ -48,12 +49,14 @@ from sqlalchemy.exc import (
     PendingRollbackError,
     SQLAlchemyError,
 )
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from app.core.database.session import LazySession
 from app.core.database.statement import MAX_COMPILED
 from app.core.database.statistics import work
 from app.core.db import (
+    CommitOutcomeUnknownError,
     TransactionFailedError,
     dispose_engines,
     get_engine,
@@ -70,6 +73,7 @@ from tests.inspection import (
     connections,
     fetch,
     kill,
+    observer,
     stored_users,
     until_active,
     until_closed,
@@ -400,6 +404,83 @@ async def test_connection_beyond_the_pool_size_is_closed_after_the_commit(
     assert await stored_users() == 2
 
 
+@asynccontextmanager
+async def committing() -> AsyncGenerator[tuple[AsyncSession, asyncio.Task[None]], None]:
+    """Yield a session while its COMMIT waits for a lock, and the task that awaits its end."""
+    await fetch(
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END $$"
+    )
+    await fetch(
+        "CREATE CONSTRAINT TRIGGER wait AFTER INSERT ON users DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION wait()"
+    )
+    opened: asyncio.Future[tuple[AsyncSession, int]] = asyncio.Future()
+
+    async def write() -> None:
+        async with session_scope() as session:
+            await INSERT.one(session, **user_values())
+            opened.set_result((session, (await PID.one(session))[0]))
+
+    async with observer() as other:
+        await other.execute(text("SELECT pg_advisory_lock(1)"))
+        task = asyncio.create_task(write())
+        session, number = await opened
+        await until_active(number)
+        yield session, task
+
+
+@pytest.mark.postgresql
+async def test_connection_that_is_beyond_the_pool_size_after_the_commit_is_closed(
+    databases: None, environment: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    configure(environment, pool_size=1, max_overflow=1)
+    async with committing() as (_, task), session_scope() as session:
+        await PID.one(session)
+    await task
+    assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+    async def one_is_left() -> bool:
+        return await connections() == 1
+
+    await until(one_is_left)
+
+
+@pytest.mark.postgresql
+async def test_statement_of_another_task_during_the_commit_fails_alone(databases: None) -> None:
+    async with committing() as (session, task):
+        with pytest.raises(DBAPIError, match="another operation is in progress"):
+            await session.execute(text("SELECT 1"))
+    await task
+    assert await stored_users() == 1
+
+
+@pytest.mark.postgresql
+async def test_commit_on_a_connection_that_another_task_closes_has_an_unknown_outcome(
+    databases: None,
+) -> None:
+    with pytest.raises(OperationalError) as error:
+        async with committing() as (session, task):
+            await session.invalidate()
+            await task
+    assert isinstance(error.value.orig, CommitOutcomeUnknownError)
+    assert not checked_out()
+
+
+@pytest.mark.postgresql
+async def test_commit_that_is_cancelled_before_another_task_closes_the_session_stays_cancelled(
+    databases: None,
+) -> None:
+    async with committing() as (session, task):
+        task.cancel()
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(session.close())
+    await asyncio.wait([task, closing])
+    assert task.cancelled()
+    assert isinstance(closing.exception(), OperationalError)
+    assert not checked_out()
+
+
 @pytest.mark.postgresql
 async def test_commit_by_hand_that_fails_is_an_error_at_the_end(databases: None) -> None:
     values = user_values()
@@ -426,8 +507,9 @@ async def test_close_of_a_lost_connection_raises_its_error_and_closes(databases:
 
 @pytest.mark.postgresql
 @pytest.mark.parametrize("read_only", [False, True])
+@pytest.mark.parametrize("names", [("checkout", "checkin"), ("reset",)])
 async def test_listeners_of_the_pool_may_execute_statements(
-    databases: None, read_only: bool
+    databases: None, names: tuple[str, ...], read_only: bool
 ) -> None:
     def execute(connection: Any, *_: object) -> None:
         cursor = connection.cursor()
@@ -438,15 +520,15 @@ async def test_listeners_of_the_pool_may_execute_statements(
 
     called: list[bool] = []
     pool = get_engine(read_only=read_only).sync_engine.pool
-    event.listen(pool, "checkout", execute)
-    event.listen(pool, "checkin", execute)
+    for name in names:
+        event.listen(pool, name, execute)
     pids = set()
     for _ in range(3):
         async with session_scope(read_only=read_only) as session:
             pids.add((await PID.one(session))[0])
         assert not checked_out()
     assert len(pids) == 1
-    assert len(called) == 6
+    assert len(called) == 3 * len(names)
 
 
 @pytest.mark.postgresql
