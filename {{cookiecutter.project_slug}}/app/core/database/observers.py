@@ -1,8 +1,6 @@
 """Listeners, logs and spans that must see each statement, so that SQLAlchemy has to execute it."""
 
 import logging
-from functools import cache
-from typing import Any
 
 from sqlalchemy import Engine, event
 
@@ -25,6 +23,9 @@ class Observers:
         self._is_asyncpg = engine.dialect.driver == "asyncpg"
         self._executing = len(engine.dialect.dispatch.do_execute)
         self._options = engine.get_execution_options()
+        sessions = TrackedSession().dispatch  # it knows of listeners that are added later, too
+        self._after_begin = sessions.after_begin
+        self._of_sessions = tuple(getattr(sessions, name) for name in EVENTS)
         event.listen(engine, "connect", self._count_statistics, once=True)
 
     def _count_statistics(self, *_: object) -> None:
@@ -39,17 +40,6 @@ class Observers:
             or engine.get_execution_options() is not self._options
             or is_traced(engine)
             or engine.logger.isEnabledFor(logging.INFO)
-            or len(_after_begin()) > 1
-            or any(_listeners_of_sessions())
+            or len(self._after_begin) > 1
+            or any(self._of_sessions)
         )
-
-
-@cache
-def _after_begin() -> Any:
-    return TrackedSession().dispatch.after_begin
-
-
-@cache
-def _listeners_of_sessions() -> tuple[Any, ...]:
-    dispatch = TrackedSession().dispatch
-    return tuple(getattr(dispatch, name) for name in EVENTS)

@@ -154,8 +154,8 @@ def _find_or_create(databases: Databases, key: EngineKey, settings: DatabaseSett
         sessions = partial(
             LazySession,  # an async_sessionmaker would merge these options for each session
             engine,
-            {},
-            Observers(engine.sync_engine).exist,
+            compiled={},
+            is_observed=Observers(engine.sync_engine).exist,
             sync_session_class=TrackedSession,
             expire_on_commit=False,
             close_resets_only=False,

@@ -45,7 +45,6 @@ class LazySession(AsyncSession):
         self._is_observed = is_observed
         self._bind = bind
         self._options = options
-        self._engine = bind.sync_engine
 
     if not TYPE_CHECKING:
 
@@ -83,7 +82,7 @@ class LazySession(AsyncSession):
             raise _concurrent_use()
         self._is_connecting = True
         try:
-            connection = await _connect(self._engine)
+            connection = await _connect(self._bind.sync_engine)
         finally:
             self._is_connecting = False
         if self.has_sync_session or self.is_ended:

@@ -1,10 +1,9 @@
 """COMMIT of a session that has only executed prepared statements: sent without a greenlet."""
 
-from typing import Any
-
 from sqlalchemy import Connection
 
 from app.core.database.pool import FairPool
+from app.core.database.postgresql._connection import adapter_of
 
 
 class _FailedTransaction:
@@ -22,15 +21,14 @@ async def send_commit(connection: Connection) -> bool:
 
     If COMMIT fails, SQLAlchemy's commit raises the error, with all that it does for other errors.
     """
-    if connection.closed or connection.invalidated or not returns_at_once(connection):
-        return False
-    adapter: Any = connection.connection.dbapi_connection
-    if (transaction := getattr(adapter, "_transaction", None)) is None:
+    adapter = adapter_of(connection)
+    transaction = getattr(adapter, "_transaction", None)
+    if transaction is None or not returns_at_once(connection):
         return False
     try:
         await transaction.commit()
     except BaseException as error:
-        if connection.closed or connection.invalidated:  # by another task
+        if adapter_of(connection) is None:  # another task has closed it
             raise
         adapter._transaction = _FailedTransaction(error)
         return False

@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 import asyncpg
+from sqlalchemy import Connection
 
 from app.core.database.errors import CommitOutcomeUnknownError, TransactionFailedError
 from app.core.database.statistics import work
@@ -104,6 +105,16 @@ def connection_class(
 def close_together() -> None:
     """Let all connections that this task closes from now on share one CLOSE_TIMEOUT."""
     _closing_until.set(monotonic() + CLOSE_TIMEOUT)
+
+
+def adapter_of(connection: Connection | None) -> Any:
+    """Return SQLAlchemy's adapter around the asyncpg connection, or None if there is none any more.
+
+    `connection.connection` alone would open a new connection in place of an invalidated one.
+    """
+    if connection is None or connection.closed or connection.invalidated:
+        return None
+    return connection.connection.dbapi_connection
 
 
 def socket_of(driver: asyncpg.Connection) -> socket.socket:

@@ -5,11 +5,10 @@ from contextlib import suppress
 from typing import Any
 
 import asyncpg
-from sqlalchemy import Connection
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 
-from app.core.database.postgresql._connection import BROKEN
+from app.core.database.postgresql._connection import BROKEN, adapter_of
 from app.core.database.postgresql._liveness import PING, PING_TIMEOUT
 
 READ_ONLY_SQLSTATE = "25006"
@@ -39,7 +38,7 @@ def translate_stream_error(context: ExceptionContext) -> Exception | None:
         return None
     assert context.connection
     assert context.dialect
-    adapter = _adapter_of(context.connection)
+    adapter = adapter_of(context.connection)
     if adapter is None:  # the session has ended, and a task still reads its stream
         context.is_disconnect = context.connection.invalidated
         return None
@@ -68,7 +67,7 @@ def end_implicit_transaction(context: ExceptionContext) -> None:
     """
     cause = context.original_exception.__cause__
     is_of_client = isinstance(cause, (asyncpg.PostgresError, asyncpg.InterfaceError))
-    adapter = _adapter_of(context.connection)
+    adapter = adapter_of(context.connection)
     if not is_of_client or getattr(cause, "severity", None) or adapter is None:
         return
     if context.dialect and context.dialect.detect_autocommit_setting(adapter):
@@ -83,19 +82,9 @@ def disconnect_from_standby(context: ExceptionContext) -> None:
     then would stay in the pool until `pool_recycle`, and each write on them would fail.
     """
     if getattr(context.original_exception, "sqlstate", None) == READ_ONLY_SQLSTATE:
-        adapter = _adapter_of(context.connection)
+        adapter = adapter_of(context.connection)
         if adapter is None:
             return
         settings = adapter.driver_connection.get_settings()
         if getattr(settings, "in_hot_standby", "off") == "on":
             context.is_disconnect = True
-
-
-def _adapter_of(connection: Connection | None) -> Any:
-    """Return SQLAlchemy's adapter around the asyncpg connection, or None if there is none any more.
-
-    `connection.connection` alone would open a new connection in place of an invalidated one.
-    """
-    if connection is None or connection.closed or connection.invalidated:
-        return None
-    return connection.connection.dbapi_connection

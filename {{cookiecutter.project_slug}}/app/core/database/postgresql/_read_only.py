@@ -7,6 +7,7 @@ from sqlalchemy.engine import Dialect, ExecutionContext
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.core.database.postgresql._commit import returns_at_once
+from app.core.database.postgresql._connection import adapter_of
 
 SNAPSHOT = "snapshot"  # the key in a pool entry's `info` of a connection that left AUTOCOMMIT
 
@@ -14,12 +15,10 @@ SNAPSHOT = "snapshot"  # the key in a pool entry's `info` of a connection that l
 def needs_no_rollback(connection: Connection) -> bool:
     """Return whether a session can end without a round trip: in AUTOCOMMIT, no transaction is open."""
     dialect = connection.dialect
-    if dialect.driver != "asyncpg" or connection.closed or connection.invalidated:
+    adapter = adapter_of(connection) if dialect.driver == "asyncpg" else None
+    if adapter is None or not returns_at_once(connection):
         return False
-    adapter = connection.connection.dbapi_connection
-    if adapter is None:  # another task has invalidated it
-        return False
-    return returns_at_once(connection) and bool(dialect.detect_autocommit_setting(adapter))
+    return bool(dialect.detect_autocommit_setting(adapter))
 
 
 def begin_snapshot(_: Any, statement: str, __: Any, context: ExecutionContext) -> None:
